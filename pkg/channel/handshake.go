@@ -1,0 +1,345 @@
+package channel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/noise"
+)
+
+// Initiate runs the initiator's side of a handshake on nc, for purpose p, with
+// the peer that must prove to be want. Everything about the peer is checked
+// before message 3 is written, so a wrong responder never learns who called.
+// For [PurposeChannel] a nil request asks for a new channel.
+//
+// The Conn owns nc; after an error nc is closed. ctx bounds the handshake
+// only. The peer may still refuse: its refusal is the first Read's error.
+func Initiate(ctx context.Context, nc net.Conn, l *Local, want identity.Identifier, p Purpose, request []byte, opt Options) (*Conn, error) {
+	opt = opt.withDefaults()
+	h := &handshake{nc: nc, opt: opt}
+	stop := h.bound(ctx)
+	c, err := h.initiate(l, want, p, request)
+	if interrupted := stop(); err == nil && interrupted {
+		err = &HandshakeError{Step: "message 3", Err: ctx.Err()}
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, h.explain(ctx, err)
+	}
+	return c, nil
+}
+
+// Respond runs the responder's side of a handshake on nc, accepting purpose p
+// only. Before message 3 every failure is silent on the wire. The caller
+// decides on the returned Incoming, which owns nc; after an error nc is
+// closed.
+func Respond(ctx context.Context, nc net.Conn, l *Local, p Purpose, opt Options) (*Incoming, error) {
+	opt = opt.withDefaults()
+	h := &handshake{nc: nc, opt: opt}
+	stop := h.bound(ctx)
+	in, err := h.respond(l, p)
+	if interrupted := stop(); err == nil && interrupted {
+		err = &HandshakeError{Step: "message 3", Err: ctx.Err()}
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, h.explain(ctx, err)
+	}
+	return in, nil
+}
+
+// An Incoming is an authenticated peer that waits for an answer. Exactly one
+// of Accept and Refuse is to be called.
+type Incoming struct {
+	conn    *Conn
+	request []byte
+}
+
+// Peer returns who asks.
+func (in *Incoming) Peer() Peer { return in.conn.peer }
+
+// Request returns what the peer asks, as it came: bounded, not yet parsed.
+func (in *Incoming) Request() []byte { return in.request }
+
+// Accept returns the Conn. It sends nothing: on a channel the peer may have
+// sent data already, on a hop the answer is the relay's to give.
+func (in *Incoming) Accept() *Conn { return in.conn }
+
+// Refuse sends an authenticated refusal, so that the peer can say why, and
+// closes. It returns when that is done, at most the Linger time later.
+func (in *Incoming) Refuse(c code.Code, reason string) error {
+	return in.conn.finish(appendRefused(nil, c, reason))
+}
+
+// A handshake is one side's work on one net.Conn. buf holds what was read and
+// not yet used: in the end, whatever followed the last message.
+type handshake struct {
+	nc  net.Conn
+	opt Options
+	buf []byte
+	r   int  // buf[r:] is unread
+	got bool // any byte came from the peer
+}
+
+// bound applies the time-out and ctx to nc. The returned func lifts both and
+// reports whether ctx ended first.
+func (h *handshake) bound(ctx context.Context) func() bool {
+	_ = h.nc.SetDeadline(time.Now().Add(h.opt.Timeout))
+	stop := context.AfterFunc(ctx, func() { _ = h.nc.SetDeadline(time.Unix(1, 0)) })
+	return func() bool {
+		if !stop() {
+			return true
+		}
+		_ = h.nc.SetDeadline(time.Time{})
+		return false
+	}
+}
+
+// explain turns a bare time-out into what ran out.
+func (h *handshake) explain(ctx context.Context, err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	step := "message 2"
+	var he *HandshakeError
+	if errors.As(err, &he) {
+		step = he.Step
+	}
+	if ctx.Err() != nil {
+		return &HandshakeError{Step: step, Err: context.Cause(ctx)}
+	}
+	return &HandshakeError{Step: step, Err: fmt.Errorf("no answer within %s: %w", h.opt.Timeout, os.ErrDeadlineExceeded)}
+}
+
+func (h *handshake) initiate(l *Local, want identity.Identifier, p Purpose, request []byte) (*Conn, error) {
+	if request == nil && p == PurposeChannel {
+		var err error
+		if request, err = NewChannel(); err != nil {
+			return nil, err
+		}
+	}
+	static, attestation, err := l.keys(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	preamble := appendPreamble(make([]byte, 0, preambleLen+headerLen+message1Len), h.opt.Suite, p)
+	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: h.opt.Suite, Initiator: true, Prologue: preamble, Static: static})
+	if err != nil {
+		return nil, &HandshakeError{Step: "message 1", Err: err}
+	}
+	// -> e, e1
+	if err := h.writeMessage(ns, preamble, nil); err != nil {
+		return nil, &HandshakeError{Step: "message 1", Err: err}
+	}
+	// <- e, ee, ekem1, s, es
+	b, err := h.readMessage(ns, maxHandshakeMsg)
+	if err != nil {
+		return nil, h.readError("message 2", err)
+	}
+	peer, _, err := verifyPayload(b, ns.RemoteStatic(), time.Now(), h.opt.Skew)
+	if err != nil {
+		return nil, &HandshakeError{Step: "identity", Err: err}
+	}
+	if peer.Identifier != want {
+		return nil, &HandshakeError{Step: "identity", Err: &IdentityError{Want: want, Got: peer.Identifier}}
+	}
+	// -> s, se
+	own, err := l.payload(attestation, request)
+	if err != nil {
+		return nil, &HandshakeError{Step: "message 3", Err: err}
+	}
+	if err := h.writeMessage(ns, nil, own); err != nil {
+		return nil, &HandshakeError{Step: "message 3", Err: err}
+	}
+	return h.conn(ns, peer, p)
+}
+
+func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
+	preamble, suite, err := h.readPreamble(p)
+	if err != nil {
+		return nil, err
+	}
+	static, attestation, err := l.keys(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: suite, Prologue: preamble, Static: static})
+	if err != nil {
+		return nil, &HandshakeError{Step: "message 1", Err: err}
+	}
+	if _, err := h.readMessage(ns, message1Len); err != nil {
+		return nil, h.readError("message 1", err)
+	}
+	own, err := l.payload(attestation, nil)
+	if err != nil {
+		return nil, &HandshakeError{Step: "message 2", Err: err}
+	}
+	if err := h.writeMessage(ns, nil, own); err != nil {
+		return nil, &HandshakeError{Step: "message 2", Err: err}
+	}
+	b, err := h.readMessage(ns, maxHandshakeMsg)
+	if err != nil {
+		return nil, h.readError("message 3", err)
+	}
+	// From here on the peer holds the static key it claims: a refusal can be
+	// authenticated, and says why.
+	peer, request, verifyErr := verifyPayload(b, ns.RemoteStatic(), time.Now(), h.opt.Skew)
+	c, err := h.conn(ns, peer, p)
+	if err != nil {
+		return nil, err
+	}
+	in := &Incoming{conn: c, request: request}
+	if verifyErr != nil {
+		_ = in.Refuse(code.ChannelDenied, "your identity was not accepted: "+verifyErr.Error())
+		return nil, &HandshakeError{Step: "identity", Err: verifyErr}
+	}
+	return in, in.checkChannel(p)
+}
+
+// checkChannel answers a request that this version cannot serve.
+func (in *Incoming) checkChannel(p Purpose) error {
+	if p != PurposeChannel {
+		return nil
+	}
+	r, err := parseChannelRequest(in.request)
+	if err != nil {
+		_ = in.Refuse(code.Protocol, err.Error())
+		return &HandshakeError{Step: "request", Err: err}
+	}
+	if r.Mode == modeResume {
+		_ = in.Refuse(code.UnknownChannel, "this instance holds no such channel")
+		return &HandshakeError{Step: "request", Err: errors.New("resume of an unknown channel")}
+	}
+	return nil
+}
+
+func (h *handshake) readPreamble(p Purpose) ([]byte, noise.Suite, error) {
+	b, err := h.read(preambleLen)
+	if err != nil {
+		return nil, 0, h.readError("preamble", err)
+	}
+	preamble := append([]byte(nil), b...)
+	switch {
+	case string(preamble[:4]) != magic:
+		return nil, 0, &HandshakeError{Step: "preamble", Err: errors.New("peer does not speak Culvert's protocol")}
+	case preamble[4] != version:
+		// For the peer's error text alone.
+		_, _ = h.nc.Write(append([]byte(magic), version))
+		return nil, 0, &HandshakeError{Step: "version", Err: &VersionError{Highest: preamble[4]}}
+	case preamble[6] != byte(p) || preamble[7] != 0:
+		return nil, 0, &HandshakeError{Step: "preamble", Err: fmt.Errorf("peer asks for a %s, this side serves a %s", Purpose(preamble[6]), p)}
+	}
+	suite := noise.Suite(preamble[5])
+	if suite != noise.AESGCM && suite != noise.ChaChaPoly {
+		return nil, 0, &HandshakeError{Step: "preamble", Err: fmt.Errorf("unknown cipher suite %d", suite)}
+	}
+	return preamble, suite, nil
+}
+
+// writeMessage sends the next handshake message behind its length, and behind
+// prefix, in one write.
+func (h *handshake) writeMessage(ns *noise.Handshake, prefix, payload []byte) error {
+	at := len(prefix)
+	b, err := ns.WriteMessage(append(prefix, 0, 0), payload)
+	if err != nil {
+		return err
+	}
+	n := len(b) - at - headerLen
+	if n > maxHandshakeMsg {
+		return fmt.Errorf("message of %d bytes, at most %d", n, maxHandshakeMsg)
+	}
+	binary.BigEndian.PutUint16(b[at:], uint16(n))
+	if _, err := h.nc.Write(b); err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	return nil
+}
+
+// readMessage reads the next handshake message and returns its payload. The
+// length is checked against limit before anything is allocated for it.
+func (h *handshake) readMessage(ns *noise.Handshake, limit int) ([]byte, error) {
+	b, err := h.read(headerLen)
+	if err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	if n > limit {
+		if string(b) == magic[:2] {
+			return nil, h.versionAnswer()
+		}
+		return nil, fmt.Errorf("message of %d bytes, at most %d", n, limit)
+	}
+	if limit == message1Len && n != message1Len {
+		return nil, fmt.Errorf("message of %d bytes, want %d", n, message1Len)
+	}
+	if b, err = h.read(n); err != nil {
+		return nil, err
+	}
+	return ns.ReadMessage(nil, b)
+}
+
+// versionAnswer reads the rest of what a peer of another version answers.
+func (h *handshake) versionAnswer() error {
+	b, err := h.read(versionAnswerLen - headerLen)
+	if err != nil {
+		return err
+	}
+	if string(b[:2]) != magic[2:] {
+		return errors.New("peer does not speak Culvert's protocol")
+	}
+	return &VersionError{Highest: b[2]}
+}
+
+// read returns the next n bytes, valid until the next call. It reads as much
+// as is there, up to the buffer's size, which grows with what the peer has
+// proven: 2 KiB before message 1, a message's size later.
+func (h *handshake) read(n int) ([]byte, error) {
+	if free := cap(h.buf) - h.r; free < n {
+		grown := make([]byte, len(h.buf)-h.r, max(2<<10, n+headerLen))
+		copy(grown, h.buf[h.r:])
+		h.buf, h.r = grown, 0
+	}
+	for len(h.buf)-h.r < n {
+		k, err := h.nc.Read(h.buf[len(h.buf):cap(h.buf)])
+		h.buf = h.buf[:len(h.buf)+k]
+		h.got = h.got || k > 0
+		if err != nil && len(h.buf)-h.r < n {
+			return nil, err
+		}
+	}
+	b := h.buf[h.r : h.r+n]
+	h.r += n
+	return b, nil
+}
+
+// readError names the step, and says what an early end usually means.
+func (h *handshake) readError(step string, err error) error {
+	var v *VersionError
+	if errors.As(err, &v) {
+		step = "version"
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+		if step == "message 2" && !h.got {
+			err = fmt.Errorf("peer closed without a word (is a Culvert of the right kind listening there?): %w", err)
+		}
+	}
+	return &HandshakeError{Step: step, Err: err}
+}
+
+// conn makes the Conn out of a complete handshake.
+func (h *handshake) conn(ns *noise.Handshake, peer Peer, p Purpose) (*Conn, error) {
+	send, recv, err := ns.Split()
+	if err != nil {
+		return nil, &HandshakeError{Step: "message 3", Err: err}
+	}
+	return newConn(h.nc, send, recv, peer, p, h.opt, h.buf[h.r:]), nil
+}

@@ -1,0 +1,136 @@
+package channel
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/canon"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+const (
+	maxCredentials     = 16
+	maxCredentialBytes = 8 << 10 // all of them together
+	maxRequest         = 4 << 10
+)
+
+// A payload is the encrypted content of message 2 and of message 3, in
+// canonical CBOR. Request is message 3's only.
+type payload struct {
+	History     []byte   `cbor:"1,keyasint"`
+	Attestation []byte   `cbor:"2,keyasint"`
+	Instance    []byte   `cbor:"3,keyasint"`
+	Credentials [][]byte `cbor:"4,keyasint,omitempty"`
+	Request     []byte   `cbor:"5,keyasint,omitempty"`
+}
+
+func (l *Local) payload(attestation, request []byte) ([]byte, error) {
+	if len(request) > maxRequest {
+		return nil, fmt.Errorf("request of %d bytes, at most %d", len(request), maxRequest)
+	}
+	return canon.Marshal(payload{
+		History:     l.id.History().Bytes(),
+		Attestation: attestation,
+		Instance:    l.instance[:],
+		Request:     request,
+	})
+}
+
+// verifyPayload checks what the peer says of itself against the static key
+// that Noise has proven. The order is the design's: canonical decoding, the
+// identifier and the chain (both in ParseHistory), the attestation's signature
+// and key and times, the last change's own times.
+func verifyPayload(b, static []byte, now time.Time, skew time.Duration) (Peer, []byte, error) {
+	var p payload
+	if len(b) > maxHandshakeMsg {
+		return Peer{}, nil, fmt.Errorf("payload of %d bytes", len(b))
+	}
+	if err := canon.Unmarshal(b, &p); err != nil {
+		return Peer{}, nil, fmt.Errorf("reading the payload: %w", err)
+	}
+	if len(static) != 32 {
+		return Peer{}, nil, errors.New("no static key")
+	}
+	if len(p.Instance) != len(Instance{}) {
+		return Peer{}, nil, fmt.Errorf("instance of %d bytes, want %d", len(p.Instance), len(Instance{}))
+	}
+	if err := p.checkSizes(); err != nil {
+		return Peer{}, nil, err
+	}
+	h, err := identity.ParseHistory(p.History)
+	if err != nil {
+		return Peer{}, nil, fmt.Errorf("reading the history: %w", err)
+	}
+	if err := identity.VerifyAttestation(h, p.Attestation, [32]byte(static), now, skew); err != nil {
+		return Peer{}, nil, fmt.Errorf("checking the attestation of %s: %w", h.Identifier(), err)
+	}
+	if err := h.CheckTime(now, skew); err != nil {
+		return Peer{}, nil, fmt.Errorf("checking the key of %s: %w", h.Identifier(), err)
+	}
+	return Peer{
+		Identifier:  h.Identifier(),
+		Instance:    Instance(p.Instance),
+		History:     h,
+		Credentials: p.Credentials,
+	}, p.Request, nil
+}
+
+func (p *payload) checkSizes() error {
+	if len(p.Credentials) > maxCredentials {
+		return fmt.Errorf("%d credentials, at most %d", len(p.Credentials), maxCredentials)
+	}
+	total := 0
+	for _, c := range p.Credentials {
+		total += len(c)
+	}
+	if total > maxCredentialBytes {
+		return fmt.Errorf("credentials of %d bytes, at most %d", total, maxCredentialBytes)
+	}
+	if len(p.Request) > maxRequest {
+		return fmt.Errorf("request of %d bytes, at most %d", len(p.Request), maxRequest)
+	}
+	return nil
+}
+
+// A ChannelRequest is the request of a handshake with [PurposeChannel]: it
+// names the channel, and says whether it is new or goes on. This version opens
+// new channels only; the fields for resuming are on the wire already.
+type channelRequest struct {
+	ID       []byte `cbor:"1,keyasint"`           // 16 random bytes, the channel's name
+	Mode     uint64 `cbor:"2,keyasint"`           // modeNew or modeResume
+	Received uint64 `cbor:"3,keyasint,omitempty"` // resume: bytes the initiator holds
+	Epoch    uint64 `cbor:"4,keyasint,omitempty"` // resume: higher at each attempt
+	Window   uint64 `cbor:"5,keyasint,omitempty"` // bytes the responder may have in flight
+}
+
+const (
+	modeNew    = 1
+	modeResume = 2
+)
+
+// NewChannel returns the request for a new channel, to be handed to
+// [Initiate] with [PurposeChannel].
+func NewChannel() ([]byte, error) {
+	id := make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
+		return nil, fmt.Errorf("naming the channel: %w", err)
+	}
+	return canon.Marshal(channelRequest{ID: id, Mode: modeNew})
+}
+
+// parseChannelRequest reads a request made by NewChannel.
+func parseChannelRequest(b []byte) (channelRequest, error) {
+	var r channelRequest
+	if err := canon.Unmarshal(b, &r); err != nil {
+		return channelRequest{}, fmt.Errorf("reading the channel request: %w", err)
+	}
+	if len(r.ID) != 16 {
+		return channelRequest{}, fmt.Errorf("%w: channel name of %d bytes, want 16", ErrProtocol, len(r.ID))
+	}
+	if r.Mode != modeNew && r.Mode != modeResume {
+		return channelRequest{}, fmt.Errorf("%w: channel mode %d", ErrProtocol, r.Mode)
+	}
+	return r, nil
+}

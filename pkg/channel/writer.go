@@ -1,0 +1,411 @@
+package channel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/noise"
+)
+
+const (
+	// headroom at the front of a wireBuf takes the control records that
+	// overtake its data: one PING and one PONG.
+	headroom = 2 * (headerLen + typeLen + pingLen + tagLen)
+	// wireBufSize holds two whole records. A writer has at most two such
+	// buffers, one being filled and one on its way: 256 KiB unsent.
+	wireBufSize = headroom + 2*(headerLen+maxRecord)
+	// A new record is not begun for less room than this.
+	minRoom = 1024
+	// A Write of up to inlineMax bytes, when nothing else is on its way, is
+	// sealed and sent by the caller itself, which spares a lone request the
+	// hand-off; larger ones go through the flusher, so that the caller prepares
+	// the next bytes while these are being sent.
+	inlineMax = 16 << 10
+	// maxKeyBytes is the hard stop under one key.
+	maxKeyBytes = 512 << 30
+)
+
+type wireBuf [wireBufSize]byte
+
+var wireBufs = sync.Pool{New: func() any { return new(wireBuf) }}
+
+// A writer turns bytes into records and sends them. Whoever has set busy owns
+// the cipher and the sending: the caller of Write, or the flusher, a goroutine
+// that lives while there is something to send. All else is guarded by mu.
+type writer struct {
+	nc     net.Conn
+	cipher *noise.Cipher
+
+	sent atomic.Int64 // time of the last send, in ns since the conn's base
+	base time.Time
+
+	mu       sync.Mutex
+	changed  sync.Cond // room, idle, err or the deadline
+	pend     *wireBuf  // data records not yet sealed; nil when there are none
+	n        int       // pend's length
+	open     int       // offset of pend's record that still takes bytes, or -1
+	ping     bool      // a PING is due
+	pong     bool      // a PONG is due
+	echo     [pingLen]byte
+	count    uint64 // bytes of data accepted
+	keyBytes uint64
+	last     []byte // plaintext of the record that ends the direction
+	ended    bool   // nothing more is accepted
+	busy     bool
+	inline   bool // busy, by a caller of Write
+	err      error
+
+	deadline    *time.Timer
+	deadlineGen int
+	timedOut    bool
+	hasDeadline bool
+	kicked      bool      // nc's write deadline was moved only to free an inline writer
+	ncDeadline  time.Time // what nc's write deadline is otherwise
+
+	// What an inline writer that was freed leaves to the flusher.
+	restBuf *wireBuf
+	rest    []byte
+
+	flusher  func() // w.flush, bound once: a go statement with it allocates nothing
+	flushers sync.WaitGroup
+}
+
+func (w *writer) init(nc net.Conn, cipher *noise.Cipher, base time.Time) {
+	w.nc, w.cipher, w.base, w.open = nc, cipher, base, -1
+	w.changed.L = &w.mu
+	w.flusher = w.flush
+}
+
+// write accepts all of p, waiting for room. When it returns without an error,
+// p is in a buffer or sent; a later failure ends the Conn.
+func (w *writer) write(p []byte) (n int, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		if err := w.stateLocked(); err != nil {
+			return n, err
+		}
+		k := w.appendLocked(p[n:])
+		n += k
+		if k > 0 {
+			w.sendLocked(len(p))
+		}
+		if n == len(p) {
+			return n, nil
+		}
+		if k == 0 {
+			w.changed.Wait()
+		}
+	}
+}
+
+// stateLocked returns why nothing can be written now, or nil.
+func (w *writer) stateLocked() error {
+	switch {
+	case w.err != nil:
+		return w.err
+	case w.ended:
+		return net.ErrClosed
+	case w.timedOut:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// appendLocked copies as much of p as there is room for into pend, in the
+// layout of records before sealing: length of the plaintext u16, type, body,
+// room for the tag.
+func (w *writer) appendLocked(p []byte) (n int) {
+	if len(p) > 0 && w.pend == nil {
+		w.pend, w.n, w.open = wireBufs.Get().(*wireBuf), headroom, -1
+	}
+	for n < len(p) {
+		if w.open < 0 {
+			if wireBufSize-w.n < minRoom {
+				break
+			}
+			w.open = w.n
+			binary.BigEndian.PutUint16(w.pend[w.open:], typeLen)
+			w.pend[w.open+headerLen] = byte(typeData)
+			w.n += headerLen + typeLen + tagLen
+		}
+		plain := int(binary.BigEndian.Uint16(w.pend[w.open:]))
+		room := min(maxPlain-plain, wireBufSize-w.n)
+		if room == 0 {
+			w.open = -1
+			if w.n == wireBufSize {
+				break
+			}
+			continue
+		}
+		k := copy(w.pend[w.open+headerLen+plain:][:room], p[n:])
+		binary.BigEndian.PutUint16(w.pend[w.open:], uint16(plain+k))
+		w.n += k
+		n += k
+	}
+	w.count += uint64(n)
+	return n
+}
+
+// sendLocked sees to it that what waits gets sent: at once by this goroutine,
+// or by the flusher, or by whoever is sending already.
+func (w *writer) sendLocked(size int) {
+	if w.busy {
+		return
+	}
+	w.busy = true
+	if size > inlineMax || w.hasDeadline {
+		w.startFlusherLocked()
+		return
+	}
+	w.inline = true
+	w.roundLocked()
+	w.inline = false
+	if w.workLocked() || w.rest != nil {
+		// Others have added something meanwhile, or a deadline has freed this
+		// caller: the rest is not its to wait for.
+		w.startFlusherLocked()
+		return
+	}
+	w.idleLocked()
+}
+
+// signalLocked asks for control records to be sent, without ever blocking.
+func (w *writer) signalLocked() {
+	if !w.busy {
+		w.busy = true
+		w.startFlusherLocked()
+	}
+}
+
+func (w *writer) startFlusherLocked() {
+	w.flushers.Add(1)
+	go w.flusher()
+}
+
+// flush sends what an inline writer has left, and then whatever waits.
+func (w *writer) flush() {
+	defer w.flushers.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if buf, rest := w.restBuf, w.rest; buf != nil {
+		w.mu.Unlock()
+		_, err := w.send(rest)
+		wireBufs.Put(buf)
+		w.mu.Lock()
+		w.restBuf, w.rest = nil, nil
+		w.failLocked(err)
+	}
+	for w.workLocked() {
+		w.roundLocked()
+	}
+	w.idleLocked()
+}
+
+func (w *writer) workLocked() bool {
+	return w.err == nil && (w.pend != nil || w.ping || w.pong || w.last != nil)
+}
+
+func (w *writer) idleLocked() {
+	w.busy = false
+	w.changed.Broadcast()
+}
+
+func (w *writer) failLocked(err error) {
+	if err == nil || w.err != nil {
+		return
+	}
+	w.err = err
+	if w.pend != nil {
+		wireBufs.Put(w.pend)
+		w.pend = nil
+	}
+	w.changed.Broadcast()
+}
+
+// roundLocked seals and sends what waits now. It is called with mu held and
+// busy set, and gives mu up meanwhile.
+func (w *writer) roundLocked() {
+	buf, n := w.pend, w.n
+	w.pend, w.open = nil, -1
+	if buf == nil {
+		buf, n = wireBufs.Get().(*wireBuf), headroom
+	}
+	start := w.controlLocked(buf)
+	var last []byte
+	if w.last != nil && wireBufSize-n >= headerLen+len(w.last)+tagLen {
+		last, w.last = w.last, nil
+	}
+	w.changed.Broadcast()
+	w.mu.Unlock()
+
+	if last != nil {
+		binary.BigEndian.PutUint16(buf[n:], uint16(len(last)))
+		n += headerLen + copy(buf[n+headerLen:], last) + tagLen
+	}
+	wire, err := w.seal(buf[start:n])
+	if err == nil {
+		wire, err = w.send(wire)
+	}
+	if err != nil || len(wire) == 0 {
+		wireBufs.Put(buf)
+		w.mu.Lock()
+		w.failLocked(err)
+		return
+	}
+	// A record that is half sent cannot be taken back: the flusher sends the
+	// rest.
+	w.mu.Lock()
+	w.restBuf, w.rest = buf, wire
+}
+
+// controlLocked puts the control records that are due into buf's headroom and
+// returns where they start.
+func (w *writer) controlLocked(buf *wireBuf) int {
+	start := headroom
+	put := func(t recordType, body [pingLen]byte) {
+		start -= headerLen + typeLen + pingLen + tagLen
+		binary.BigEndian.PutUint16(buf[start:], typeLen+pingLen)
+		buf[start+headerLen] = byte(t)
+		copy(buf[start+headerLen+typeLen:], body[:])
+	}
+	if w.ping {
+		var now [pingLen]byte
+		binary.BigEndian.PutUint64(now[:], uint64(time.Since(w.base)))
+		put(typePing, now)
+	}
+	if w.pong {
+		put(typePong, w.echo)
+	}
+	w.ping, w.pong = false, false
+	return start
+}
+
+// seal turns b's plaintext records into ciphertext in place.
+func (w *writer) seal(b []byte) ([]byte, error) {
+	for off := 0; off < len(b); {
+		n := int(binary.BigEndian.Uint16(b[off:]))
+		if w.keyBytes += uint64(n); w.keyBytes > maxKeyBytes {
+			return nil, ErrKeyExhausted
+		}
+		plain := b[off+headerLen : off+headerLen+n]
+		sealed, err := w.cipher.Seal(plain[:0], nil, plain)
+		if err != nil {
+			return nil, fmt.Errorf("sealing a record: %w", err)
+		}
+		binary.BigEndian.PutUint16(b[off:], uint16(len(sealed)))
+		off += headerLen + len(sealed)
+	}
+	return b, nil
+}
+
+// send writes all of b to nc. It returns early, with what is left of b, only
+// when a deadline frees an inline writer.
+func (w *writer) send(b []byte) ([]byte, error) {
+	for len(b) > 0 {
+		n, err := w.nc.Write(b)
+		b = b[n:]
+		if err == nil {
+			continue
+		}
+		kicked, inline := w.takeKick(err)
+		if !kicked {
+			return nil, fmt.Errorf("writing to the path: %w", err)
+		}
+		if inline {
+			return b, nil
+		}
+	}
+	w.sent.Store(int64(time.Since(w.base)))
+	return nil, nil
+}
+
+// takeKick reports whether err is only the time-out by which setDeadline frees
+// an inline writer, and whether this is one; it restores nc's own deadline.
+func (w *writer) takeKick(err error) (kicked, inline bool) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.kicked {
+		return false, false
+	}
+	w.kicked = false
+	_ = w.nc.SetWriteDeadline(w.ncDeadline)
+	return true, w.inline
+}
+
+// setDeadline bounds writes that wait for room. Bytes already accepted are
+// sent all the same.
+func (w *writer) setDeadline(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deadline != nil {
+		w.deadline.Stop()
+		w.deadline = nil
+	}
+	w.deadlineGen++
+	w.hasDeadline, w.timedOut = !t.IsZero(), false
+	if t.IsZero() {
+		return
+	}
+	gen := w.deadlineGen
+	if d := time.Until(t); d > 0 {
+		w.deadline = time.AfterFunc(d, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.deadlineGen == gen {
+				w.expireLocked()
+			}
+		})
+		return
+	}
+	w.expireLocked()
+}
+
+func (w *writer) expireLocked() {
+	w.timedOut = true
+	w.changed.Broadcast()
+	if w.inline && !w.kicked {
+		w.kicked = true
+		_ = w.nc.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
+// end refuses further writes, sends last after all that was accepted, and
+// waits for it to leave, until the time given. It is called once.
+func (w *writer) end(last []byte, until time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deadline != nil {
+		w.deadline.Stop()
+	}
+	w.deadlineGen++
+	w.ended = true
+	w.last = last
+	w.ncDeadline = until
+	if !w.kicked {
+		_ = w.nc.SetWriteDeadline(until)
+	}
+	w.changed.Broadcast()
+	if !w.busy && w.workLocked() {
+		w.busy = true
+		w.startFlusherLocked()
+	}
+	return w.waitIdleLocked()
+}
+
+// waitIdleLocked waits until everything accepted has been handed to nc.
+func (w *writer) waitIdleLocked() error {
+	for w.err == nil && (w.busy || w.workLocked() || w.rest != nil) {
+		w.changed.Wait()
+	}
+	return w.err
+}

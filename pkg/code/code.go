@@ -1,0 +1,90 @@
+// Package code owns the numbers that travel in CLOSE, REFUSED and RST: one
+// space for channels, hops and streams, so that a log line, a metric label and
+// docs/protocol.md name the same thing everywhere. It does not say when a code
+// is sent; the package that sends it does.
+package code
+
+import "strconv"
+
+// A Code says why something ended or was refused. It travels as a big-endian
+// u16. A receiver treats a number it does not know as an error of unknown
+// kind, never as [OK].
+type Code uint16
+
+// Any layer.
+const (
+	OK       Code = 0 // a clean end
+	Protocol Code = 1 // the peer broke the protocol
+	Internal Code = 2 // this side failed in a way that is not the peer's doing
+	Shutdown Code = 3 // this process is stopping
+	Timeout  Code = 4 // what was awaited did not come in time
+	Limit    Code = 5 // a configured or fixed bound is reached
+)
+
+// Channels (docs/protocol.md, "Channel").
+const (
+	Stale          Code = 16 // resume with an epoch that is not the highest seen
+	UnknownChannel Code = 17 // resume of a channel this instance does not hold
+	KeyExhausted   Code = 18 // the hard byte limit under one key is reached
+	Dead           Code = 19 // nothing was received for two keepalive intervals
+	ChannelDenied  Code = 20 // the peer may not open channels here
+)
+
+// Hops (docs/protocol.md, "Relay").
+const (
+	RegisterDenied Code = 32 // identifier not in the relay's register list
+	ConnectDenied  Code = 33 // identifier not in the relay's connect list
+	ExtendDenied   Code = 34 // address not in the relay's extend list
+	NotRegistered  Code = 35 // no outlet with that identifier is registered here
+	Gone           Code = 36 // the wanted instance is not registered here any more
+	Busy           Code = 37 // no spare connection of the outlet came free in time
+	Draining       Code = 38 // the relay is going away and joins nobody any more
+	Unreachable    Code = 39 // the next hop did not answer a dial
+	NoAddress      Code = 40 // extend's index is past the host's last address
+	Replaced       Code = 41 // the same instance registered again
+	LeaseExpired   Code = 42 // the registration was not renewed in time
+)
+
+// Streams (docs/protocol.md, "Tunnel").
+const (
+	ServiceUnknown    Code = 64 // the outlet offers no service of that name
+	StreamDenied      Code = 65 // the policy does not allow this peer this service
+	TargetRefused     Code = 66 // the target answered the dial with a refusal
+	TargetTimeout     Code = 67 // the target did not answer the dial in time
+	TargetUnreachable Code = 68 // the target's host is unknown or without a route
+	TargetReset       Code = 69 // the target reset its connection
+	ClientReset       Code = 70 // the client beside the inlet reset its connection
+	ChannelLost       Code = 71 // the channel under the stream ended
+	Aborted           Code = 72 // the program closed the stream before its end
+)
+
+// Valid stream, hop and channel codes with their names. Names are stable:
+// metrics use them as label values.
+var names = map[Code]string{
+	OK: "ok", Protocol: "protocol", Internal: "internal", Shutdown: "shutdown", Timeout: "timeout", Limit: "limit",
+	Stale: "stale", UnknownChannel: "unknown_channel", KeyExhausted: "key_exhausted", Dead: "dead", ChannelDenied: "channel_denied",
+	RegisterDenied: "register_denied", ConnectDenied: "connect_denied", ExtendDenied: "extend_denied",
+	NotRegistered: "not_registered", Gone: "gone", Busy: "busy", Draining: "draining", Unreachable: "unreachable",
+	NoAddress: "no_address", Replaced: "replaced", LeaseExpired: "lease_expired",
+	ServiceUnknown: "service_unknown", StreamDenied: "stream_denied", TargetRefused: "target_refused",
+	TargetTimeout: "target_timeout", TargetUnreachable: "target_unreachable", TargetReset: "target_reset",
+	ClientReset: "client_reset", ChannelLost: "channel_lost", Aborted: "aborted",
+}
+
+// String returns the code's stable name, or "code_N" for a number without one.
+func (c Code) String() string {
+	if s, ok := names[c]; ok {
+		return s
+	}
+	return "code_" + strconv.Itoa(int(c))
+}
+
+// All returns every code that has a name, in no order. The map is the
+// caller's.
+func All() map[Code]string {
+	all := make(map[Code]string, len(names))
+	for c, s := range names {
+		all[c] = s
+	}
+	return all
+}
