@@ -1,0 +1,225 @@
+package pump
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/sock"
+)
+
+// A Conn is one side of [Both]. *net.TCPConn is one, and so is a tunnel's
+// stream. Further methods are used where a Conn has them:
+//
+//   - Abort(err error) ends it so that its far side sees an abort, and does not
+//     block; err is an *[Error] or the context's cause. Without it a TCP socket
+//     is reset, and any other Conn closed.
+//   - io.ReaderFrom and io.WriterTo, unless it is a socket, copy without a
+//     buffer of this package. They return an error of the conn that failed as
+//     it is, so that it can be told whose it was: the socket's are *net.OpError.
+type Conn interface {
+	io.Reader
+	io.Writer
+	CloseWrite() error
+	Close() error
+}
+
+// flushTime bounds how long a socket's last bytes may take to reach its peer's
+// kernel before the socket is reset.
+const flushTime = 250 * time.Millisecond
+
+// Both copies a to b and b to a until both directions have ended, and closes
+// both conns. The end of one direction is passed on with CloseWrite and leaves
+// the other running. An error in either direction, or ctx's end, aborts both
+// conns at once. It returns when nothing of it runs any more.
+func Both(ctx context.Context, a, b Conn) Result {
+	sa, sb := &side{Conn: a, name: A}, &side{Conn: b, name: B}
+	var f *failure
+	f = newFailure(func() {
+		sa.abort(f.err)
+		sb.abort(f.err)
+	})
+	stop := context.AfterFunc(ctx, func() { f.fail(context.Cause(ctx)) })
+	var r Result
+	var wg sync.WaitGroup
+	wg.Go(func() { r.AToB = copyOneWay(f, sb, sa) })
+	r.BToA = copyOneWay(f, sa, sb)
+	wg.Wait()
+	if !stop() {
+		f.fail(context.Cause(ctx)) // returns when ctx's own call has
+	}
+	if r.Err = f.failed(); r.Err == nil {
+		_ = a.Close()
+		_ = b.Close()
+	}
+	sa.aborting.Wait()
+	sb.aborting.Wait()
+	return r
+}
+
+// A side is one conn of Both.
+type side struct {
+	Conn
+	name     Side
+	aborting sync.WaitGroup
+}
+
+// abort ends the conn as an abort and returns at once: a socket gets a little
+// time for what was already written, unless it is the one that failed.
+func (s *side) abort(err error) {
+	if ab, ok := s.Conn.(interface{ Abort(err error) }); ok {
+		ab.Abort(err)
+		return
+	}
+	nc, ok := s.Conn.(net.Conn)
+	if !ok {
+		_ = s.Close()
+		return
+	}
+	var e *Error
+	if errors.As(err, &e) && e.Side == s.name {
+		_ = sock.ResetClose(nc)
+		return
+	}
+	_ = nc.SetDeadline(past)
+	s.aborting.Go(func() {
+		sock.WaitSent(nc, flushTime)
+		_ = sock.ResetClose(nc)
+	})
+}
+
+// copyOneWay carries src to dst until src ends and passes the end on.
+func copyOneWay(f *failure, dst, src *side) int64 {
+	n, op, err := transfer(dst.Conn, src.Conn)
+	switch {
+	case err != nil && op == Read:
+		f.fail(&Error{Side: src.name, Op: Read, Err: err})
+	case err != nil:
+		f.fail(&Error{Side: dst.name, Op: Write, Err: err})
+	default:
+		if err := dst.CloseWrite(); err != nil {
+			f.fail(&Error{Side: dst.name, Op: Write, Err: err})
+		}
+	}
+	return n
+}
+
+// transfer copies until src's end, by the way that holds no buffer while src is
+// quiet. A socket's own ReadFrom and WriteTo hold one, and are passed over.
+func transfer(dst, src Conn) (n int64, op Op, err error) {
+	if rf, ok := dst.(io.ReaderFrom); ok && !isSocket(dst) {
+		n, err = rf.ReadFrom(src)
+		return n, blame(src, dst, err), err
+	}
+	if wt, ok := src.(io.WriterTo); ok && !isSocket(src) {
+		n, err = wt.WriteTo(dst)
+		return n, blame(src, dst, err), err
+	}
+	return shovel(dst, src)
+}
+
+func isSocket(c Conn) bool {
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
+}
+
+// blame tells from err alone which side of an opaque copy failed, of which one
+// is a socket.
+func blame(src, dst Conn, err error) Op {
+	switch {
+	case isSocket(src) && !isOwn(src.(net.Conn), err):
+		return Write
+	case isSocket(dst) && isOwn(dst.(net.Conn), err):
+		return Write
+	default:
+		return Read
+	}
+}
+
+// isOwn reports whether err is that of a read or write of socket c. The other
+// side's error may hold one, too, of the socket that it stands on; and a
+// socket's ReadFrom wraps the other side's errors in one that is neither.
+func isOwn(c net.Conn, err error) bool {
+	for {
+		var oe *net.OpError
+		if !errors.As(err, &oe) {
+			return false
+		}
+		if (oe.Op == "read" || oe.Op == "write") && sameAddr(oe.Source, c.LocalAddr()) && sameAddr(oe.Addr, c.RemoteAddr()) {
+			return true
+		}
+		err = oe.Err
+	}
+}
+
+func sameAddr(a, b net.Addr) bool {
+	return a != nil && b != nil && a.String() == b.String()
+}
+
+// shovel copies through buffers of this package. From a socket it takes one
+// only when there are bytes; for other conns it waits with a small one and
+// takes a large one while reads fill it.
+func shovel(dst io.Writer, src io.Reader) (n int64, op Op, err error) {
+	read := smallReads(src)
+	if nc, ok := src.(net.Conn); ok {
+		switch nc.(type) {
+		case *net.TCPConn, *net.UnixConn:
+			r := sock.NewReader(nc)
+			read = func() ([]byte, int, error) { return r.ReadReady(getLarge, putLarge) }
+		}
+	}
+	for {
+		buf, k, rerr := read()
+		if k > 0 {
+			w, werr := dst.Write(buf[:k])
+			n += int64(w)
+			if werr == nil && w < k {
+				werr = io.ErrShortWrite
+			}
+			if werr != nil {
+				putBuf(buf)
+				return n, Write, werr
+			}
+		}
+		putBuf(buf)
+		if rerr != nil {
+			if rerr == io.EOF {
+				rerr = nil
+			}
+			return n, Read, rerr
+		}
+	}
+}
+
+func putBuf(b []byte) {
+	if len(b) == largeSize {
+		putLarge(b)
+	}
+}
+
+// smallReads returns a read that is for conns which cannot say that they are
+// ready.
+func smallReads(src io.Reader) func() ([]byte, int, error) {
+	var small []byte
+	large := false
+	return func() ([]byte, int, error) {
+		if large {
+			b := getLarge()
+			n, err := src.Read(b)
+			large = n > smallSize
+			return b, n, err
+		}
+		if small == nil {
+			small = make([]byte, smallSize)
+		}
+		n, err := src.Read(small)
+		large = n == smallSize
+		return small, n, err
+	}
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package pump
+
+// noPipes makes copies do without pipes, as on other systems.
+func noPipes() *Pipes { return nil }

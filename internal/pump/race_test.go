@@ -1,0 +1,6 @@
+//go:build race
+
+package pump
+
+// The race detector's sync.Pool drops what is put back at random.
+const raceEnabled = true

@@ -1,0 +1,186 @@
+package pump
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"time"
+)
+
+func TestFirst(t *testing.T) {
+	c := startSplice(t, Options{FirstA: []byte("early from a "), FirstB: []byte("early from b ")})
+	soon(c.left)
+	soon(c.right)
+	if _, err := c.left.Write([]byte("late from a")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.left.CloseWrite()
+	_ = c.right.CloseWrite()
+	if got, err := io.ReadAll(c.right); err != nil || string(got) != "early from a late from a" {
+		t.Errorf("b's peer got %q, %v", got, err)
+	}
+	if got, err := io.ReadAll(c.left); err != nil || string(got) != "early from b " {
+		t.Errorf("a's peer got %q, %v", got, err)
+	}
+	if r := c.wait(t); r != (Result{AToB: 24, BToA: 13}) {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestIdle(t *testing.T) {
+	const idle = 40 * time.Millisecond
+	for _, tc := range []struct {
+		name  string
+		pipes *Pipes
+	}{{"splice", nil}, {"without pipes", noPipes()}} {
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Now()
+			c := startSplice(t, Options{Idle: idle, Pipes: tc.pipes})
+			r := c.wait(t)
+			if !errors.Is(r.Err, ErrIdle) {
+				t.Errorf("got %v, want %v", r.Err, ErrIdle)
+			}
+			if took := time.Since(start); took < idle {
+				t.Errorf("ended after %v, before the idle time of %v", took, idle)
+			}
+		})
+		// One direction that moves keeps both, far beyond the idle time.
+		t.Run(tc.name+"/one way", func(t *testing.T) {
+			c := startSplice(t, Options{Idle: 10 * idle, Pipes: tc.pipes})
+			soon(c.right)
+			for end := time.Now().Add(25 * idle); time.Now().Before(end); time.Sleep(idle) {
+				if _, err := c.left.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(c.right, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if r := c.wait(t); !errors.Is(r.Err, ErrIdle) {
+				t.Errorf("after silence: got %v, want %v", r.Err, ErrIdle)
+			}
+		})
+		// A peer that does not read is idle, too.
+		t.Run(tc.name+"/stalled", func(t *testing.T) {
+			c := startSplice(t, Options{Idle: 500 * time.Millisecond, Pipes: tc.pipes})
+			fill(t, c.left)
+			if r := c.wait(t); !errors.Is(r.Err, ErrIdle) {
+				t.Errorf("got %v, want %v", r.Err, ErrIdle)
+			}
+		})
+	}
+}
+
+func TestRate(t *testing.T) {
+	const rate, size = 1 << 20, 300 << 10
+	for _, tc := range []struct {
+		name  string
+		pipes *Pipes
+	}{{"splice", nil}, {"without pipes", noPipes()}} {
+		t.Run(tc.name, func(t *testing.T) {
+			counters := new(Counters)
+			c := startSplice(t, Options{Rate: rate, Pipes: tc.pipes, Counters: counters})
+			soon(c.right)
+			start := time.Now()
+			go func() {
+				_, _ = c.left.Write(make([]byte, size))
+				_ = c.left.CloseWrite()
+			}()
+			n, err := io.Copy(io.Discard, c.right)
+			took := time.Since(start)
+			if n != size || err != nil {
+				t.Fatalf("got %d bytes, %v; want %d", n, err, size)
+			}
+			// The last chunk, a tenth of a second's, is not waited for.
+			if low := time.Duration(size-rate/10) * time.Second / rate; took < low {
+				t.Errorf("%d bytes took %v at %d a second, want at least %v", size, took, rate, low)
+			}
+			if got := counters.AToB.Load(); got != size {
+				t.Errorf("counted %d bytes, want %d", got, size)
+			}
+			_ = c.right.CloseWrite()
+			c.wait(t)
+		})
+	}
+}
+
+// A pause for the rate's sake does not outlast the copy.
+func TestRatePauseEnds(t *testing.T) {
+	c := startSplice(t, Options{Rate: 600})
+	soon(c.right)
+	go func() { _, _ = c.left.Write(make([]byte, 4096)) }()
+	if _, err := io.ReadFull(c.right, make([]byte, 512)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	_ = c.right.SetLinger(0)
+	_ = c.right.Close()
+	if r := c.wait(t); r.Err == nil {
+		t.Error("got no error")
+	}
+	if took := time.Since(start); took > 500*time.Millisecond {
+		t.Errorf("the copy ended %v after the reset", took)
+	}
+}
+
+func TestSpliceAllocates(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's sync.Pool drops buffers at random")
+	}
+	for _, tc := range []struct {
+		name  string
+		pipes *Pipes
+	}{{"splice", new(Pipes)}, {"without pipes", noPipes()}} {
+		t.Run(tc.name, func(t *testing.T) {
+			defer tc.pipes.Close()
+			c := startSplice(t, Options{Idle: time.Minute, Pipes: tc.pipes, Counters: new(Counters)})
+			soon(c.left)
+			soon(c.right)
+			chunk, back := make([]byte, 8<<10), make([]byte, 8<<10)
+			if got := testing.AllocsPerRun(300, func() {
+				_, werr := c.left.Write(chunk)
+				_, rerr := io.ReadFull(c.right, back)
+				if werr != nil || rerr != nil {
+					t.Errorf("%v, %v", werr, rerr)
+				}
+			}); got != 0 {
+				t.Errorf("got %v allocations a chunk, want 0", got)
+			}
+		})
+	}
+}
+
+func BenchmarkSplice(b *testing.B) {
+	for _, tc := range []struct {
+		name  string
+		pipes *Pipes
+	}{{"splice", new(Pipes)}, {"buffers", noPipes()}} {
+		b.Run(tc.name, func(b *testing.B) {
+			defer tc.pipes.Close()
+			c := startSplice(b, Options{Idle: time.Minute, Pipes: tc.pipes})
+			block := make([]byte, 256<<10)
+			done := make(chan struct{})
+			b.SetBytes(int64(len(block)))
+			b.ReportAllocs()
+			b.ResetTimer()
+			go func() {
+				defer close(done)
+				buf := make([]byte, 256<<10)
+				for {
+					if _, err := c.right.Read(buf); err != nil {
+						return
+					}
+				}
+			}()
+			for b.Loop() {
+				if _, err := c.left.Write(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+			_ = c.left.CloseWrite()
+			<-done
+			_ = c.right.CloseWrite()
+			c.wait(b)
+		})
+	}
+}

@@ -1,0 +1,40 @@
+package sock
+
+import "net"
+
+// A Reader reads from one conn and takes a buffer only once there are bytes to
+// put into it, so that a thousand quiet conns hold no buffer between them. It
+// is for one goroutine. For a conn that is not package net's own (a wrapper may
+// read otherwise than its socket) and on Windows it takes the buffer first.
+type Reader struct {
+	conn net.Conn
+	raw  *rawReader // nil: take the buffer first
+}
+
+// NewReader returns a Reader of c.
+func NewReader(c net.Conn) *Reader {
+	return &Reader{conn: c, raw: newRawReader(c)}
+}
+
+// ReadReady waits until c can be read, takes a buffer with get and reads into
+// it once. When there are bytes (n > 0) the buffer is the caller's, otherwise
+// it went back with put and buf is nil; get may so be called more often than
+// ReadReady returns. Errors are those of c.Read, io.EOF and deadlines included.
+// It does not allocate.
+func (r *Reader) ReadReady(get func() []byte, put func([]byte)) (buf []byte, n int, err error) {
+	if r.raw != nil {
+		return r.raw.read(get, put)
+	}
+	buf = get()
+	n, err = r.conn.Read(buf)
+	if n <= 0 {
+		put(buf)
+		buf, n = nil, 0
+	}
+	return buf, n, err
+}
+
+// ReadReady is [Reader.ReadReady] for a single read of c.
+func ReadReady(c net.Conn, get func() []byte, put func([]byte)) (buf []byte, n int, err error) {
+	return NewReader(c).ReadReady(get, put)
+}

@@ -1,0 +1,13 @@
+//go:build !unix
+
+package sock
+
+import "net"
+
+type rawReader struct{}
+
+func newRawReader(net.Conn) *rawReader { return nil }
+
+func (*rawReader) read(func() []byte, func([]byte)) ([]byte, int, error) {
+	panic("sock: no raw reads on this system")
+}

@@ -1,0 +1,87 @@
+//go:build unix
+
+package sock
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// rawReader reads a socket through its descriptor. Between two calls of its
+// callback the runtime's poller waits with no buffer taken.
+type rawReader struct {
+	conn net.Conn
+	raw  syscall.RawConn
+	try  func(fd uintptr) bool // r.attempt, bound once: read does not allocate
+
+	// For the time of one read.
+	get func() []byte
+	put func([]byte)
+	buf []byte
+	n   int
+	err error
+}
+
+func newRawReader(c net.Conn) *rawReader {
+	var sc syscall.Conn
+	switch c := c.(type) {
+	case *net.TCPConn:
+		sc = c
+	case *net.UnixConn:
+		sc = c
+	default:
+		return nil
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return nil // closed or nil; the plain Read says so
+	}
+	r := &rawReader{conn: c, raw: rc}
+	r.try = r.attempt
+	return r
+}
+
+func (r *rawReader) read(get func() []byte, put func([]byte)) ([]byte, int, error) {
+	r.get, r.put = get, put
+	waitErr := r.raw.Read(r.try)
+	buf, n, err := r.buf, r.n, r.err
+	r.get, r.put, r.buf, r.n, r.err = nil, nil, nil, 0, nil
+	switch {
+	case n > 0:
+		return buf, n, nil
+	case err != nil:
+		return nil, 0, &net.OpError{
+			Op: "read", Net: r.conn.LocalAddr().Network(),
+			Source: r.conn.LocalAddr(), Addr: r.conn.RemoteAddr(), Err: os.NewSyscallError("read", err),
+		}
+	case waitErr != nil:
+		return nil, 0, waitErr
+	}
+	return nil, 0, io.EOF
+}
+
+// attempt reads once and reports whether the read is over; false sends the
+// goroutine to the poller. It must try before it waits: the poller only wakes
+// for what arrives after a failed try.
+func (r *rawReader) attempt(fd uintptr) bool {
+	r.buf = r.get()
+	for {
+		n, err := syscall.Read(int(fd), r.buf)
+		if err == syscall.EINTR {
+			continue
+		}
+		if n > 0 {
+			r.n = n
+			return true
+		}
+		r.put(r.buf)
+		r.buf = nil
+		if err == syscall.EAGAIN {
+			return false
+		}
+		r.err = err
+		return true
+	}
+}

@@ -1,0 +1,117 @@
+// Package sock owns what Culvert asks of a TCP socket beyond package net:
+// options, a close that the other side sees as a reset, and a read that takes
+// its buffer only once there are bytes for it. Every function does nothing, or
+// the portable equivalent, for a conn that is no socket (net.Pipe) and on
+// systems that lack the option. It opens no sockets and moves no data from one
+// to another.
+package sock
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"time"
+)
+
+// SetUserTimeout bounds how long bytes sent on c may stay unacknowledged, or
+// unsent because the peer's window is closed, before the kernel ends the
+// connection (TCP_USER_TIMEOUT, RFC 5482), so that a hole in the network is
+// noticed by the side that has something to send. The kernel counts in
+// milliseconds, d is rounded up to one; 0 restores the system's default.
+// Systems other than Linux do nothing.
+func SetUserTimeout(c net.Conn, d time.Duration) error {
+	rc := rawConn(c)
+	if rc == nil {
+		return nil
+	}
+	ms := int((max(d, 0) + time.Millisecond - 1) / time.Millisecond)
+	return control(rc, func(fd uintptr) error { return setUserTimeout(fd, ms) })
+}
+
+// SetNotSentLowat keeps c from reporting itself writable while more than
+// bytes wait unsent in the kernel (TCP_NOTSENT_LOWAT), so that what is written
+// next can still be chosen late. Systems other than Linux and macOS do nothing.
+func SetNotSentLowat(c net.Conn, bytes int) error {
+	rc := rawConn(c)
+	if rc == nil {
+		return nil
+	}
+	return control(rc, func(fd uintptr) error { return setNotSentLowat(fd, bytes) })
+}
+
+// ResetClose closes c so that its peer sees a reset, never a clean end: what
+// is still unsent is thrown away. A conn that is no TCP socket is just closed.
+func ResetClose(c net.Conn) error {
+	if l, ok := inner(c).(interface{ SetLinger(sec int) error }); ok {
+		// The error is of no use: a socket that is already closed says so
+		// again in Close.
+		_ = l.SetLinger(0)
+	}
+	return c.Close()
+}
+
+// WaitSent waits until the peer's kernel has acknowledged everything written to
+// c, at most for d, and reports whether that is so. It is for the moment before
+// [ResetClose], which throws unsent bytes away. Where the system cannot tell
+// (not Linux, no socket) it returns false at once.
+func WaitSent(c net.Conn, d time.Duration) bool {
+	rc := rawConn(c)
+	if rc == nil {
+		return false
+	}
+	end := time.Now().Add(d)
+	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		var queued int
+		err := control(rc, func(fd uintptr) (err error) {
+			queued, err = sendQueue(fd)
+			return err
+		})
+		if err != nil {
+			return false
+		}
+		if queued == 0 {
+			return true
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return false
+		}
+		time.Sleep(min(pause, left))
+	}
+}
+
+var errUnsupported = errors.New("not supported on this system")
+
+// rawConn returns the descriptor under c, or nil when c is no socket.
+func rawConn(c net.Conn) syscall.RawConn {
+	sc, ok := inner(c).(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return rc
+}
+
+// inner unwraps conns that name the one they stand on, as crypto/tls does, so
+// that options reach the socket.
+func inner(c net.Conn) net.Conn {
+	for range 8 {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok || w.NetConn() == nil {
+			break
+		}
+		c = w.NetConn()
+	}
+	return c
+}
+
+func control(rc syscall.RawConn, f func(fd uintptr) error) error {
+	var ferr error
+	if err := rc.Control(func(fd uintptr) { ferr = f(fd) }); err != nil {
+		return err
+	}
+	return ferr
+}

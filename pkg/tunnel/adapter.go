@@ -1,0 +1,201 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// yamux's header: version u8, type u8, flags u16, stream id u32, length u32,
+// big-endian (hashicorp/yamux, spec.md).
+const (
+	muxHeader       = 12
+	muxData         = 0
+	muxWindowUpdate = 1
+
+	flagSYN = 1
+	flagACK = 2
+	flagFIN = 4
+	flagRST = 8
+)
+
+// An adapter is the conn under yamux. It writes each header together with its
+// body, follows the streams' windows, refuses whatever Culvert does not use of
+// yamux, and closes at once: the carrier's own, slower close is the session's.
+type adapter struct {
+	carrier Carrier
+	client  bool // this side opens the streams
+	limit   int  // streams that may be followed
+	windows windows
+
+	// Owned by yamux's sending goroutine.
+	out      []byte // a header that waits for its body
+	bodyLeft int
+
+	// Owned by yamux's receiving goroutine.
+	head [muxHeader]byte
+	have int // bytes of head
+	skip int // bytes of a body still to come
+
+	closed atomic.Bool
+	failMu sync.Mutex
+	failed error // the first error of the carrier or the peer
+}
+
+// Read hands out what the carrier brings, once the headers in it are found
+// good.
+func (a *adapter) Read(p []byte) (int, error) {
+	n, err := a.carrier.Read(p)
+	if scanErr := a.scan(p[:n]); scanErr != nil {
+		return 0, a.fail(scanErr)
+	}
+	if err != nil {
+		return n, a.fail(err)
+	}
+	return n, nil
+}
+
+// scan follows the frames in b, which may begin and end anywhere in one.
+func (a *adapter) scan(b []byte) error {
+	for len(b) > 0 {
+		if a.skip > 0 {
+			n := min(a.skip, len(b))
+			a.skip -= n
+			b = b[n:]
+			continue
+		}
+		n := copy(a.head[a.have:], b)
+		a.have += n
+		b = b[n:]
+		if a.have < muxHeader {
+			return nil
+		}
+		a.have = 0
+		if err := a.received(a.head); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// received checks a header from the peer and acts on its window.
+func (a *adapter) received(h [muxHeader]byte) error {
+	flags := binary.BigEndian.Uint16(h[2:])
+	id := binary.BigEndian.Uint32(h[4:])
+	length := binary.BigEndian.Uint32(h[8:])
+	switch {
+	case h[0] != 0:
+		return fmt.Errorf("%w: mux version %d", errProtocol, h[0])
+	case h[1] != muxData && h[1] != muxWindowUpdate:
+		return fmt.Errorf("%w: mux frame of type %d", errProtocol, h[1])
+	case flags&^(flagSYN|flagACK|flagFIN|flagRST) != 0:
+		return fmt.Errorf("%w: mux flags %#x", errProtocol, flags)
+	case id == 0:
+		return fmt.Errorf("%w: frame for stream 0", errProtocol)
+	case id%2 == 0:
+		return fmt.Errorf("%w: frame for stream %d: only the inlet's side opens streams", errProtocol, id)
+	case flags&flagSYN != 0 && a.client, flags&flagACK != 0 && !a.client:
+		return fmt.Errorf("%w: mux flags %#x from this side", errProtocol, flags)
+	case length > maxWindow:
+		return fmt.Errorf("%w: mux length %d", errProtocol, length)
+	}
+	if flags&flagSYN != 0 {
+		if err := a.windows.open(id, a.limit); err != nil {
+			return err
+		}
+	}
+	if flags&flagFIN != 0 {
+		a.windows.closed(id, false, true)
+	}
+	if flags&flagRST != 0 {
+		a.windows.closed(id, true, true)
+	}
+	if h[1] == muxData {
+		a.skip = int(length)
+		return nil
+	}
+	return a.windows.grow(id, length)
+}
+
+// Write takes a header, or the body that belongs to the header before. yamux
+// calls it from one goroutine.
+func (a *adapter) Write(p []byte) (int, error) {
+	if a.bodyLeft > 0 {
+		if len(p) != a.bodyLeft {
+			return 0, a.fail(fmt.Errorf("mux wrote a body of %d bytes, its header says %d", len(p), a.bodyLeft))
+		}
+		a.out = append(a.out, p...)
+		a.bodyLeft = 0
+		if _, err := a.carrier.Write(a.out); err != nil {
+			return 0, a.fail(err)
+		}
+		return len(p), nil
+	}
+	if len(p) != muxHeader {
+		return 0, a.fail(fmt.Errorf("mux wrote a header of %d bytes", len(p)))
+	}
+	if err := a.sending([muxHeader]byte(p)); err != nil {
+		return 0, a.fail(err)
+	}
+	if a.bodyLeft > 0 {
+		a.out = append(a.out[:0], p...)
+		return len(p), nil
+	}
+	if _, err := a.carrier.Write(p); err != nil {
+		return 0, a.fail(err)
+	}
+	return len(p), nil
+}
+
+// sending acts on a header that yamux sends.
+func (a *adapter) sending(h [muxHeader]byte) error {
+	flags := binary.BigEndian.Uint16(h[2:])
+	id := binary.BigEndian.Uint32(h[4:])
+	if flags&flagSYN != 0 {
+		if err := a.windows.open(id, a.limit); err != nil {
+			return err
+		}
+	}
+	if flags&flagRST != 0 {
+		a.windows.closed(id, true, true)
+	}
+	if h[1] == muxData {
+		a.bodyLeft = int(binary.BigEndian.Uint32(h[8:]))
+	}
+	return nil
+}
+
+// Close frees Read and Write and returns at once.
+func (a *adapter) Close() error {
+	if a.closed.CompareAndSwap(false, true) {
+		_ = a.carrier.SetDeadline(time.Unix(1, 0))
+	}
+	return nil
+}
+
+// fail remembers the first error, unless this side has closed, and returns an
+// error for yamux.
+func (a *adapter) fail(err error) error {
+	if !a.closed.Load() {
+		a.failMu.Lock()
+		if a.failed == nil {
+			a.failed = err
+		}
+		a.failMu.Unlock()
+	}
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	return err
+}
+
+// cause returns the first error, or nil.
+func (a *adapter) cause() error {
+	a.failMu.Lock()
+	defer a.failMu.Unlock()
+	return a.failed
+}

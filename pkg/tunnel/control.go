@@ -1,0 +1,184 @@
+package tunnel
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// abortGrace is how long a reader may take to come to the RST that stands
+// behind data in the stream, once an ABORT has overtaken it.
+const abortGrace = time.Second
+
+// A control is the session's first stream, for what cannot or need not go
+// inside the stream it is about.
+type control struct {
+	mu       sync.Mutex
+	queue    []byte // frames to be sent: one ABORT or STOP a stream at most, and one DRAIN
+	drained  bool
+	wake     chan struct{} // capacity 1
+	attached chan *yamux.Stream
+}
+
+func (c *control) init() {
+	c.wake = make(chan struct{}, 1)
+	c.attached = make(chan *yamux.Stream, 1)
+}
+
+func (c *control) attach(y *yamux.Stream) { c.attached <- y }
+
+func (c *control) abort(id uint32, cd code.Code) {
+	c.mu.Lock()
+	c.queue = appendAbort(c.queue, id, cd)
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *control) stop(id uint32) {
+	c.mu.Lock()
+	c.queue = appendFrame(c.queue, controlStop, binary.BigEndian.AppendUint32(nil, id)...)
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *control) drain(reason string) {
+	c.mu.Lock()
+	if !c.drained {
+		c.drained = true
+		c.queue = appendFrame(c.queue, controlDrain, []byte(cut(reason))...)
+	}
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *control) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *control) take() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.queue
+	c.queue = nil
+	return b
+}
+
+// controlLoop opens or awaits the control stream and sends what is queued for
+// it; another goroutine reads.
+func (s *Session) controlLoop() {
+	y := s.controlStream()
+	if y == nil {
+		return
+	}
+	s.spawn(func() { s.readControl(y) })
+	for {
+		if b := s.control.take(); len(b) > 0 {
+			if _, err := y.Write(b); err != nil {
+				return
+			}
+			continue
+		}
+		select {
+		case <-s.control.wake:
+		case <-s.lost:
+			return
+		}
+	}
+}
+
+func (s *Session) controlStream() *yamux.Stream {
+	if s.client {
+		y, err := s.mux.OpenStream()
+		if err != nil {
+			return nil
+		}
+		return y
+	}
+	select {
+	case y := <-s.control.attached:
+		return y
+	case <-s.lost:
+		return nil
+	}
+}
+
+// readControl acts on the peer's control frames until the session is over. The
+// end of the control stream is the session's.
+func (s *Session) readControl(y *yamux.Stream) {
+	var head [frameHeader]byte
+	body := make([]byte, maxControl)
+	for {
+		if _, err := io.ReadFull(y, head[:]); err != nil {
+			break
+		}
+		t, n := parseHeader(head)
+		if n > maxControl {
+			s.failProtocol(fmt.Errorf("%w: control frame of %d bytes", errProtocol, n))
+			return
+		}
+		if _, err := io.ReadFull(y, body[:n]); err != nil {
+			break
+		}
+		if err := s.handleControl(t, body[:n]); err != nil {
+			s.failProtocol(err)
+			return
+		}
+	}
+	if !s.mux.IsClosed() {
+		s.failProtocol(fmt.Errorf("%w: control stream ended", errProtocol))
+	}
+}
+
+func (s *Session) handleControl(t frameType, body []byte) error {
+	switch t {
+	case controlAbort:
+		id, c, err := parseAbort(body)
+		if err != nil {
+			return err
+		}
+		if st := s.stream(id); st != nil {
+			st.aborted(c)
+		}
+	case controlStop:
+		if len(body) != 4 {
+			return fmt.Errorf("%w: STOP of %d bytes", errProtocol, len(body))
+		}
+		if st := s.stream(binary.BigEndian.Uint32(body)); st != nil {
+			st.stopped()
+		}
+	case controlDrain:
+		s.drainOnce.Do(func() { close(s.draining) })
+	}
+	return nil
+}
+
+func (s *Session) stream(id uint32) *Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.streams[id]
+}
+
+// Answered waits until the peer has said whether the stream is open, and
+// returns its refusal, or why there is no answer. It must not be called
+// together with Read; ctx bounds the call only.
+func (st *Stream) Answered(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = st.y.SetReadDeadline(time.Unix(1, 0)) })
+	err := st.awaitAnswer()
+	if !stop() {
+		_ = st.y.SetReadDeadline(time.Time{})
+		if err != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/culvert-net/culvert/internal/canon"
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// A frame, inside a stream of the mux, is a type u8, a length u24 big-endian
+// and that many bytes:
+//
+//	OPEN     CBOR map, the first frame of the opening side
+//	OPENED   empty, the first frame of the accepting side
+//	REFUSED  code u16, reason; instead of OPENED, and the last
+//	DATA     1 to 65,536 bytes
+//	FIN      empty; the end of this direction's data
+//	RST      code u16; the end of both directions, not a clean one
+//
+// The control stream's frames have types of their own; unknown ones are passed
+// over, so that later versions can add some:
+//
+//	ABORT    stream id u32, code u16: RST for what cannot wait its turn
+//	DRAIN    reason; open no streams here any more
+//	STOP     stream id u32: its sender reads no more of that stream
+//	MOVE     reserved (18)
+//	REFRESH  reserved (19)
+type frameType byte
+
+const (
+	frameOpen    frameType = 1
+	frameOpened  frameType = 2
+	frameRefused frameType = 3
+	frameData    frameType = 4
+	frameFin     frameType = 5
+	frameRst     frameType = 6
+
+	controlAbort frameType = 16
+	controlDrain frameType = 17
+	controlStop  frameType = 20
+)
+
+const (
+	frameHeader = 4
+	maxData     = 64 << 10
+	maxOpen     = 4 << 10
+	maxControl  = 4 << 10
+	maxReason   = 1 << 10
+	maxService  = 253
+	maxAddress  = 256
+)
+
+func putHeader(b []byte, t frameType, n int) {
+	binary.BigEndian.PutUint32(b, uint32(t)<<24|uint32(n))
+}
+
+func parseHeader(b [frameHeader]byte) (frameType, int) {
+	v := binary.BigEndian.Uint32(b[:])
+	return frameType(v >> 24), int(v & 0xffffff)
+}
+
+// checkFrame returns an error when a stream may not carry a frame of that type
+// and length.
+func checkFrame(t frameType, n int) error {
+	low, high := 0, 0
+	switch t {
+	case frameOpen:
+		low, high = 1, maxOpen
+	case frameOpened, frameFin:
+	case frameRefused:
+		low, high = 2, 2+maxReason
+	case frameData:
+		low, high = 1, maxData
+	case frameRst:
+		low, high = 2, 2
+	default:
+		return fmt.Errorf("%w: frame of type %d", errProtocol, t)
+	}
+	if n < low || n > high {
+		return fmt.Errorf("%w: frame of type %d with %d bytes", errProtocol, t, n)
+	}
+	return nil
+}
+
+// appendFrame appends a whole frame.
+func appendFrame(dst []byte, t frameType, body ...byte) []byte {
+	at := len(dst)
+	dst = append(dst, 0, 0, 0, 0)
+	putHeader(dst[at:], t, len(body))
+	return append(dst, body...)
+}
+
+func appendRst(dst []byte, c code.Code) []byte {
+	return appendFrame(dst, frameRst, byte(c>>8), byte(c))
+}
+
+func appendRefused(dst []byte, c code.Code, reason string) []byte {
+	return appendFrame(dst, frameRefused, append([]byte{byte(c >> 8), byte(c)}, cut(reason)...)...)
+}
+
+func appendAbort(dst []byte, id uint32, c code.Code) []byte {
+	body := binary.BigEndian.AppendUint32(nil, id)
+	return appendFrame(dst, controlAbort, binary.BigEndian.AppendUint16(body, uint16(c))...)
+}
+
+func parseAbort(b []byte) (id uint32, c code.Code, err error) {
+	if len(b) != 6 {
+		return 0, 0, fmt.Errorf("%w: ABORT of %d bytes", errProtocol, len(b))
+	}
+	return binary.BigEndian.Uint32(b), code.Code(binary.BigEndian.Uint16(b[4:])), nil
+}
+
+// parseRefused reads a REFUSED frame's body, whose bounds checkFrame has seen
+// to.
+func parseRefused(b []byte) (code.Code, string) {
+	return code.Code(binary.BigEndian.Uint16(b)), printable(b[2:])
+}
+
+// Open is what an opening side asks for.
+type Open struct {
+	Service       string `cbor:"1,keyasint"`           // at most 253 bytes
+	ClientAddress string `cbor:"2,keyasint,omitempty"` // the inlet's claim, at most 256 bytes
+}
+
+func (o Open) frame() ([]byte, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	body, err := canon.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	return appendFrame(nil, frameOpen, body...), nil
+}
+
+func parseOpen(b []byte) (Open, error) {
+	var o Open
+	if err := canon.Unmarshal(b, &o); err != nil {
+		return Open{}, fmt.Errorf("%w: reading OPEN: %w", errProtocol, err)
+	}
+	if err := o.check(); err != nil {
+		return Open{}, fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	return o, nil
+}
+
+func (o Open) check() error {
+	switch {
+	case o.Service == "" || len(o.Service) > maxService:
+		return fmt.Errorf("service name of %d bytes, want 1 to %d", len(o.Service), maxService)
+	case len(o.ClientAddress) > maxAddress:
+		return fmt.Errorf("client address of %d bytes, at most %d", len(o.ClientAddress), maxAddress)
+	case printable([]byte(o.Service)) != o.Service || printable([]byte(o.ClientAddress)) != o.ClientAddress:
+		return fmt.Errorf("service name or client address with unprintable characters")
+	}
+	return nil
+}
+
+// cut shortens a reason to what the wire allows, at a rune's border.
+func cut(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	n := maxReason
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// printable replaces what could harm a log or a terminal.
+func printable(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, string(b))
+}

@@ -1,0 +1,140 @@
+package tunnel
+
+import "sync"
+
+const (
+	// gateBytes is how much of all streams together may wait inside the mux,
+	// which sends in the order of arrival.
+	gateBytes = 256 << 10
+	// Frames of up to smallFrame bytes go first, but after smallStreak of them
+	// in a row a larger one that waits gets its turn.
+	smallFrame  = 4 << 10
+	smallStreak = 16
+)
+
+// A gate stands before the mux and decides whose frame is next: streams are
+// served in turn, small frames first. Each stream has at most one frame at the
+// gate, so the order of arrival is the turn.
+type gate struct {
+	mu     sync.Mutex
+	free   int
+	small  waiters
+	bulk   waiters
+	streak int // small frames passed since the last bulk one, while one waits
+}
+
+// A waiter is a stream's place at the gate, used for one frame after another.
+type waiter struct {
+	n          int
+	granted    bool
+	ready      chan struct{} // capacity 1
+	prev, next *waiter
+}
+
+// waiters is a doubly linked queue.
+type waiters struct{ head, tail *waiter }
+
+func (q *waiters) push(w *waiter) {
+	w.prev, w.next = q.tail, nil
+	if q.tail == nil {
+		q.head = w
+	} else {
+		q.tail.next = w
+	}
+	q.tail = w
+}
+
+func (q *waiters) remove(w *waiter) {
+	if w.prev == nil {
+		q.head = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		q.tail = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.prev, w.next = nil, nil
+}
+
+func (g *gate) queue(n int) *waiters {
+	if n <= smallFrame {
+		return &g.small
+	}
+	return &g.bulk
+}
+
+// enter asks for passage of n bytes. It reports whether w has passed already;
+// otherwise w.ready receives when it has, or leave gives up.
+func (g *gate) enter(w *waiter, n int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w.n, w.granted = n, false
+	g.queue(n).push(w)
+	g.grantLocked()
+	if w.granted {
+		<-w.ready
+	}
+	return w.granted
+}
+
+// leave gives up waiting, or gives back a passage that came just now.
+func (g *gate) leave(w *waiter) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !w.granted {
+		g.queue(w.n).remove(w)
+	} else {
+		select {
+		case <-w.ready:
+		default:
+		}
+		g.free += w.n
+	}
+	g.grantLocked()
+}
+
+// passed reports whether w has passed, and takes the signal if so and nobody
+// has.
+func (g *gate) passed(w *waiter) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w.granted {
+		select {
+		case <-w.ready:
+		default:
+		}
+	}
+	return w.granted
+}
+
+// done says that the frame of n bytes has left the mux.
+func (g *gate) done(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.free += n
+	g.grantLocked()
+}
+
+func (g *gate) grantLocked() {
+	for {
+		q := &g.small
+		if q.head == nil || (g.streak >= smallStreak && g.bulk.head != nil) {
+			q = &g.bulk
+		}
+		w := q.head
+		if w == nil || w.n > g.free {
+			return
+		}
+		q.remove(w)
+		g.free -= w.n
+		if q == &g.bulk || g.bulk.head == nil {
+			g.streak = 0
+		} else {
+			g.streak++
+		}
+		w.granted = true
+		w.ready <- struct{}{}
+	}
+}

@@ -1,0 +1,466 @@
+// Package tunnel owns the streams on a channel: a yamux session behind an
+// adapter, a fair gate before it, and inside each stream small frames that keep
+// an end, an abort and a refusal apart, which yamux cannot. The inlet's side
+// opens streams, the outlet's side accepts them.
+//
+// It is the only importer of yamux. It does not dial, does not decide who may
+// use a service, and does not log.
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// A Carrier is what a session runs on: an authenticated, ordered, reliable
+// conn. *channel.Conn is one. Moving its deadlines into the past must free its
+// Read and Write.
+type Carrier interface {
+	net.Conn
+	Peer() channel.Peer
+	CloseWithReason(c code.Code, reason string) error
+}
+
+// Config holds a session's settings. The zero value is the default.
+type Config struct {
+	MaxStreams int           // open at once; 0 means 10,000
+	OpenWait   time.Duration // for a new stream's OPEN; 0 means 10 s
+}
+
+const (
+	defaultMaxStreams = 10_000
+	backlog           = 1024 // streams opened and not yet answered
+	controlStream     = 1
+)
+
+// A Session is the mux on one carrier. Everything but Run may be called from
+// any goroutine, before, while and after Run runs.
+type Session struct {
+	carrier Carrier
+	client  bool
+	cfg     Config
+	adapter *adapter
+	gate    gate
+	control control
+
+	started  chan struct{} // closed when mux is set
+	mux      *yamux.Session
+	stopping chan struct{} // closed by Close
+	lost     chan struct{} // closed when cause is set: the session is over
+	ended    chan struct{} // closed when Run returns
+	cause    error
+
+	stopOnce   sync.Once
+	stopCode   code.Code
+	stopReason string
+	stopErr    error
+
+	draining  chan struct{} // the peer drains
+	drainOnce sync.Once
+
+	slots    chan struct{} // one per open stream, at most cfg.MaxStreams
+	unacked  chan struct{} // one per stream not yet answered
+	requests chan *Request
+
+	mu      sync.Mutex
+	streams map[uint32]*Stream
+	over    bool // nothing is started any more
+
+	wg sync.WaitGroup // all goroutines of the session but Run's
+}
+
+// NewClient returns the session of the side that opens streams. It starts
+// nothing; Run does. The session owns c.
+func NewClient(c Carrier, cfg Config) *Session { return newSession(c, cfg, true) }
+
+// NewServer returns the session of the side that accepts streams. It starts
+// nothing; Run does. The session owns c.
+func NewServer(c Carrier, cfg Config) *Session { return newSession(c, cfg, false) }
+
+func newSession(c Carrier, cfg Config, client bool) *Session {
+	if cfg.MaxStreams <= 0 {
+		cfg.MaxStreams = defaultMaxStreams
+	}
+	if cfg.OpenWait <= 0 {
+		cfg.OpenWait = 10 * time.Second
+	}
+	s := &Session{
+		carrier: c, client: client, cfg: cfg,
+		adapter:  &adapter{carrier: c, client: client, limit: cfg.MaxStreams + backlog + 1},
+		gate:     gate{free: gateBytes},
+		started:  make(chan struct{}),
+		stopping: make(chan struct{}),
+		lost:     make(chan struct{}),
+		ended:    make(chan struct{}),
+		draining: make(chan struct{}),
+		slots:    make(chan struct{}, cfg.MaxStreams),
+		unacked:  make(chan struct{}, backlog),
+		requests: make(chan *Request),
+		streams:  make(map[uint32]*Stream),
+	}
+	s.control.init()
+	return s
+}
+
+func muxConfig() *yamux.Config {
+	return &yamux.Config{
+		AcceptBacklog:          backlog,
+		EnableKeepAlive:        false,     // the channel alone judges liveness
+		KeepAliveInterval:      time.Hour, // unused, but must be positive
+		ConnectionWriteTimeout: 365 * 24 * time.Hour,
+		MaxStreamWindowSize:    maxWindow,
+		LogOutput:              io.Discard,
+	}
+}
+
+// Run serves the session until it is over and returns why: nil after Close
+// with code.OK, ctx's cause when ctx ended it. When it returns, every stream
+// has failed or ended, the carrier is closed, and nothing of the session runs
+// any more. It may be called once.
+func (s *Session) Run(ctx context.Context) error {
+	open := yamux.Server
+	if s.client {
+		open = yamux.Client
+	}
+	mux, err := open(s.adapter, muxConfig())
+	if err != nil {
+		return fmt.Errorf("starting the mux: %w", err)
+	}
+	s.mux = mux
+	close(s.started)
+	s.spawn(s.controlLoop)
+	if !s.client {
+		s.spawn(s.acceptLoop)
+	}
+	select {
+	case <-ctx.Done():
+		s.stop(code.Shutdown, "", context.Cause(ctx))
+	case <-s.stopping:
+	case <-mux.CloseChan():
+		s.lose()
+	}
+	s.finish()
+	return s.cause
+}
+
+// lose ends the session for what the carrier or the peer did.
+func (s *Session) lose() {
+	cause := s.adapter.cause()
+	switch {
+	case cause == nil:
+		cause = errors.New("mux ended")
+	case errors.Is(cause, errProtocol):
+		s.stop(code.Protocol, cause.Error(), cause)
+		return
+	case cause == io.EOF:
+		cause = errors.New("peer closed the channel")
+	}
+	s.stop(code.OK, "", cause)
+}
+
+// finish ends everything that runs.
+func (s *Session) finish() {
+	s.cause = s.stopErr
+	close(s.lost)
+	_ = s.mux.Close()
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	_ = s.carrier.CloseWithReason(s.stopCode, s.stopReason)
+	s.wg.Wait()
+	close(s.ended)
+}
+
+// spawn runs f in a goroutine that Run waits for. When the session is over, and
+// nothing blocks any more, f runs at once.
+func (s *Session) spawn(f func()) {
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		f()
+		return
+	}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.wg.Done()
+		f()
+	}()
+}
+
+// Close ends the session, and with it every stream that is still open, and
+// tells the peer why. It returns at once; Done tells when all has ended.
+func (s *Session) Close(c code.Code, reason string) {
+	var err error
+	if c != code.OK {
+		err = &channel.CloseError{Code: c, Reason: reason}
+	}
+	s.stop(c, reason, err)
+}
+
+func (s *Session) stop(c code.Code, reason string, err error) {
+	s.stopOnce.Do(func() {
+		s.stopCode, s.stopReason, s.stopErr = c, reason, err
+		close(s.stopping)
+	})
+}
+
+// Done returns a channel that is closed when Run has returned.
+func (s *Session) Done() <-chan struct{} { return s.ended }
+
+// Err returns why the session is over, nil before that.
+func (s *Session) Err() error {
+	select {
+	case <-s.lost:
+		return s.cause
+	default:
+		return nil
+	}
+}
+
+// lossErr is what streams of a session that is over fail with. It is called
+// when the session has ended or is about to.
+func (s *Session) lossErr() error {
+	<-s.lost
+	if s.cause == nil {
+		return &LossError{Cause: errors.New("session closed")}
+	}
+	return &LossError{Cause: s.cause}
+}
+
+// Peer returns whom the carrier's handshake authenticated.
+func (s *Session) Peer() channel.Peer { return s.carrier.Peer() }
+
+// Streams returns how many streams are open.
+func (s *Session) Streams() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
+}
+
+// Drain tells the peer to open no more streams here.
+func (s *Session) Drain(reason string) { s.control.drain(reason) }
+
+// Draining returns a channel that is closed when the peer drains.
+func (s *Session) Draining() <-chan struct{} { return s.draining }
+
+// Open opens a stream. It returns at once, and data may be written at once;
+// the peer's refusal is what Read, Write and Answered return later. ctx bounds
+// the call only.
+func (s *Session) Open(ctx context.Context, o Open) (*Stream, error) {
+	frame, err := o.frame()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.draining:
+		return nil, ErrDraining
+	default:
+	}
+	select {
+	case <-s.started:
+	case <-s.lost:
+		return nil, s.lossErr()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return nil, ErrTooMany
+	}
+	select {
+	case s.unacked <- struct{}{}:
+	case <-s.lost:
+		<-s.slots
+		return nil, s.lossErr()
+	case <-ctx.Done():
+		<-s.slots
+		return nil, fmt.Errorf("waiting to open a stream: %w", context.Cause(ctx))
+	}
+	return s.openStream(ctx, frame)
+}
+
+// openStream opens the mux's stream and sends OPEN. The mux may block while
+// the carrier is stuck, without regard for ctx: it does so in a goroutine that
+// cleans up after itself when nobody waits any more.
+func (s *Session) openStream(ctx context.Context, frame []byte) (*Stream, error) {
+	type opened struct {
+		st  *Stream
+		err error
+	}
+	ch := make(chan opened, 1)
+	s.spawn(func() {
+		y, err := s.mux.OpenStream()
+		if err != nil {
+			<-s.slots
+			<-s.unacked
+			y = nil
+		}
+		var st *Stream
+		if y != nil {
+			st = s.newStream(y, true)
+			err = st.sendFrame(frame)
+		}
+		ch <- opened{st, err}
+	})
+	select {
+	case o := <-ch:
+		if o.st == nil {
+			return nil, s.muxErr(o.err)
+		}
+		if o.err != nil {
+			_ = o.st.Reset(code.Aborted)
+			return nil, o.err
+		}
+		return o.st, nil
+	case <-ctx.Done():
+		s.spawn(func() {
+			if o := <-ch; o.st != nil {
+				_ = o.st.Reset(code.Aborted)
+			}
+		})
+		return nil, fmt.Errorf("opening a stream: %w", context.Cause(ctx))
+	}
+}
+
+// muxErr turns an error of the mux into what it means.
+func (s *Session) muxErr(err error) error {
+	if errors.Is(err, yamux.ErrSessionShutdown) || s.mux.IsClosed() {
+		return s.lossErr()
+	}
+	return err
+}
+
+// newStream registers a stream of the mux, for which the caller holds a slot
+// (and, on the opening side, a place among the unanswered).
+func (s *Session) newStream(y *yamux.Stream, opener bool) *Stream {
+	st := &Stream{
+		s: s, y: y, id: y.StreamID(),
+		win:    s.adapter.windows.onGone(y.StreamID(), func() { <-s.slots }),
+		opener: opener, gone: make(chan struct{}), noWrite: make(chan struct{}),
+		place: waiter{ready: make(chan struct{}, 1)},
+	}
+	s.mu.Lock()
+	s.streams[st.id] = st
+	s.mu.Unlock()
+	return st
+}
+
+// forget takes a stream off the list, once this side has closed it.
+func (s *Session) forget(st *Stream) {
+	s.mu.Lock()
+	delete(s.streams, st.id)
+	s.mu.Unlock()
+	s.adapter.windows.closed(st.id, true, false)
+}
+
+// acceptLoop takes the peer's streams off the mux, each into a goroutine that
+// waits for its OPEN.
+func (s *Session) acceptLoop() {
+	first := true
+	for {
+		y, err := s.mux.AcceptStream()
+		if err != nil {
+			return
+		}
+		switch {
+		case first != (y.StreamID() == controlStream):
+			s.failProtocol(fmt.Errorf("%w: stream %d before the control stream", errProtocol, y.StreamID()))
+			return
+		case first:
+			first = false
+			s.control.attach(y)
+			continue
+		}
+		select {
+		case s.slots <- struct{}{}:
+			s.spawn(func() { s.awaitOpen(s.newStream(y, false)) })
+		default:
+			s.spawn(func() { s.refuseMux(y) })
+		}
+	}
+}
+
+// refuseMux answers a stream for which there is no room.
+func (s *Session) refuseMux(y *yamux.Stream) {
+	_, _ = y.Write(appendRefused(nil, code.Limit, ErrTooMany.Error()))
+	_ = y.Close()
+	s.adapter.windows.closed(y.StreamID(), true, false)
+}
+
+// failProtocol ends the session for what the peer did.
+func (s *Session) failProtocol(err error) {
+	s.stop(code.Protocol, err.Error(), err)
+}
+
+// A Request is a stream that the peer wants. Exactly one of Accept and Refuse
+// is to be called.
+type Request struct {
+	Open
+	st *Stream
+}
+
+// Peer returns who asks.
+func (r *Request) Peer() channel.Peer { return r.st.s.carrier.Peer() }
+
+// StreamID returns the stream's number in its session.
+func (r *Request) StreamID() uint32 { return r.st.id }
+
+// Accept tells the peer that its stream is open.
+func (r *Request) Accept() (*Stream, error) {
+	if err := r.st.sendFrame(appendFrame(nil, frameOpened)); err != nil {
+		_ = r.st.Reset(code.Aborted)
+		return nil, err
+	}
+	return r.st, nil
+}
+
+// Refuse tells the peer why there will be no stream. It returns at once.
+func (r *Request) Refuse(c code.Code, reason string) {
+	r.st.end(ending{err: &ResetError{Code: c}, last: appendRefused(nil, c, reason)})
+}
+
+// Canceled returns a channel that is closed when the peer has given the stream
+// up, or the session is over.
+func (r *Request) Canceled() <-chan struct{} { return r.st.gone }
+
+// awaitOpen reads a new stream's OPEN and hands it to Accept.
+func (s *Session) awaitOpen(st *Stream) {
+	timer := time.AfterFunc(s.cfg.OpenWait, func() { _ = st.Reset(code.Timeout) })
+	o, err := st.readOpen()
+	if !timer.Stop() || err != nil {
+		_ = st.Reset(code.Aborted)
+		return
+	}
+	select {
+	case s.requests <- &Request{Open: o, st: st}:
+	case <-st.gone:
+	case <-s.lost:
+		_ = st.Reset(code.Aborted)
+	}
+}
+
+// Accept returns the next stream that the peer wants.
+func (s *Session) Accept(ctx context.Context) (*Request, error) {
+	select {
+	case r := <-s.requests:
+		return r, nil
+	case <-s.lost:
+		return nil, s.lossErr()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+var _ net.Conn = (*Stream)(nil)

@@ -1,0 +1,346 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// A Stream is one proxied connection: a net.Conn whose directions end for
+// themselves, and on which an end (FIN), an abort (RST), a refusal and the loss
+// of the channel are four different things. Read and Write may run
+// concurrently; concurrent Writes are served one after another.
+type Stream struct {
+	s      *Session
+	y      *yamux.Stream
+	id     uint32
+	win    *window
+	opener bool
+
+	readMu   sync.Mutex
+	head     [frameHeader]byte
+	headLen  int   // bytes of head
+	left     int   // bytes of the current DATA frame not yet read
+	answered bool  // OPENED was read, or need not be
+	readErr  error // sticky: io.EOF after FIN
+
+	writeMu       sync.Mutex
+	finSent       bool
+	place         waiter
+	writeDeadline deadline
+	readDeadline  deadline
+
+	mu      sync.Mutex
+	err     error         // why the stream is over, nil for a clean end
+	gone    chan struct{} // closed when the stream is over
+	over    bool          // gone is closed
+	local   bool          // this side has ended it: nothing is read any more
+	noWrite chan struct{} // closed when the peer reads no more
+	deaf    bool          // noWrite is closed
+	acked   bool          // opener: gave its place among the unanswered back
+	grace   *time.Timer   // after an ABORT
+	finRead bool
+	finSet  bool // finSent, under mu
+}
+
+// ID returns the stream's number in its session.
+func (st *Stream) ID() uint32 { return st.id }
+
+// LocalAddr returns the carrier's local address.
+func (st *Stream) LocalAddr() net.Addr { return st.s.carrier.LocalAddr() }
+
+// RemoteAddr returns the carrier's remote address.
+func (st *Stream) RemoteAddr() net.Addr { return st.s.carrier.RemoteAddr() }
+
+// SetDeadline sets both deadlines.
+func (st *Stream) SetDeadline(t time.Time) error {
+	return errors.Join(st.SetReadDeadline(t), st.SetWriteDeadline(t))
+}
+
+// SetReadDeadline bounds Reads.
+func (st *Stream) SetReadDeadline(t time.Time) error {
+	if err := st.overErr(); err != nil {
+		return err
+	}
+	st.readDeadline.set(t)
+	return st.y.SetReadDeadline(t)
+}
+
+// SetWriteDeadline bounds Writes that wait for the peer's window or for other
+// streams. A frame that the carrier has begun to take is not interrupted.
+func (st *Stream) SetWriteDeadline(t time.Time) error {
+	if err := st.overErr(); err != nil {
+		return err
+	}
+	st.writeDeadline.set(t)
+	return nil
+}
+
+// overErr returns why the stream is over, or nil.
+func (st *Stream) overErr() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.over {
+		return nil
+	}
+	if st.err == nil {
+		return net.ErrClosed
+	}
+	return st.err
+}
+
+// localErr returns why this side reads no more, or nil.
+func (st *Stream) localErr() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch {
+	case !st.local:
+		return nil
+	case st.err != nil:
+		return st.err
+	}
+	return net.ErrClosed
+}
+
+// Read returns data in order. Its error is io.EOF after the peer's FIN, a
+// *ResetError, a *RefusedError, or a *LossError.
+func (st *Stream) Read(p []byte) (int, error) {
+	st.readMu.Lock()
+	defer st.readMu.Unlock()
+	if err := st.localErr(); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	if err := st.nextDataLocked(); err != nil {
+		return 0, err
+	}
+	n, err := st.y.Read(p[:min(len(p), st.left)])
+	st.left -= n
+	if err != nil && n == 0 {
+		return 0, st.readFailedLocked(err)
+	}
+	return n, nil
+}
+
+// nextDataLocked reads frames until there are bytes of DATA to read.
+func (st *Stream) nextDataLocked() error {
+	if isClosed(st.readDeadline.passed()) {
+		return os.ErrDeadlineExceeded
+	}
+	for st.left == 0 {
+		if st.readErr != nil {
+			return st.readErr
+		}
+		t, n, err := st.nextFrameLocked()
+		if err != nil {
+			return err
+		}
+		if err := st.handleLocked(t, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextFrameLocked reads and checks a frame's header.
+func (st *Stream) nextFrameLocked() (frameType, int, error) {
+	if err := st.fillLocked(st.head[:], &st.headLen); err != nil {
+		return 0, 0, err
+	}
+	st.headLen = 0
+	t, n := parseHeader(st.head)
+	if err := checkFrame(t, n); err != nil {
+		return 0, 0, st.brokenLocked(err)
+	}
+	return t, n, nil
+}
+
+// fillLocked reads until b is full, across deadlines.
+func (st *Stream) fillLocked(b []byte, have *int) error {
+	for *have < len(b) {
+		n, err := st.y.Read(b[*have:])
+		*have += n
+		if err != nil && n == 0 {
+			return st.readFailedLocked(err)
+		}
+	}
+	return nil
+}
+
+// handleLocked acts on a frame whose header has been read.
+func (st *Stream) handleLocked(t frameType, n int) error {
+	answer := t == frameOpened || t == frameRefused
+	wanted := st.opener && !st.answered
+	if answer != wanted && !(wanted && t == frameRst) {
+		return st.brokenLocked(fmt.Errorf("%w: frame of type %d out of place", errProtocol, t))
+	}
+	switch t {
+	case frameOpened:
+		st.answered = true
+		st.ack()
+	case frameData:
+		st.left = n
+	case frameFin:
+		st.readErr = io.EOF
+		st.sawFin()
+		return io.EOF
+	case frameRst, frameRefused:
+		return st.lastFrameLocked(t, n)
+	default:
+		return st.brokenLocked(fmt.Errorf("%w: frame of type %d out of place", errProtocol, t))
+	}
+	return nil
+}
+
+// lastFrameLocked reads RST's or REFUSED's body and ends the stream.
+func (st *Stream) lastFrameLocked(t frameType, n int) error {
+	body, have := make([]byte, n), 0
+	for have < n {
+		k, err := st.y.Read(body[have:])
+		have += k
+		if errors.Is(err, yamux.ErrTimeout) {
+			// The body is on its way with the header: a deadline does not
+			// matter between the two.
+			_ = st.y.SetReadDeadline(time.Time{})
+			continue
+		}
+		if err != nil && k == 0 {
+			return st.readFailedLocked(err)
+		}
+	}
+	c, reason := parseRefused(body)
+	var err error = &ResetError{Code: c, Remote: true}
+	if t == frameRefused {
+		st.answered = true
+		err = &RefusedError{Code: c, Reason: reason}
+	}
+	st.readErr = err
+	st.end(ending{err: err})
+	return st.readErr
+}
+
+// brokenLocked ends the session: a peer that breaks one stream's frames cannot
+// be trusted with the others.
+func (st *Stream) brokenLocked(err error) error {
+	st.readErr = err
+	st.s.failProtocol(err)
+	st.end(ending{err: err})
+	return err
+}
+
+// readFailedLocked says what an error of the mux's Read means.
+func (st *Stream) readFailedLocked(err error) error {
+	if over := st.overErr(); over != nil {
+		st.readErr = over
+		return over
+	}
+	switch {
+	case errors.Is(err, yamux.ErrTimeout):
+		return os.ErrDeadlineExceeded
+	case st.s.mux.IsClosed():
+		err = st.s.lossErr()
+	case errors.Is(err, yamux.ErrConnectionReset):
+		err = &ResetError{Code: code.Limit, Remote: true}
+	default:
+		// The stream ended without FIN or RST.
+		err = &ResetError{Code: code.Aborted, Remote: true}
+	}
+	st.readErr = err
+	st.end(ending{err: err})
+	return err
+}
+
+// readOpen reads the OPEN of a stream that the peer has opened.
+func (st *Stream) readOpen() (Open, error) {
+	st.readMu.Lock()
+	defer st.readMu.Unlock()
+	t, n, err := st.nextFrameLocked()
+	if err != nil {
+		return Open{}, err
+	}
+	if t != frameOpen {
+		return Open{}, st.brokenLocked(fmt.Errorf("%w: frame of type %d before OPEN", errProtocol, t))
+	}
+	body, have := make([]byte, n), 0
+	if err := st.fillLocked(body, &have); err != nil {
+		return Open{}, err
+	}
+	o, err := parseOpen(body)
+	if err != nil {
+		return Open{}, st.brokenLocked(err)
+	}
+	return o, nil
+}
+
+// awaitAnswer reads the peer's OPENED.
+func (st *Stream) awaitAnswer() error {
+	st.readMu.Lock()
+	defer st.readMu.Unlock()
+	if st.answered || st.readErr != nil || !st.opener {
+		if st.readErr == io.EOF {
+			return nil
+		}
+		return st.readErr
+	}
+	t, n, err := st.nextFrameLocked()
+	if err != nil {
+		return err
+	}
+	return st.handleLocked(t, n)
+}
+
+// ack gives the opener's place among the unanswered back, once.
+func (st *Stream) ack() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.opener && !st.acked {
+		st.acked = true
+		<-st.s.unacked
+	}
+}
+
+func (st *Stream) sawFin() {
+	st.mu.Lock()
+	st.finRead = true
+	st.mu.Unlock()
+}
+
+// WriteTo copies the stream's data to w until its FIN. It holds a buffer only
+// while there are bytes for it.
+func (st *Stream) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		n, err := st.writeSome(w)
+		total += n
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// writeSome copies one piece of a DATA frame.
+func (st *Stream) writeSome(w io.Writer) (int64, error) {
+	st.readMu.Lock()
+	err := st.nextDataLocked()
+	st.readMu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	buf := frameBufs.Get().(*frameBuf)
+	defer frameBufs.Put(buf)
+	n, err := st.Read(buf[:])
+	if err != nil {
+		return 0, err
+	}
+	k, err := w.Write(buf[:n])
+	return int64(k), err
+}

@@ -1,0 +1,137 @@
+package tunnel
+
+import (
+	"fmt"
+	"sync"
+)
+
+const (
+	initialWindow = 256 << 10 // yamux's, for every stream
+	maxWindow     = 4 << 20
+	// The last bytes of a window are kept for FIN and RST, so that these never
+	// wait for a reader.
+	windowReserve = 16
+)
+
+// windows follows the send window of each stream from the headers that cross
+// the adapter. yamux does not tell it, and a stream that waits for window inside
+// yamux would hold its place at the gate meanwhile.
+type windows struct {
+	mu   sync.Mutex
+	byID map[uint32]*window
+}
+
+// A window is what one stream may still send, and whether the mux still knows
+// the stream: it does until both sides have closed it.
+type window struct {
+	mu     sync.Mutex
+	n      int64
+	opened chan struct{} // capacity 1: n has grown
+
+	// Guarded by windows.mu.
+	near, far bool   // closed by this side, by the peer
+	release   func() // called when both have, nil for nothing
+}
+
+// open begins to follow a stream. It fails for one that is followed already,
+// and at limit streams.
+func (ws *windows) open(id uint32, limit int) error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.byID == nil {
+		ws.byID = make(map[uint32]*window)
+	}
+	if _, ok := ws.byID[id]; ok {
+		return fmt.Errorf("%w: stream %d opened twice", errProtocol, id)
+	}
+	if len(ws.byID) >= limit {
+		return fmt.Errorf("%w: more than %d streams", errProtocol, limit)
+	}
+	ws.byID[id] = &window{n: initialWindow, opened: make(chan struct{}, 1)}
+	return nil
+}
+
+func (ws *windows) get(id uint32) *window {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return ws.byID[id]
+}
+
+// onGone has release called when the mux no longer knows the stream, at once if
+// that is so already.
+func (ws *windows) onGone(id uint32, release func()) *window {
+	ws.mu.Lock()
+	w := ws.byID[id]
+	if w != nil {
+		w.release = release
+	}
+	ws.mu.Unlock()
+	if w == nil {
+		release()
+		w = &window{opened: make(chan struct{}, 1)}
+	}
+	return w
+}
+
+// closed says that one side, or both, has closed the stream.
+func (ws *windows) closed(id uint32, near, far bool) {
+	ws.mu.Lock()
+	w := ws.byID[id]
+	if w == nil {
+		ws.mu.Unlock()
+		return
+	}
+	w.near, w.far = w.near || near, w.far || far
+	gone := w.near && w.far
+	if gone {
+		delete(ws.byID, id)
+	}
+	ws.mu.Unlock()
+	if gone && w.release != nil {
+		w.release()
+	}
+}
+
+func (ws *windows) count() int {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return len(ws.byID)
+}
+
+// grow adds what the peer allows. Updates for a stream that is gone are late,
+// not wrong.
+func (ws *windows) grow(id, delta uint32) error {
+	w := ws.get(id)
+	if w == nil || delta == 0 {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n += int64(delta); w.n > 1<<31 {
+		return fmt.Errorf("%w: window of %d bytes", errProtocol, w.n)
+	}
+	select {
+	case w.opened <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// available returns how many bytes of DATA frames may be sent now.
+func (w *window) available() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return int(max(0, w.n-windowReserve))
+}
+
+// take uses n bytes, which are there: only one frame of a stream is sent at a
+// time. It reports false for the reserve's end.
+func (w *window) take(n int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n < int64(n) {
+		return false
+	}
+	w.n -= int64(n)
+	return true
+}

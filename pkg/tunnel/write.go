@@ -1,0 +1,354 @@
+package tunnel
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// A frameBuf holds a whole DATA frame.
+type frameBuf [frameHeader + maxData]byte
+
+var frameBufs = sync.Pool{New: func() any { return new(frameBuf) }}
+
+// enough is how much window a large frame waits for, so that a window that
+// opens bit by bit is not answered with tiny frames.
+const enough = 16 << 10
+
+// Write sends p, waiting for the peer's window and the stream's turn. Its error
+// is a *ResetError, *RefusedError or *LossError, os.ErrDeadlineExceeded, or
+// net.ErrClosed after CloseWrite or Close.
+func (st *Stream) Write(p []byte) (n int, err error) {
+	st.writeMu.Lock()
+	defer st.writeMu.Unlock()
+	if len(p) == 0 {
+		return 0, st.writeErrLocked()
+	}
+	var buf *frameBuf
+	for n < len(p) {
+		room, err := st.awaitRoomLocked(min(len(p)-n, enough))
+		if err != nil {
+			return n, err
+		}
+		if buf == nil {
+			buf = frameBufs.Get().(*frameBuf)
+			defer frameBufs.Put(buf)
+		}
+		k := copy(buf[frameHeader:frameHeader+room], p[n:])
+		if err := st.sendDataLocked(buf, k); err != nil {
+			return n, err
+		}
+		n += k
+	}
+	return n, nil
+}
+
+// awaitRoomLocked waits until a DATA frame of at least need bytes may be sent
+// and returns how many it may hold.
+func (st *Stream) awaitRoomLocked(need int) (int, error) {
+	for {
+		if err := st.writeErrLocked(); err != nil {
+			return 0, err
+		}
+		if room := st.win.available() - frameHeader; room >= need {
+			return min(room, maxData), nil
+		}
+		select {
+		case <-st.win.opened:
+		case <-st.gone:
+		case <-st.noWrite:
+		case <-st.s.lost:
+		case <-st.writeDeadline.passed():
+		}
+	}
+}
+
+// writeErrLocked returns why nothing can be written now, or nil.
+func (st *Stream) writeErrLocked() error {
+	if err := st.overErr(); err != nil {
+		return err
+	}
+	switch {
+	case isClosed(st.s.lost):
+		return st.s.lossErr()
+	case st.finSent:
+		return net.ErrClosed
+	case isClosed(st.noWrite):
+		return &ResetError{Code: code.Aborted, Remote: true}
+	case isClosed(st.writeDeadline.passed()):
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// sendDataLocked sends n bytes that stand behind the header's place in buf, for
+// which there is window.
+func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
+	putHeader(buf[:], frameData, n)
+	return st.passLocked(buf[:frameHeader+n])
+}
+
+// passLocked takes the frame through the gate to the mux.
+func (st *Stream) passLocked(frame []byte) error {
+	for !st.s.gate.enter(&st.place, len(frame)) {
+		select {
+		case <-st.place.ready:
+		case <-st.gone:
+		case <-st.noWrite:
+		case <-st.s.lost:
+		case <-st.writeDeadline.passed():
+		}
+		if st.s.gate.passed(&st.place) {
+			break
+		}
+		st.s.gate.leave(&st.place)
+		if err := st.writeErrLocked(); err != nil {
+			return err
+		}
+	}
+	defer st.s.gate.done(len(frame))
+	if !st.win.take(len(frame)) {
+		return st.s.lossOr(errors.New("no window left for a frame"))
+	}
+	if _, err := st.y.Write(frame); err != nil {
+		return st.writeFailed(err)
+	}
+	return nil
+}
+
+// writeFailed says what an error of the mux's Write means.
+func (st *Stream) writeFailed(err error) error {
+	if over := st.overErr(); over != nil {
+		return over
+	}
+	if st.s.mux.IsClosed() {
+		err = st.s.lossErr()
+	} else {
+		err = &ResetError{Code: code.Aborted, Remote: true}
+	}
+	st.end(ending{err: err})
+	return err
+}
+
+// lossOr returns the session's loss if it is over, else err.
+func (s *Session) lossOr(err error) error {
+	if s.mux.IsClosed() {
+		return s.lossErr()
+	}
+	return err
+}
+
+// sendFrame sends a whole small frame in its turn.
+func (st *Stream) sendFrame(frame []byte) error {
+	st.writeMu.Lock()
+	defer st.writeMu.Unlock()
+	if err := st.writeErrLocked(); err != nil {
+		return err
+	}
+	return st.passLocked(frame)
+}
+
+// CloseWrite sends FIN: the peer reads io.EOF after everything written before.
+// The other direction goes on.
+func (st *Stream) CloseWrite() error {
+	st.writeMu.Lock()
+	defer st.writeMu.Unlock()
+	if st.finSent {
+		return nil
+	}
+	if err := st.writeErrLocked(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	if err := st.passLocked(appendFrame(nil, frameFin)); err != nil {
+		return err
+	}
+	st.finSent = true
+	st.mu.Lock()
+	st.finSet = true
+	st.mu.Unlock()
+	return nil
+}
+
+// ReadFrom copies r's bytes into DATA frames until r ends, without sending FIN.
+// A buffer is taken only when the peer's window is open and, where the system
+// allows, r can be read.
+func (st *Stream) ReadFrom(r io.Reader) (total int64, err error) {
+	src := newSource(r)
+	for {
+		st.writeMu.Lock()
+		room, err := st.awaitRoomLocked(enough)
+		st.writeMu.Unlock()
+		if err != nil {
+			return total, err
+		}
+		buf, n, readErr := src.next(room)
+		if n > 0 {
+			st.writeMu.Lock()
+			_, err := st.awaitRoomLocked(n)
+			if err == nil {
+				err = st.sendDataLocked(buf, n)
+			}
+			st.writeMu.Unlock()
+			frameBufs.Put(buf)
+			if err != nil {
+				return total, err
+			}
+			total += int64(n)
+		}
+		if readErr == io.EOF {
+			return total, nil
+		}
+		if readErr != nil {
+			return total, readErr
+		}
+	}
+}
+
+// A source reads straight behind the place of a frame's header.
+type source struct {
+	r     io.Reader
+	ready *sock.Reader // nil when r is no conn
+	buf   *frameBuf
+	room  int
+	get   func() []byte
+	put   func([]byte)
+}
+
+func newSource(r io.Reader) *source {
+	s := &source{r: r}
+	if nc, ok := r.(net.Conn); ok {
+		s.ready = sock.NewReader(nc)
+	}
+	s.get = func() []byte {
+		s.buf = frameBufs.Get().(*frameBuf)
+		return s.buf[frameHeader : frameHeader+s.room]
+	}
+	s.put = func([]byte) {
+		frameBufs.Put(s.buf)
+		s.buf = nil
+	}
+	return s
+}
+
+// next reads up to room bytes. The buffer is the caller's if n > 0.
+func (s *source) next(room int) (*frameBuf, int, error) {
+	s.room = room
+	if s.ready != nil {
+		_, n, err := s.ready.ReadReady(s.get, s.put)
+		return s.buf, n, err
+	}
+	n, err := s.r.Read(s.get())
+	if n == 0 {
+		s.put(nil)
+	}
+	return s.buf, n, err
+}
+
+// Close sends FIN, if CloseWrite has not, and reads no more: what the peer goes
+// on to write fails there. It does not wait for the peer, and is no abort: use
+// Reset where the data before it is not all there is.
+func (st *Stream) Close() error {
+	st.mu.Lock()
+	e := ending{local: true, stop: !st.finRead}
+	if !st.finSet {
+		e.last = appendFrame(nil, frameFin)
+	}
+	st.mu.Unlock()
+	st.end(e)
+	return nil
+}
+
+// Reset ends both directions at once, other than cleanly. What was written
+// before still arrives where the peer goes on reading. It does not wait.
+func (st *Stream) Reset(c code.Code) error {
+	st.end(ending{err: &ResetError{Code: c}, last: appendRst(nil, c), abort: true, local: true})
+	return nil
+}
+
+// Abort is Reset with the code that err stands for; it is what a copy calls
+// when its other side has failed.
+func (st *Stream) Abort(err error) { _ = st.Reset(CodeOf(err)) }
+
+// aborted acts on the peer's ABORT, which may have overtaken data: reading goes
+// on until the RST comes or the grace is over, and writers that wait do so.
+func (st *Stream) aborted(c code.Code) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.over || st.grace != nil {
+		return
+	}
+	err := &ResetError{Code: c, Remote: true}
+	st.grace = time.AfterFunc(abortGrace, func() { st.end(ending{err: err}) })
+}
+
+// stopped acts on the peer's STOP.
+func (st *Stream) stopped() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.deaf {
+		st.deaf = true
+		close(st.noWrite)
+	}
+}
+
+// An ending is how a stream ends, and what the peer is told of it.
+type ending struct {
+	err   error  // nil for a clean end
+	last  []byte // the last frame, in band
+	local bool   // this side decided it
+	abort bool   // say ABORT too
+	stop  bool   // say STOP too
+}
+
+// end ends the stream once. Telling the peer and closing the mux's stream
+// happen in a goroutine of the session's: they may have to wait for the
+// carrier.
+func (st *Stream) end(e ending) {
+	st.mu.Lock()
+	if st.over {
+		st.mu.Unlock()
+		return
+	}
+	st.over, st.err, st.local = true, e.err, e.local
+	if st.grace != nil {
+		st.grace.Stop()
+	}
+	acked := st.acked
+	st.acked = true
+	st.mu.Unlock()
+	close(st.gone)
+	if st.opener && !acked {
+		<-st.s.unacked
+	}
+	st.writeDeadline.set(time.Time{})
+	st.readDeadline.set(time.Time{})
+	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
+	st.s.spawn(func() { st.leave(e) })
+}
+
+// leave says what is left to say and gives the stream back to the mux.
+func (st *Stream) leave(e ending) {
+	if e.abort {
+		code := CodeOf(e.err)
+		st.s.control.abort(st.id, code)
+	}
+	if len(e.last) > 0 {
+		// The window's reserve is for this: it waits for no reader.
+		st.writeMu.Lock()
+		if st.win.take(len(e.last)) {
+			_, _ = st.y.Write(e.last)
+		}
+		st.writeMu.Unlock()
+	}
+	if e.stop {
+		st.s.control.stop(st.id)
+	}
+	_ = st.y.Close()
+	st.s.forget(st)
+}
