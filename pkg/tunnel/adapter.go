@@ -92,7 +92,9 @@ func (a *adapter) received(h [muxHeader]byte) error {
 		return fmt.Errorf("%w: mux version %d", errProtocol, h[0])
 	case h[1] != muxData && h[1] != muxWindowUpdate:
 		return fmt.Errorf("%w: mux frame of type %d", errProtocol, h[1])
-	case flags&^(flagSYN|flagACK|flagFIN|flagRST) != 0:
+	case flags&^(flagSYN|flagACK|flagFIN) != 0:
+		// RST too: yamux sends it only to a peer that opens more than the
+		// backlog, and a number free again at once could be used twice.
 		return fmt.Errorf("%w: mux flags %#x", errProtocol, flags)
 	case id == 0:
 		return fmt.Errorf("%w: frame for stream 0", errProtocol)
@@ -110,9 +112,6 @@ func (a *adapter) received(h [muxHeader]byte) error {
 	}
 	if flags&flagFIN != 0 {
 		a.windows.closed(id, false, true)
-	}
-	if flags&flagRST != 0 {
-		a.windows.closed(id, true, true)
 	}
 	if h[1] == muxData {
 		a.skip = int(length)

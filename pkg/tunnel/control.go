@@ -3,8 +3,10 @@ package tunnel
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -102,6 +104,8 @@ func (s *Session) controlStream() *yamux.Stream {
 		if err != nil {
 			return nil
 		}
+		// Only now: a stream opened beside it could take its number.
+		close(s.started)
 		return y
 	}
 	select {
@@ -146,14 +150,15 @@ func (s *Session) handleControl(t frameType, body []byte) error {
 		if err != nil {
 			return err
 		}
-		if st := s.stream(id); st != nil {
+		if st := s.streamOr(id, func(e *early) { e.aborted, e.code = true, c }); st != nil {
 			st.aborted(c)
 		}
 	case controlStop:
 		if len(body) != 4 {
 			return fmt.Errorf("%w: STOP of %d bytes", errProtocol, len(body))
 		}
-		if st := s.stream(binary.BigEndian.Uint32(body)); st != nil {
+		id := binary.BigEndian.Uint32(body)
+		if st := s.streamOr(id, func(e *early) { e.stopped = true }); st != nil {
 			st.stopped()
 		}
 	case controlDrain:
@@ -162,23 +167,41 @@ func (s *Session) handleControl(t frameType, body []byte) error {
 	return nil
 }
 
-func (s *Session) stream(id uint32) *Stream {
+// streamOr returns the stream, or notes what is said of it until the session
+// has it.
+func (s *Session) streamOr(id uint32, note func(*early)) *Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.streams[id]
+	if st := s.streams[id]; st != nil {
+		return st
+	}
+	if w := s.adapter.windows.get(id); w != nil {
+		note(&w.early)
+	}
+	return nil
 }
 
 // Answered waits until the peer has said whether the stream is open, and
 // returns its refusal, or why there is no answer. It must not be called
 // together with Read; ctx bounds the call only.
 func (st *Stream) Answered(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = st.y.SetReadDeadline(time.Unix(1, 0)) })
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = st.y.SetReadDeadline(time.Unix(1, 0))
+		close(fired)
+	})
 	err := st.awaitAnswer()
-	if !stop() {
-		_ = st.y.SetReadDeadline(time.Time{})
-		if err != nil {
-			return context.Cause(ctx)
-		}
+	if stop() {
+		return err
+	}
+	<-fired
+	st.mu.Lock()
+	if !st.over {
+		_ = st.y.SetReadDeadline(st.readUntil)
+	}
+	st.mu.Unlock()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return context.Cause(ctx)
 	}
 	return err
 }

@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +55,7 @@ type Session struct {
 	gate    gate
 	control control
 
-	started  chan struct{} // closed when mux is set
+	started  chan struct{} // closed when mux is set and the control stream is its first
 	mux      *yamux.Session
 	stopping chan struct{} // closed by Close
 	lost     chan struct{} // closed when cause is set: the session is over
@@ -137,7 +139,6 @@ func (s *Session) Run(ctx context.Context) error {
 		return fmt.Errorf("starting the mux: %w", err)
 	}
 	s.mux = mux
-	close(s.started)
 	s.spawn(s.controlLoop)
 	if !s.client {
 		s.spawn(s.acceptLoop)
@@ -158,9 +159,12 @@ func (s *Session) lose() {
 	cause := s.adapter.cause()
 	switch {
 	case cause == nil:
-		cause = errors.New("mux ended")
+		// Neither the carrier nor the adapter: the mux itself found the peer's
+		// frames bad (data beyond the window, a stream closed twice).
+		s.failProtocol(fmt.Errorf("%w: mux refused its frames", errProtocol))
+		return
 	case errors.Is(cause, errProtocol):
-		s.stop(code.Protocol, cause.Error(), cause)
+		s.failProtocol(cause)
 		return
 	case cause == io.EOF:
 		cause = errors.New("peer closed the channel")
@@ -175,7 +179,11 @@ func (s *Session) finish() {
 	_ = s.mux.Close()
 	s.mu.Lock()
 	s.over = true
+	left := slices.Collect(maps.Values(s.streams))
 	s.mu.Unlock()
+	for _, st := range left {
+		st.end(ending{err: s.lossErr()})
+	}
 	_ = s.carrier.CloseWithReason(s.stopCode, s.stopReason)
 	s.wg.Wait()
 	close(s.ended)
@@ -262,10 +270,11 @@ func (s *Session) Open(ctx context.Context, o Open) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-s.draining:
+	switch {
+	case isClosed(s.lost):
+		return nil, s.lossErr()
+	case isClosed(s.draining):
 		return nil, ErrDraining
-	default:
 	}
 	select {
 	case <-s.started:
@@ -353,7 +362,17 @@ func (s *Session) newStream(y *yamux.Stream, opener bool) *Stream {
 	}
 	s.mu.Lock()
 	s.streams[st.id] = st
+	over, early := s.over, st.win.early
 	s.mu.Unlock()
+	if early.aborted {
+		st.aborted(early.code)
+	}
+	if early.stopped {
+		st.stopped()
+	}
+	if over {
+		st.end(ending{err: s.lossErr()})
+	}
 	return st
 }
 
@@ -385,7 +404,8 @@ func (s *Session) acceptLoop() {
 		}
 		select {
 		case s.slots <- struct{}{}:
-			s.spawn(func() { s.awaitOpen(s.newStream(y, false)) })
+			st := s.newStream(y, false)
+			s.spawn(func() { s.awaitOpen(st) })
 		default:
 			s.spawn(func() { s.refuseMux(y) })
 		}
@@ -428,6 +448,9 @@ func (r *Request) Accept() (*Stream, error) {
 
 // Refuse tells the peer why there will be no stream. It returns at once.
 func (r *Request) Refuse(c code.Code, reason string) {
+	if c == code.OK {
+		c = code.Aborted
+	}
 	r.st.end(ending{err: &ResetError{Code: c}, last: appendRefused(nil, c, reason)})
 }
 

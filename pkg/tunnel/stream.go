@@ -29,6 +29,9 @@ type Stream struct {
 	head     [frameHeader]byte
 	headLen  int   // bytes of head
 	left     int   // bytes of the current DATA frame not yet read
+	lastType frameType
+	last     []byte // the body of a REFUSED or RST whose header has been read
+	lastLen  int    // bytes of last
 	answered bool  // OPENED was read, or need not be
 	readErr  error // sticky: io.EOF after FIN
 
@@ -49,6 +52,8 @@ type Stream struct {
 	grace   *time.Timer   // after an ABORT
 	finRead bool
 	finSet  bool // finSent, under mu
+
+	readUntil time.Time // the read deadline
 }
 
 // ID returns the stream's number in its session.
@@ -67,9 +72,13 @@ func (st *Stream) SetDeadline(t time.Time) error {
 
 // SetReadDeadline bounds Reads.
 func (st *Stream) SetReadDeadline(t time.Time) error {
-	if err := st.overErr(); err != nil {
-		return err
+	// Under mu, so that it cannot undo what end does to free a Read.
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.over {
+		return st.overErrLocked()
 	}
+	st.readUntil = t
 	st.readDeadline.set(t)
 	return st.y.SetReadDeadline(t)
 }
@@ -88,6 +97,10 @@ func (st *Stream) SetWriteDeadline(t time.Time) error {
 func (st *Stream) overErr() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	return st.overErrLocked()
+}
+
+func (st *Stream) overErrLocked() error {
 	if !st.over {
 		return nil
 	}
@@ -151,6 +164,9 @@ func (st *Stream) nextDataLocked() error {
 
 // nextFrameLocked reads and checks a frame's header.
 func (st *Stream) nextFrameLocked() (frameType, int, error) {
+	if st.last != nil {
+		return st.lastType, len(st.last), nil // a deadline came in between
+	}
 	if err := st.fillLocked(st.head[:], &st.headLen); err != nil {
 		return 0, 0, err
 	}
@@ -201,21 +217,16 @@ func (st *Stream) handleLocked(t frameType, n int) error {
 
 // lastFrameLocked reads RST's or REFUSED's body and ends the stream.
 func (st *Stream) lastFrameLocked(t frameType, n int) error {
-	body, have := make([]byte, n), 0
-	for have < n {
-		k, err := st.y.Read(body[have:])
-		have += k
-		if errors.Is(err, yamux.ErrTimeout) {
-			// The body is on its way with the header: a deadline does not
-			// matter between the two.
-			_ = st.y.SetReadDeadline(time.Time{})
-			continue
-		}
-		if err != nil && k == 0 {
-			return st.readFailedLocked(err)
-		}
+	if st.last == nil {
+		st.lastType, st.last = t, make([]byte, n)
 	}
-	c, reason := parseRefused(body)
+	if err := st.fillLocked(st.last, &st.lastLen); err != nil {
+		return err
+	}
+	c, reason := parseRefused(st.last)
+	if c == code.OK {
+		c = code.Aborted // whatever the peer says, this is no clean end
+	}
 	var err error = &ResetError{Code: c, Remote: true}
 	if t == frameRefused {
 		st.answered = true
@@ -316,31 +327,40 @@ func (st *Stream) sawFin() {
 // while there are bytes for it.
 func (st *Stream) WriteTo(w io.Writer) (total int64, err error) {
 	for {
-		n, err := st.writeSome(w)
+		n, readErr, writeErr := st.writeSome(w)
 		total += n
-		if err == io.EOF {
+		switch {
+		case writeErr != nil: // even io.EOF: only the stream's own is an end
+			return total, writeErr
+		case readErr == io.EOF:
 			return total, nil
-		}
-		if err != nil {
-			return total, err
+		case readErr != nil:
+			return total, readErr
 		}
 	}
 }
 
 // writeSome copies one piece of a DATA frame.
-func (st *Stream) writeSome(w io.Writer) (int64, error) {
-	st.readMu.Lock()
-	err := st.nextDataLocked()
-	st.readMu.Unlock()
-	if err != nil {
-		return 0, err
+func (st *Stream) writeSome(w io.Writer) (n int64, readErr, writeErr error) {
+	if err := st.awaitData(); err != nil {
+		return 0, err, nil
 	}
 	buf := frameBufs.Get().(*frameBuf)
 	defer frameBufs.Put(buf)
-	n, err := st.Read(buf[:])
+	got, err := st.Read(buf[:])
 	if err != nil {
-		return 0, err
+		return 0, err, nil
 	}
-	k, err := w.Write(buf[:n])
-	return int64(k), err
+	k, err := w.Write(buf[:got])
+	return int64(k), nil, err
+}
+
+// awaitData waits until a Read would return bytes or an error.
+func (st *Stream) awaitData() error {
+	st.readMu.Lock()
+	defer st.readMu.Unlock()
+	if err := st.localErr(); err != nil {
+		return err
+	}
+	return st.nextDataLocked()
 }

@@ -3,6 +3,8 @@ package tunnel
 import (
 	"fmt"
 	"sync"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 const (
@@ -31,6 +33,15 @@ type window struct {
 	// Guarded by windows.mu.
 	near, far bool   // closed by this side, by the peer
 	release   func() // called when both have, nil for nothing
+
+	early early // guarded by Session.mu
+}
+
+// early is what the control stream said of a stream before the session had it
+// from the mux, which the peer's frames inside the stream do not wait for.
+type early struct {
+	aborted, stopped bool
+	code             code.Code
 }
 
 // open begins to follow a stream. It fails for one that is followed already,

@@ -15,6 +15,10 @@ import (
 // A frameBuf holds a whole DATA frame.
 type frameBuf [frameHeader + maxData]byte
 
+// errNoWindow is for what cannot happen while the mux knows the stream: every
+// frame has waited for its window, or is in the reserve.
+var errNoWindow = errors.New("no window left for a frame")
+
 var frameBufs = sync.Pool{New: func() any { return new(frameBuf) }}
 
 // enough is how much window a large frame waits for, so that a window that
@@ -71,12 +75,10 @@ func (st *Stream) awaitRoomLocked(need int) (int, error) {
 
 // writeErrLocked returns why nothing can be written now, or nil.
 func (st *Stream) writeErrLocked() error {
-	if err := st.overErr(); err != nil {
+	if err := st.endErr(); err != nil {
 		return err
 	}
 	switch {
-	case isClosed(st.s.lost):
-		return st.s.lossErr()
 	case st.finSent:
 		return net.ErrClosed
 	case isClosed(st.noWrite):
@@ -87,16 +89,22 @@ func (st *Stream) writeErrLocked() error {
 	return nil
 }
 
+// endErr returns why nothing at all can be sent any more, or nil.
+func (st *Stream) endErr() error {
+	if err := st.overErr(); err != nil {
+		return err
+	}
+	if isClosed(st.s.lost) {
+		return st.s.lossErr()
+	}
+	return nil
+}
+
 // sendDataLocked sends n bytes that stand behind the header's place in buf, for
 // which there is window.
 func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
 	putHeader(buf[:], frameData, n)
-	return st.passLocked(buf[:frameHeader+n])
-}
-
-// passLocked takes the frame through the gate to the mux.
-func (st *Stream) passLocked(frame []byte) error {
-	for !st.s.gate.enter(&st.place, len(frame)) {
+	for !st.s.gate.enter(&st.place, frameHeader+n) {
 		select {
 		case <-st.place.ready:
 		case <-st.gone:
@@ -112,9 +120,37 @@ func (st *Stream) passLocked(frame []byte) error {
 			return err
 		}
 	}
+	return st.sendLocked(buf[:frameHeader+n])
+}
+
+// passLocked takes a small frame that is no data through the gate to the mux.
+// Neither the peer's STOP, which is about data, nor a deadline keeps it back.
+func (st *Stream) passLocked(frame []byte) error {
+	if err := st.endErr(); err != nil {
+		return err
+	}
+	for !st.s.gate.enter(&st.place, len(frame)) {
+		select {
+		case <-st.place.ready:
+		case <-st.gone:
+		case <-st.s.lost:
+		}
+		if st.s.gate.passed(&st.place) {
+			break
+		}
+		st.s.gate.leave(&st.place)
+		if err := st.endErr(); err != nil {
+			return err
+		}
+	}
+	return st.sendLocked(frame)
+}
+
+// sendLocked hands a frame that has passed the gate to the mux.
+func (st *Stream) sendLocked(frame []byte) error {
 	defer st.s.gate.done(len(frame))
 	if !st.win.take(len(frame)) {
-		return st.s.lossOr(errors.New("no window left for a frame"))
+		return st.writeFailed(errNoWindow)
 	}
 	if _, err := st.y.Write(frame); err != nil {
 		return st.writeFailed(err)
@@ -136,21 +172,10 @@ func (st *Stream) writeFailed(err error) error {
 	return err
 }
 
-// lossOr returns the session's loss if it is over, else err.
-func (s *Session) lossOr(err error) error {
-	if s.mux.IsClosed() {
-		return s.lossErr()
-	}
-	return err
-}
-
 // sendFrame sends a whole small frame in its turn.
 func (st *Stream) sendFrame(frame []byte) error {
 	st.writeMu.Lock()
 	defer st.writeMu.Unlock()
-	if err := st.writeErrLocked(); err != nil {
-		return err
-	}
 	return st.passLocked(frame)
 }
 
@@ -161,9 +186,6 @@ func (st *Stream) CloseWrite() error {
 	defer st.writeMu.Unlock()
 	if st.finSent {
 		return nil
-	}
-	if err := st.writeErrLocked(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
 	}
 	if err := st.passLocked(appendFrame(nil, frameFin)); err != nil {
 		return err
@@ -266,7 +288,11 @@ func (st *Stream) Close() error {
 
 // Reset ends both directions at once, other than cleanly. What was written
 // before still arrives where the peer goes on reading. It does not wait.
+// code.OK, which is no reset, counts as code.Aborted.
 func (st *Stream) Reset(c code.Code) error {
+	if c == code.OK {
+		c = code.Aborted
+	}
 	st.end(ending{err: &ResetError{Code: c}, last: appendRst(nil, c), abort: true, local: true})
 	return nil
 }
@@ -283,8 +309,15 @@ func (st *Stream) aborted(c code.Code) {
 	if st.over || st.grace != nil {
 		return
 	}
+	if c == code.OK {
+		c = code.Aborted
+	}
 	err := &ResetError{Code: c, Remote: true}
-	st.grace = time.AfterFunc(abortGrace, func() { st.end(ending{err: err}) })
+	wait := abortGrace
+	if st.finRead {
+		wait = 0 // nobody reads on to the RST
+	}
+	st.grace = time.AfterFunc(wait, func() { st.end(ending{err: err}) })
 }
 
 // stopped acts on the peer's STOP.
@@ -319,13 +352,8 @@ func (st *Stream) end(e ending) {
 	if st.grace != nil {
 		st.grace.Stop()
 	}
-	acked := st.acked
-	st.acked = true
 	st.mu.Unlock()
 	close(st.gone)
-	if st.opener && !acked {
-		<-st.s.unacked
-	}
 	st.writeDeadline.set(time.Time{})
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
@@ -351,4 +379,5 @@ func (st *Stream) leave(e ending) {
 	}
 	_ = st.y.Close()
 	st.s.forget(st)
+	st.ack() // not before: the peer counts what is refused until it is closed
 }

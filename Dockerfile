@@ -1,0 +1,25 @@
+# All four programs in one image: static, from nothing, without a shell and
+# without root. What runs is chosen by the command:
+#
+#   docker build -t culvert .
+#   docker run culvert relay --config /etc/culvert/relay.yaml
+#   docker run culvert culvert identity show /etc/culvert/relay.key
+#
+# Target `build` is the same programs (in /out) with a shell beside them.
+
+FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
+ARG TARGETOS
+ARG TARGETARCH
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY cmd cmd
+COPY internal internal
+COPY pkg pkg
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/...
+
+FROM scratch
+COPY --from=build /out/ /bin/
+ENV PATH=/bin
+USER 65532:65532
+CMD ["culvert", "--help"]

@@ -1,0 +1,72 @@
+# What people call: deps, build, lint, test, e2e, fuzz, clean. Everything a
+# target needs it makes itself.
+
+GO       ?= go
+FUZZTIME ?= 10s
+
+# Tools are built into a folder named by the hash of what they are made of, so
+# that a change of version builds them anew and nothing else does.
+TOOLS    := .bin/$(shell cat tools/go.mod tools/go.sum | cksum | cut -d' ' -f1)-$(shell $(GO) env GOVERSION)
+LINT     := $(CURDIR)/$(TOOLS)/golangci-lint
+GOFUMPT  := $(CURDIR)/$(TOOLS)/gofumpt
+MODULES  := . tools test/deploy
+OTHER_OS := darwin windows
+
+.DEFAULT_GOAL := build
+.PHONY: help deps build tools lint fmt test unit e2e e2e-short deploy-test fuzz clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+deps: ## install what is missing: Debian packages (as root), modules, linters
+	scripts/install-packages
+	@set -e; for m in $(MODULES); do (cd $$m && $(GO) mod download); done
+	@$(MAKE) --no-print-directory tools
+
+tools: $(LINT)
+
+# GOFLAGS is cleared so that a -mod or -tags meant for the project does not reach the tools.
+$(LINT): tools/go.mod tools/go.sum
+	@echo "building golangci-lint and gofumpt: some minutes, once"
+	@mkdir -p $(@D)
+	cd tools && GOFLAGS= CGO_ENABLED=0 $(GO) build -trimpath -o $(CURDIR)/$(TOOLS)/ tool
+	@$@ version >/dev/null && touch $@
+
+build: ## static binaries into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+
+lint: tools ## formatting, linters, tidy modules, and the systems the tests do not run on
+	@unformatted=$$($(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
+	$(LINT) run ./...
+	cd test/deploy && $(LINT) run --config $(CURDIR)/.golangci.yml ./...
+	@set -e; for m in $(MODULES); do echo "go mod tidy -diff ($$m)"; (cd $$m && $(GO) mod tidy -diff); done
+	@set -e; for os in $(OTHER_OS); do echo "GOOS=$$os go build, go vet"; \
+	  GOOS=$$os CGO_ENABLED=0 $(GO) build ./...; GOOS=$$os CGO_ENABLED=0 $(GO) vet ./...; done
+
+fmt: tools ## format all Go code
+	$(GOFUMPT) -w .
+
+test: ## everything a change must pass
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory e2e-short
+	@$(MAKE) --no-print-directory deploy-test
+
+unit: ## the packages' own tests, with the race detector, in random order
+	$(GO) test -race -shuffle=on -timeout 8m ./...
+
+e2e-short: ## built binaries and real servers, the set that make test runs
+	$(GO) test -tags e2e -short -count=1 -timeout 9m ./test/e2e
+
+e2e: deps ## built binaries and real servers, the full matrix
+	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e
+
+deploy-test: ## what is in deploy/ and the Dockerfile, against schemas and rules
+	cd test/deploy && $(GO) test -count=1 ./...
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	scripts/fuzz $(FUZZTIME)
+
+clean: ## remove what was built, the tools too
+	rm -rf bin .bin

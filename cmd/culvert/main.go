@@ -1,0 +1,29 @@
+// Command culvert is the operator's tool: it makes and shows identities and
+// checks settings. It carries no traffic.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvert-net/culvert/internal/cli"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the command; it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := cli.Group(&cobra.Command{
+		Use:   "culvert",
+		Short: "the operator's tool of Culvert",
+		Long: `culvert makes and shows identities and checks settings for the commands inlet,
+outlet and relay.`,
+	})
+	root.AddCommand(identityCommand(), checkCommand())
+	return cli.Execute(ctx, root, args, stdout, stderr)
+}

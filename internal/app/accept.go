@@ -1,0 +1,75 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// An acceptor accepts conns and hands each to a goroutine. A slot is taken
+// before Accept: while none is free, callers wait in the kernel's queue, not in
+// this process.
+type acceptor struct {
+	ln    net.Listener
+	slots chan struct{} // shared by acceptors; its capacity is the bound
+	log   *zap.Logger
+	// start runs f in a goroutine that its owner waits for.
+	start func(f func())
+	// handle owns nc. It gives the slot back by calling free, once, as soon as
+	// it does no longer count against the bound.
+	handle func(nc net.Conn, free func())
+}
+
+// run accepts until ctx ends, which closes the listener. It returns when the
+// listener is closed and nothing of run itself is left; what it started is the
+// owner's to wait for.
+func (a *acceptor) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { _ = a.ln.Close() })
+	defer func() {
+		if stop() {
+			_ = a.ln.Close()
+		}
+	}()
+	free := func() { <-a.slots }
+	for {
+		select {
+		case a.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		nc, err := a.accept(ctx)
+		if err != nil {
+			free()
+			return
+		}
+		a.start(func() { a.handle(nc, free) })
+	}
+}
+
+// accept returns the next conn. Errors that pass, such as too many open files,
+// are waited out, with one line in the log for all of them together.
+func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
+	const least, most = 5 * time.Millisecond, time.Second
+	for pause := least; ; pause = min(2*pause, most) {
+		nc, err := a.ln.Accept()
+		if err == nil {
+			return nc, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if errors.Is(err, net.ErrClosed) {
+			a.log.Error("listener closed", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
+			return nil, err
+		}
+		if pause == least {
+			a.log.Error("cannot accept connections now, trying on", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
+		}
+		if !sleep(ctx, pause) {
+			return nil, ctx.Err()
+		}
+	}
+}

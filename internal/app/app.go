@@ -1,0 +1,187 @@
+// Package app owns the wiring of inlet, outlet and relay: it turns settings
+// into running processes made of the packages below it, decides what is
+// logged, counted and ready, and stops everything in order. It reads no
+// settings and no command line, and has no protocol of its own.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+const (
+	// notSentLowat bounds what waits unsent in the kernel below a channel, in
+	// bytes, so that control records overtake data.
+	notSentLowat = 128 << 10
+	// cutTime bounds, after the drain time, how long streams may take to end
+	// once they are cut.
+	cutTime = 5 * time.Second
+)
+
+// errShutdown is the cause of everything that ends because this process stops.
+var errShutdown = errors.New("this process is stopping")
+
+// A base is what the three processes share.
+type base struct {
+	common *config.Common
+	obs    *obs.Obs
+	log    *zap.Logger
+	id     *identity.Identity
+	local  *channel.Local
+}
+
+// newBase reads the identity. Its errors name the setting at fault.
+func newBase(c *config.Common, o *obs.Obs) (*base, error) {
+	id, err := identity.ReadFile(c.Identity)
+	if err != nil {
+		return nil, c.Fault("identity", err)
+	}
+	if err := id.History().CheckTime(time.Now(), 0); err != nil {
+		return nil, c.Fault("identity", fmt.Errorf("%s: %w", c.Identity, err))
+	}
+	local, err := channel.NewLocal(id)
+	if err != nil {
+		return nil, fmt.Errorf("preparing handshakes: %w", err)
+	}
+	return &base{common: c, obs: o, log: o.Log, id: id, local: local}, nil
+}
+
+// tune sets what the socket under a channel needs: a hole in the network is
+// noticed by the side that sends, and little waits in the kernel. A socket
+// that cannot is used as it is.
+func (b *base) tune(nc net.Conn) {
+	_ = sock.SetUserTimeout(nc, 2*b.common.Keepalive)
+	_ = sock.SetNotSentLowat(nc, notSentLowat)
+}
+
+// A place is an address to listen at and the key path of its setting.
+type place struct {
+	key  string
+	addr config.Address
+}
+
+// listenAll listens at all places, or at none and says which cannot be had.
+func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, error) {
+	var lns []net.Listener
+	for _, p := range places {
+		var lc net.ListenConfig
+		ln, err := lc.Listen(ctx, "tcp", p.addr.String())
+		if err != nil {
+			closeAll(lns)
+			return nil, b.common.ListenError(p.key, err)
+		}
+		lns = append(lns, ln)
+	}
+	return lns, nil
+}
+
+func closeAll(lns []net.Listener) {
+	for _, ln := range lns {
+		_ = ln.Close()
+	}
+}
+
+// listenObs opens the metrics and admin endpoints.
+func (b *base) listenObs(ctx context.Context, status func() any) (*obs.Server, error) {
+	s, err := b.obs.Listen(ctx, obs.Endpoints{
+		Metrics:      b.common.Metrics.String(),
+		Admin:        b.common.Admin,
+		MetricsWhere: b.common.Where("metrics"),
+		AdminWhere:   b.common.Where("admin"),
+		Status:       status,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a := s.MetricsAddr(); a != nil {
+		b.log.Info("serving metrics", zap.Stringer("address", a))
+	}
+	if a := s.AdminAddr(); a != nil {
+		b.log.Info("serving admin", zap.Stringer("address", a))
+	}
+	return s, nil
+}
+
+// serve runs f, with the endpoints served from before it starts until after it
+// has returned, so that a draining process can still be watched. An endpoint
+// that fails ends f's context, and is the error.
+func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx context.Context)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	obsCtx, stopObs := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopObs()
+	var err error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel()
+		err = endpoints.Serve(obsCtx)
+	})
+	f(ctx)
+	stopObs()
+	wg.Wait()
+	return err
+}
+
+// ended returns a channel that is closed when wg is done.
+func ended(wg *sync.WaitGroup) <-chan struct{} {
+	done := make(chan struct{})
+	go func() { // ends when what wg counts does
+		defer close(done)
+		wg.Wait()
+	}()
+	return done
+}
+
+// waitFor waits until done is closed, at most for d, and reports whether it is.
+func waitFor(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// sleep waits for d or ctx's end, and reports whether it was d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// listKey returns the key path of a setting in a list: "services[0].listen", or
+// "listen[0]" where name is "".
+func listKey(list string, i int, name string) string {
+	key := fmt.Sprintf("%s[%d]", list, i)
+	if name != "" {
+		key += "." + name
+	}
+	return key
+}
+
+func addrs(lns []net.Listener) []net.Addr {
+	list := make([]net.Addr, len(lns))
+	for i, ln := range lns {
+		list[i] = ln.Addr()
+	}
+	return list
+}

@@ -1,0 +1,471 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// A system is a relay, an outlet and an inlet, running.
+type system struct {
+	relay  *Relay
+	outlet *Outlet
+	inlet  *Inlet
+
+	relayLog, outletLog, inletLog    *logBuffer
+	stopRelay, stopOutlet, stopInlet func()
+}
+
+// A setup says what differs from a system whose inlet may use the service
+// "echo" through the relay.
+type setup struct {
+	target  config.Address // of the service; zero: an echo server
+	service string         // that the inlet asks for; "": echo
+	relay   func(*config.Relay)
+	outlet  func(*config.Outlet)
+	inlet   func(*config.Inlet)
+	dial    dialFunc // how the outlet reaches the target; nil: really
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+func startRelay(t *testing.T, cfg config.Relay) (*Relay, *logBuffer, func()) {
+	t.Helper()
+	o, log := newObs(t, "relay")
+	r, err := NewRelay(&cfg, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r, log, run(t, r.Run)
+}
+
+func startOutlet(t *testing.T, cfg config.Outlet, change ...func(*Outlet)) (*Outlet, *logBuffer, func()) {
+	t.Helper()
+	o, log := newObs(t, "outlet")
+	out, err := NewOutlet(&cfg, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(out)
+	}
+	return out, log, run(t, out.Run)
+}
+
+func startInlet(t *testing.T, cfg config.Inlet) (*Inlet, *logBuffer, func()) {
+	t.Helper()
+	o, log := newObs(t, "inlet")
+	in, err := NewInlet(&cfg, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return in, log, run(t, in.Run)
+}
+
+// startSystem starts all three and waits until the inlet has its channel,
+// unless the setup keeps it from that.
+func startSystem(t *testing.T, s setup) *system {
+	t.Helper()
+	sys := &system{}
+	relayKey, relayID := newIdentity(t)
+	outletKey, outletID := newIdentity(t)
+	inletKey, inletID := newIdentity(t)
+	if s.target.IsZero() {
+		s.target = serveTCP(t, echo)
+	}
+	if s.service == "" {
+		s.service = "echo"
+	}
+	rc := config.Relay{
+		Common: config.Common{Identity: relayKey, DrainTimeout: time.Second}, Listen: []config.Address{local(0)},
+		Register: []identity.Identifier{outletID}, Connect: []identity.Identifier{inletID},
+	}
+	if s.relay != nil {
+		s.relay(&rc)
+	}
+	sys.relay, sys.relayLog, sys.stopRelay = startRelay(t, rc)
+	way := routeTo(sys.relay.Addrs()[0], relayID)
+	oc := config.Outlet{
+		Common: config.Common{Identity: outletKey, DrainTimeout: time.Second}, Relays: []route.Route{way},
+		Services:    []config.OutletService{{Name: "echo", Target: s.target, Allow: []identity.Identifier{inletID}}},
+		DialTimeout: time.Second,
+	}
+	if s.outlet != nil {
+		s.outlet(&oc)
+	}
+	sys.outlet, sys.outletLog, sys.stopOutlet = startOutlet(t, oc, func(out *Outlet) {
+		if s.dial != nil {
+			out.dial = s.dial
+		}
+	})
+	ic := config.Inlet{
+		Common:         config.Common{Identity: inletKey, DrainTimeout: time.Second, Keepalive: time.Second},
+		Services:       []config.InletService{{Listen: local(0), Service: s.service, Outlet: outletID, Routes: []route.Route{way}}},
+		ConnectTimeout: 2 * time.Second,
+	}
+	if s.inlet != nil {
+		s.inlet(&ic)
+	}
+	sys.inlet, sys.inletLog, sys.stopInlet = startInlet(t, ic)
+	return sys
+}
+
+func (sys *system) dial(t *testing.T) *net.TCPConn {
+	t.Helper()
+	return dialTCP(t, sys.inlet.Addrs()[0])
+}
+
+func TestBytesThroughARelay(t *testing.T) {
+	sys := startSystem(t, setup{})
+	nc := sys.dial(t)
+	wantEcho(t, nc, "hello")
+
+	// One direction ends, the other goes on.
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	go func() {
+		_, _ = nc.Write(data)
+		_ = nc.CloseWrite()
+	}()
+	got, err := io.ReadAll(nc)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("echo of %d bytes: got %d, %v, equal %v", len(data), len(got), err, bytes.Equal(got, data))
+	}
+	total := float64(len(data) + len("hello"))
+	for _, want := range []struct {
+		o       *obs.Obs
+		metrics string
+	}{
+		{sys.inlet.obs, "culvert_inlet"}, {sys.outlet.obs, "culvert_outlet"},
+	} {
+		eventually(t, want.metrics+" counts the stream", func() bool {
+			return metric(t, want.o, want.metrics+"_streams_total", "echo", "ok") == 1
+		})
+		for _, direction := range []string{toService, toClient} {
+			if got := metric(t, want.o, want.metrics+"_bytes_total", "echo", direction); got != total {
+				t.Errorf("%s_bytes_total %s: %v, want %v", want.metrics, direction, got, total)
+			}
+		}
+		if got := metric(t, want.o, want.metrics+"_streams_active", "echo"); got != 0 {
+			t.Errorf("%s_streams_active: %v, want 0", want.metrics, got)
+		}
+		if got := metric(t, want.o, want.metrics+"_channels"); got != 1 {
+			t.Errorf("%s_channels: %v, want 1", want.metrics, got)
+		}
+	}
+	if got := metric(t, sys.relay.obs, "culvert_relay_bytes_total"); got < 2*total {
+		t.Errorf("culvert_relay_bytes_total: %v, want at least %v", got, 2*total)
+	}
+	if got := metric(t, sys.relay.obs, "culvert_relay_joins_total"); got < 1 {
+		t.Errorf("culvert_relay_joins_total: %v, want at least 1", got)
+	}
+}
+
+// metric returns the value of one counter or gauge whose labels have the given
+// values.
+func metric(t *testing.T, o *obs.Obs, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := o.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() != name || len(m.GetLabel()) != len(labels) {
+				continue
+			}
+			found := 0
+			for _, l := range m.GetLabel() {
+				for _, want := range labels {
+					if l.GetValue() == want {
+						found++
+					}
+				}
+			}
+			if found == len(labels) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+func TestMetricsAreWellFormed(t *testing.T) {
+	sys := startSystem(t, setup{})
+	wantEcho(t, sys.dial(t), "hello")
+	for _, o := range []*obs.Obs{sys.inlet.obs, sys.outlet.obs, sys.relay.obs} {
+		families, err := o.Registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		problems, err := promlint.NewWithMetricFamilies(families).Lint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			if strings.HasPrefix(p.Metric, "culvert_") {
+				t.Errorf("%s: %s", p.Metric, p.Text)
+			}
+		}
+	}
+}
+
+// A client of a stream that is refused sees a reset, and both logs say why.
+func TestRefusalsReachTheClientAsAReset(t *testing.T) {
+	_, stranger := newIdentity(t)
+	silent := serveTCP(t, func(nc *net.TCPConn) { _, _ = io.Copy(io.Discard, nc) })
+	tests := []struct {
+		name, code string
+		setup      setup
+		reason     string // what the inlet's line says
+	}{
+		{"service unknown", "service_unknown", setup{service: "other"}, `no service "other"`},
+		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "echo"`},
+		{"refused", "target_refused", setup{target: local(freePort(t))}, `the target of "echo" refuses connections`},
+		{"timeout", "target_timeout", setup{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", silent.String())
+		}}, `the target of "echo" does not answer`},
+		{"unreachable", "target_unreachable", setup{dial: func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EHOSTUNREACH}
+		}}, `the target of "echo" cannot be reached`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			sys := startSystem(t, tt.setup)
+			eventually(t, "ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
+			wantReset(t, sys.dial(t))
+			for side, log := range map[string]*logBuffer{"inlet": sys.inletLog, "outlet": sys.outletLog} {
+				eventually(t, side+" logs the refusal", func() bool {
+					return len(log.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
+				})
+			}
+			line := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})[0]
+			if got, _ := line["reason"].(string); !strings.Contains(got, tt.reason) {
+				t.Errorf("inlet's reason %q, want it to hold %q", got, tt.reason)
+			}
+			if target := sys.outlet.cfg.Services[0].Target.String(); strings.Contains(sys.inletLog.buf.String(), target) {
+				t.Errorf("the inlet was told the target's address %s", target)
+			}
+			service := sys.inlet.cfg.Services[0].Service
+			if got := metric(t, sys.inlet.obs, "culvert_inlet_streams_total", service, tt.code); got != 1 {
+				t.Errorf("inlet's streams_total with code %s: %v, want 1", tt.code, got)
+			}
+		})
+	}
+}
+
+// While there is no channel a client waits, and then gets a reset: the reason
+// is in the log and in readiness.
+func TestNoChannelEndsInAReset(t *testing.T) {
+	_, other := newIdentity(t)
+	tests := []struct {
+		name, code string
+		setup      setup
+		reason     string
+		relayCode  string // in the relay's log; "": nothing
+	}{
+		{"relay is down", "unreachable", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withPort(c.Services[0].Routes[0], freePort(t)) }}, "connection refused", ""},
+		{"relay is another", "wrong_identity", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withIdentity(c.Services[0].Routes[0], other) }}, "peer proves to be", ""},
+		{"outlet is not registered", "not_registered", setup{inlet: func(c *config.Inlet) { c.Services[0].Outlet = other }}, "is not registered here", "not_registered"},
+		{"may not connect", "connect_denied", setup{relay: func(c *config.Relay) { c.Connect = nil }}, "connect list", "connect_denied"},
+		{"may not extend", "extend_denied", setup{inlet: func(c *config.Inlet) {
+			c.Services[0].Routes[0] = append(c.Services[0].Routes[0][:1:1], route.Hop{Host: "127.0.0.1", Port: 1, Identifier: other})
+		}}, "extend list", "extend_denied"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inlet := tt.setup.inlet
+			tt.setup.inlet = func(c *config.Inlet) {
+				c.ConnectTimeout = 200 * time.Millisecond
+				c.Services[0].Routes = []route.Route{c.Services[0].Routes[0]}
+				if inlet != nil {
+					inlet(c)
+				}
+			}
+			sys := startSystem(t, tt.setup)
+			began := time.Now()
+			wantReset(t, sys.dial(t))
+			if took := time.Since(began); took < 200*time.Millisecond || took > 3*time.Second {
+				t.Errorf("the client was reset after %s, want the connect time-out, 200ms", took)
+			}
+			eventually(t, "the inlet logs the stream", func() bool {
+				return len(sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
+			})
+			if got := len(sys.inletLog.lines(t, map[string]string{"msg": "cannot open a channel, trying on", "code": tt.code, "level": "warn"})); got != 1 {
+				t.Errorf("%d warnings about the channel, want 1 for all attempts", got)
+			}
+			ok, states := sys.inlet.obs.Ready.Check()
+			if ok || states[0].Name != "service/echo" || !strings.Contains(states[0].Err.Error(), tt.reason) || !strings.Contains(states[0].Err.Error(), "no channel to "+sys.inlet.cfg.Services[0].Outlet.String()) {
+				t.Errorf("ready %v %v, want it to name the outlet and %q", ok, states, tt.reason)
+			}
+			if tt.relayCode != "" {
+				eventually(t, "the relay logs the refusal", func() bool {
+					return len(sys.relayLog.lines(t, map[string]string{"msg": "request refused", "code": tt.relayCode, "level": "warn"})) == 1
+				})
+				if got := metric(t, sys.relay.obs, "culvert_relay_refusals_total", tt.relayCode); got < 1 {
+					t.Errorf("culvert_relay_refusals_total: %v, want at least 1", got)
+				}
+			}
+		})
+	}
+}
+
+func withPort(r route.Route, port int) route.Route {
+	h := r[0]
+	h.Port = uint16(port)
+	return route.Route{h}
+}
+
+func withIdentity(r route.Route, id identity.Identifier) route.Route {
+	h := r[0]
+	h.Identifier = id
+	return route.Route{h}
+}
+
+func TestRegisterDenied(t *testing.T) {
+	sys := startSystem(t, setup{relay: func(c *config.Relay) { c.Register = nil }})
+	for side, log := range map[string]*logBuffer{"relay": sys.relayLog, "outlet": sys.outletLog} {
+		eventually(t, side+" says register_denied", func() bool {
+			return len(log.lines(t, map[string]string{"code": "register_denied", "level": "warn"})) == 1
+		})
+	}
+	eventually(t, "the outlet is not ready and says why", func() bool {
+		ok, states := sys.outlet.obs.Ready.Check()
+		return !ok && states[0].Name == "relays" && strings.Contains(states[0].Err.Error(), "register list")
+	})
+}
+
+// Resets pass through, each named for the side that made it.
+func TestResetsPassThrough(t *testing.T) {
+	t.Run("by the target", func(t *testing.T) {
+		sys := startSystem(t, setup{target: serveTCP(t, func(nc *net.TCPConn) {
+			_, _ = nc.Read(make([]byte, 5))
+			_ = nc.SetLinger(0)
+		})})
+		nc := sys.dial(t)
+		if _, err := io.WriteString(nc, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		wantReset(t, nc)
+		wantEnds(t, sys, "target_reset")
+	})
+	t.Run("by the client", func(t *testing.T) {
+		seen := make(chan error, 1)
+		sys := startSystem(t, setup{target: serveTCP(t, func(nc *net.TCPConn) {
+			_, err := io.Copy(nc, nc)
+			seen <- err
+		})})
+		nc := sys.dial(t)
+		wantEcho(t, nc, "hello")
+		_ = nc.SetLinger(0)
+		_ = nc.Close()
+		select {
+		case err := <-seen:
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("target read %v, want a reset", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("the target sees nothing")
+		}
+		wantEnds(t, sys, "client_reset")
+	})
+}
+
+func wantEnds(t *testing.T, sys *system, code string) {
+	t.Helper()
+	for side, log := range map[string]*logBuffer{"inlet": sys.inletLog, "outlet": sys.outletLog} {
+		eventually(t, side+" logs "+code, func() bool {
+			return len(log.lines(t, map[string]string{"msg": "stream ended early", "code": code, "level": "info"})) == 1
+		})
+	}
+}
+
+// The relay dies under an open stream: the client is reset, the inlet is not
+// ready, and once a relay is back everything works again by itself.
+func TestRelayDiesAndComesBack(t *testing.T) {
+	relayKey, relayID := newIdentity(t)
+	port := freePort(t)
+	var rc config.Relay
+	sys := startSystem(t, setup{relay: func(c *config.Relay) {
+		c.Identity, c.Listen, c.DrainTimeout = relayKey, []config.Address{local(port)}, time.Millisecond
+		rc = *c
+	}, outlet: func(c *config.Outlet) { c.Relays = []route.Route{withIdentity(c.Relays[0], relayID)} },
+		inlet: func(c *config.Inlet) {
+			c.Services[0].Routes = []route.Route{withIdentity(c.Services[0].Routes[0], relayID)}
+			c.ConnectTimeout = patience
+		}})
+	nc := sys.dial(t)
+	wantEcho(t, nc, "hello")
+	sys.stopRelay()
+	wantReset(t, nc)
+	wantEnds(t, sys, "channel_lost")
+	eventually(t, "not ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return !ok })
+
+	waiting := sys.dial(t) // before the relay is back
+	startRelay(t, rc)
+	wantEcho(t, waiting, "here again")
+	if ok, states := sys.inlet.obs.Ready.Check(); !ok {
+		t.Errorf("not ready: %v", states)
+	}
+}
+
+// An outlet may listen itself: then there is no relay on the route.
+func TestDirectRoute(t *testing.T) {
+	outletKey, outletID := newIdentity(t)
+	inletKey, inletID := newIdentity(t)
+	out, _, _ := startOutlet(t, config.Outlet{
+		Common: config.Common{Identity: outletKey}, Listen: []config.Address{local(0)},
+		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: []identity.Identifier{inletID}}},
+	})
+	in, _, _ := startInlet(t, config.Inlet{
+		Common:   config.Common{Identity: inletKey},
+		Services: []config.InletService{{Listen: local(0), Service: "echo", Outlet: outletID, Routes: []route.Route{routeTo(out.Addrs()[0], outletID)}}},
+	})
+	wantEcho(t, dialTCP(t, in.Addrs()[0]), "hello")
+	if ok, states := out.obs.Ready.Check(); !ok {
+		t.Errorf("outlet not ready: %v", states)
+	}
+}
+
+// Services with the same outlet and routes share a channel.
+func TestServicesShareAChannel(t *testing.T) {
+	sys := startSystem(t, setup{
+		outlet: func(c *config.Outlet) {
+			second := c.Services[0]
+			second.Name = "second"
+			c.Services = append(c.Services, second)
+		},
+		inlet: func(c *config.Inlet) {
+			second := c.Services[0]
+			second.Service = "second"
+			c.Services = append(c.Services, second)
+		},
+	})
+	for _, a := range sys.inlet.Addrs() {
+		wantEcho(t, dialTCP(t, a), "hello")
+	}
+	if got := len(sys.outlet.Status().Channels); got != 1 {
+		t.Errorf("%d channels, want 1", got)
+	}
+}

@@ -1,0 +1,134 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+// Labels, beside the names of codes, for what goes wrong on this side alone
+// and so has no code on the wire.
+const (
+	labelHandshake     = "handshake"
+	labelWrongIdentity = "wrong_identity"
+	labelVersion       = "version"
+	labelCancelled     = "cancelled"
+)
+
+// label returns the word under which logs and metrics count err: a code's name
+// or one of the labels above, so that there are only so many. other is for an
+// error that says nothing more than that it did not work.
+func label(err error, other code.Code) string {
+	var (
+		refused  *channel.RefusedError
+		closed   *channel.CloseError
+		identity *channel.IdentityError
+		version  *channel.VersionError
+		step     *channel.HandshakeError
+	)
+	switch {
+	case err == nil:
+		return code.OK.String()
+	case errors.As(err, &refused):
+		return known(refused.Code)
+	case errors.As(err, &closed):
+		return known(closed.Code)
+	case errors.As(err, &identity):
+		return labelWrongIdentity
+	case errors.As(err, &version):
+		return labelVersion
+	case errors.Is(err, channel.ErrDead):
+		return code.Dead.String()
+	case errors.Is(err, channel.ErrKeyExhausted):
+		return code.KeyExhausted.String()
+	case errors.Is(err, channel.ErrProtocol):
+		return code.Protocol.String()
+	case errors.Is(err, errShutdown):
+		return code.Shutdown.String()
+	case isTimeout(err):
+		return code.Timeout.String()
+	case errors.Is(err, context.Canceled):
+		return labelCancelled
+	case errors.As(err, &step):
+		return labelHandshake
+	default:
+		return other.String()
+	}
+}
+
+// known returns the code's name, and one word for all codes without one: a
+// peer must not be able to fill a metric with labels.
+func known(c code.Code) string {
+	if _, ok := code.All()[c]; !ok {
+		return "unknown"
+	}
+	return c.String()
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.As(err, &ne) && ne.Timeout()
+}
+
+// streamCode says how a copy between a socket, side a, and a stream, side b,
+// ended: with the code that the other side was told or has told, and for
+// anything but a clean end a reason for the log. socketReset is the code for a
+// failure of the socket.
+func streamCode(err error, socketReset code.Code) (c code.Code, reason string) {
+	var (
+		refused *tunnel.RefusedError
+		reset   *tunnel.ResetError
+		loss    *tunnel.LossError
+		side    *pump.Error
+	)
+	switch {
+	case err == nil:
+		return code.OK, ""
+	// The stream's own errors come first: a loss wraps what ended the path,
+	// which can look like the socket's error.
+	case errors.As(err, &refused):
+		return refused.Code, refused.Reason
+	case errors.As(err, &reset):
+		return reset.Code, reset.Error()
+	case errors.As(err, &loss):
+		return code.ChannelLost, loss.Error()
+	case errors.Is(err, errShutdown):
+		return code.Shutdown, errShutdown.Error()
+	case errors.As(err, &side) && side.Side == pump.A:
+		return socketReset, side.Err.Error()
+	default:
+		return code.Aborted, err.Error()
+	}
+}
+
+// dialCode says why a target could not be dialled.
+func dialCode(err error) code.Code {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return code.TargetRefused
+	case isTimeout(err):
+		return code.TargetTimeout
+	default:
+		return code.TargetUnreachable
+	}
+}
+
+// A sided stream tells its peer why it is aborted. It is side b of the copy.
+type sided struct {
+	*tunnel.Stream
+	socketReset code.Code
+}
+
+// Abort resets the stream with the code of what ended the copy.
+func (s sided) Abort(err error) {
+	c, _ := streamCode(err, s.socketReset)
+	_ = s.Reset(c) // it is over either way
+}

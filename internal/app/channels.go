@@ -1,0 +1,144 @@
+package app
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+const (
+	// maxChannels bounds an outlet's channels, maxPeerChannels those of one
+	// peer.
+	maxChannels     = 4096
+	maxPeerChannels = 64
+	// Peers that may use no service share a small part of that. They are let in
+	// so that they can be told, and the log can say, what they asked for.
+	maxStrangers        = 64
+	maxStrangerChannels = 4
+)
+
+// channels is the table of an outlet's channels, which bounds them.
+type channels struct {
+	policy policy
+
+	mu        sync.Mutex
+	all       map[*openChannel]struct{}
+	perPeer   map[identity.Identifier]int
+	strangers int
+	draining  string // why; "" while not
+}
+
+// An openChannel is one entry of the table.
+type openChannel struct {
+	peer    channel.Peer
+	via     string // the relay's route; "" for a direct one
+	since   time.Time
+	session *tunnel.Session
+}
+
+func newChannels(p policy) *channels {
+	return &channels{policy: p, all: map[*openChannel]struct{}{}, perPeer: map[identity.Identifier]int{}}
+}
+
+// A refusal is why a peer gets no channel.
+type refusal struct {
+	code   code.Code
+	reason string
+}
+
+// reserve counts a channel of the peer, or says why there is no room for it. A
+// nil refusal is undone by release.
+func (c *channels) reserve(peer identity.Identifier) *refusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	listed, most := c.policy.knows(peer), maxPeerChannels
+	if !listed {
+		most = maxStrangerChannels
+	}
+	n := 0
+	for _, k := range c.perPeer {
+		n += k
+	}
+	switch {
+	case c.draining != "":
+		return &refusal{code.Draining, c.draining}
+	case c.perPeer[peer] >= most:
+		return &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already", peer, most)}
+	case !listed && c.strangers >= maxStrangers:
+		return &refusal{code.Limit, fmt.Sprintf("%s is allowed no service here", peer)}
+	case n >= maxChannels:
+		return &refusal{code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels)}
+	}
+	c.perPeer[peer]++
+	if !listed {
+		c.strangers++
+	}
+	return nil
+}
+
+// release undoes reserve.
+func (c *channels) release(peer identity.Identifier) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.perPeer[peer]--; c.perPeer[peer] <= 0 {
+		delete(c.perPeer, peer)
+	}
+	if !c.policy.knows(peer) {
+		c.strangers--
+	}
+}
+
+// add enters a channel, which is told at once if the outlet drains.
+func (c *channels) add(ch *openChannel) {
+	c.mu.Lock()
+	c.all[ch] = struct{}{}
+	reason := c.draining
+	c.mu.Unlock()
+	if reason != "" {
+		ch.session.Drain(reason)
+	}
+}
+
+func (c *channels) remove(ch *openChannel) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.all, ch)
+}
+
+// drain asks all peers to open no more streams here, and lets in no new ones.
+func (c *channels) drain(reason string) {
+	c.mu.Lock()
+	c.draining = reason
+	c.mu.Unlock()
+	for _, ch := range c.list() {
+		ch.session.Drain(reason)
+	}
+}
+
+// close ends all channels.
+func (c *channels) close(cd code.Code, reason string) {
+	for _, ch := range c.list() {
+		ch.session.Close(cd, reason)
+	}
+}
+
+func (c *channels) list() []*openChannel {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]*openChannel, 0, len(c.all))
+	for ch := range c.all {
+		list = append(list, ch)
+	}
+	return list
+}
+
+func (c *channels) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.all)
+}

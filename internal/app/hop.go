@@ -1,0 +1,134 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/relay"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// newDialer returns what reaches relays on behalf of this process.
+func (b *base) newDialer() *relay.Dialer {
+	return &relay.Dialer{Local: b.local, UserTimeout: 2 * b.common.Keepalive}
+}
+
+// An agent keeps an outlet registered at the last hop of a route.
+type agent struct {
+	*relay.Agent
+	out   *Outlet
+	route route.Route
+	told  quiet
+}
+
+func (out *Outlet) newAgent(d *relay.Dialer, r route.Route) (*agent, error) {
+	a := &agent{out: out, route: r}
+	var err error
+	a.Agent, err = relay.NewAgent(relay.AgentConfig{
+		Dialer: d, Route: r, Handle: a.handle,
+		Trace: &relay.AgentTrace{
+			LookupFailed: func(err error) { a.say(zapcore.WarnLevel, "cannot find the relay, trying on", "", err) },
+			Registered:   a.registered,
+			Lost:         func(address string, err error) { a.say(zapcore.WarnLevel, "not registered, trying on", address, err) },
+			Draining:     func(address string) { a.say(zapcore.InfoLevel, "relay is draining", address, nil) },
+			ParkFailed: func(address string, err error) {
+				a.out.log.Debug("spare connection lost", zap.Stringer("route", a.route), zap.String("address", address), zap.Error(err))
+			},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing to register over %s: %w", r, err)
+	}
+	return a, nil
+}
+
+func (a *agent) registered(address string, _ channel.Peer) {
+	a.told.forget()
+	a.say(zapcore.InfoLevel, "registered", address, nil)
+}
+
+// say logs what happens at each retry again at debug.
+func (a *agent) say(loud zapcore.Level, message, address string, err error) {
+	fields, text := []zap.Field{zap.Stringer("route", a.route)}, ""
+	if address != "" {
+		fields = append(fields, zap.String("address", address))
+	}
+	if err != nil {
+		text = err.Error()
+		fields = append(fields, zap.String("code", label(err, code.Unreachable)), zap.String("reason", text))
+	}
+	a.out.log.Log(a.told.level(message+address+text, loud), message, fields...)
+}
+
+// handle takes a conn that a relay has joined to a caller. It waits for its
+// turn to do a handshake, not for long: the caller has other ways.
+func (a *agent) handle(ctx context.Context, nc net.Conn) {
+	t := time.NewTimer(handshakeWait)
+	defer t.Stop()
+	select {
+	case a.out.slots <- struct{}{}:
+		a.out.serveConn(ctx, nc, a.route.String(), func() { <-a.out.slots })
+	case <-t.C:
+		a.say(zapcore.WarnLevel, "too many handshakes at once, a caller was sent away", "", nil)
+		_ = sock.ResetClose(nc) // it is given up either way
+	case <-ctx.Done():
+		_ = sock.ResetClose(nc) // it is given up either way
+	}
+}
+
+func (a *agent) status() []RegistrationStatus {
+	var list []RegistrationStatus
+	for _, s := range a.Status() {
+		r := RegistrationStatus{Route: a.route.String(), Address: s.Address, Registered: s.Registered, Draining: s.Draining, Since: s.Since, Spares: s.Spares}
+		if s.Err != nil {
+			r.LastError = s.Err.Error()
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+func (out *Outlet) countRegistrations() (n int) {
+	for _, a := range out.agents {
+		for _, s := range a.Status() {
+			if s.Registered {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// setReady makes the check that says whether inlets can reach the outlet.
+func (out *Outlet) setReady() {
+	if len(out.lns) > 0 {
+		out.obs.Ready.Set("listen", nil)
+		return
+	}
+	out.obs.Ready.SetFunc("relays", func() error {
+		var down []string
+		for _, a := range out.agents {
+			for _, s := range a.Status() {
+				switch {
+				case s.Registered:
+					return nil
+				case s.Err != nil:
+					down = append(down, fmt.Sprintf("%s: %v", s.Address, s.Err))
+				default:
+					down = append(down, s.Address+": still connecting")
+				}
+			}
+		}
+		return errors.New("not registered at " + strings.Join(down, "; "))
+	})
+}

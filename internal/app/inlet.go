@@ -1,0 +1,277 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+// maxClients bounds the local connections of an inlet, all services together.
+const maxClients = 10_000
+
+// An Inlet accepts plain local connections and carries each in a stream to an
+// outlet. It is made by [NewInlet] and started by [Inlet.Run].
+type Inlet struct {
+	*base
+	cfg      config.Inlet
+	path     pathFunc
+	services []*inletService
+	links    []*inletLink
+	slots    chan struct{}
+
+	streams    *streamMetrics
+	connects   *prometheus.CounterVec
+	handshakes *handshakeMetrics
+
+	lns       []net.Listener // one for each service, once Listen was called
+	endpoints *obs.Server
+}
+
+// An inletService is a local listener and the link that its clients use.
+type inletService struct {
+	config.InletService
+	link    *inletLink
+	metrics *serviceMetrics
+	streams atomic.Int64
+}
+
+// A pathFunc makes a live path to an outlet along a route, ready for the
+// handshake with it.
+type pathFunc func(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance) (net.Conn, error)
+
+// NewInlet checks the settings and reads the identity. It listens nowhere yet.
+func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
+	in := &Inlet{cfg: *cfg, slots: make(chan struct{}, maxClients)}
+	in.cfg.SetDefaults()
+	if len(in.cfg.Services) == 0 {
+		return nil, in.cfg.Fault("services", errors.New("there are none"))
+	}
+	var err error
+	if in.base, err = newBase(&in.cfg.Common, o); err != nil {
+		return nil, err
+	}
+	in.path = in.newDialer().Path
+	in.streams = newStreamMetrics(o.Registry, "inlet")
+	in.connects = newCounterVec(o.Registry, "culvert_inlet_connects_total",
+		"Attempts to open a channel over one route, by result.", "result")
+	in.connects.WithLabelValues("ok")
+	in.handshakes = newHandshakeMetrics(o.Registry)
+	newGauge(o.Registry, "culvert_inlet_channels", "Channels that are open.", in.countChannels)
+	byWay := map[string]*inletLink{}
+	for _, c := range in.cfg.Services {
+		way := c.Outlet.String()
+		for _, r := range c.Routes {
+			way += " " + r.String()
+		}
+		if byWay[way] == nil {
+			byWay[way] = in.newLink(c.Outlet, c.Routes)
+			in.links = append(in.links, byWay[way])
+		}
+		s := &inletService{InletService: c, link: byWay[way], metrics: in.streams.service(c.Service)}
+		in.services = append(in.services, s)
+	}
+	return in, nil
+}
+
+// Identifier returns the inlet's own identifier, which an outlet's allow list
+// has to name.
+func (in *Inlet) Identifier() identity.Identifier { return in.id.Identifier() }
+
+// Listen opens all listeners or none, so that their addresses are known before
+// Run, which must follow it.
+func (in *Inlet) Listen(ctx context.Context) error {
+	var places []place
+	for i, s := range in.services {
+		places = append(places, place{listKey("services", i, "listen"), s.Listen})
+	}
+	var err error
+	if in.lns, err = in.listenAll(ctx, places); err != nil {
+		return err
+	}
+	if in.endpoints, err = in.listenObs(ctx, func() any { return in.Status() }); err != nil {
+		closeAll(in.lns)
+		in.lns = nil
+	}
+	return err
+}
+
+// Addrs returns where the services listen, in the settings' order, once Listen
+// was called.
+func (in *Inlet) Addrs() []net.Addr { return addrs(in.lns) }
+
+// Endpoints returns what serves metrics and status, once Listen was called.
+func (in *Inlet) Endpoints() *obs.Server { return in.endpoints }
+
+// Run listens, unless Listen was called before, and serves until ctx ends.
+// Then it accepts no more, gives streams the drain time to end, closes the
+// channels and returns when everything it started has ended.
+func (in *Inlet) Run(ctx context.Context) error {
+	if in.lns == nil {
+		if err := in.Listen(ctx); err != nil {
+			return err
+		}
+	}
+	return in.serve(ctx, in.endpoints, in.work)
+}
+
+func (in *Inlet) work(ctx context.Context) {
+	in.log.Info("inlet started", zap.Stringer("identifier", in.id.Identifier()), zap.Stringer("instance", in.local.Instance()))
+	linkCtx, stopLinks := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopLinks(errShutdown)
+	streamCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(errShutdown)
+
+	var links, accepting, clients sync.WaitGroup
+	for _, l := range in.links {
+		links.Go(func() { l.run(linkCtx) })
+	}
+	for i, s := range in.services {
+		in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", in.lns[i].Addr()), zap.Stringer("outlet", s.Outlet))
+		a := &acceptor{ln: in.lns[i], slots: in.slots, log: in.log, start: clients.Go, handle: func(nc net.Conn, free func()) {
+			defer free()
+			in.serveClient(streamCtx, s, nc.(*net.TCPConn))
+		}}
+		accepting.Go(func() { a.run(ctx) })
+	}
+	in.setReady()
+	<-ctx.Done()
+	in.obs.Ready.Set("process", errShutdown)
+	accepting.Wait()
+	in.log.Info("stopping", zap.Int64("streams", in.countStreams()), zap.Duration("drain_timeout", in.cfg.DrainTimeout))
+	if done := ended(&clients); !waitFor(done, in.cfg.DrainTimeout) {
+		in.log.Warn("drain time is over, cutting streams", zap.Int64("streams", in.countStreams()))
+		cut(errShutdown)
+		<-done
+	}
+	stopLinks(errShutdown)
+	links.Wait()
+	in.log.Info("stopped")
+}
+
+// setReady makes one check for each service's name.
+func (in *Inlet) setReady() {
+	links := map[string][]*inletLink{}
+	for _, s := range in.services {
+		links[s.Service] = append(links[s.Service], s.link)
+	}
+	for name, ls := range links {
+		in.obs.Ready.SetFunc(obs.ServiceCheck(name), func() error {
+			for _, l := range ls {
+				if err := l.ready(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// connect makes a session over one route.
+func (in *Inlet) connect(ctx context.Context, outlet identity.Identifier, r route.Route) (session, error) {
+	s, err := in.connectOnce(ctx, outlet, r)
+	in.handshakes.observe(err)
+	in.connects.WithLabelValues(label(err, code.Unreachable)).Inc()
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (in *Inlet) connectOnce(ctx context.Context, outlet identity.Identifier, r route.Route) (*tunnel.Session, error) {
+	nc, err := in.path(ctx, r, outlet, nil)
+	if err != nil {
+		return nil, err
+	}
+	in.tune(nc)
+	c, err := channel.Initiate(ctx, nc, in.local, outlet, channel.PurposeChannel, nil, channel.Options{})
+	if err != nil {
+		return nil, err
+	}
+	c.SetKeepAlive(in.cfg.Keepalive, 2*in.cfg.Keepalive)
+	return tunnel.NewClient(c, tunnel.Config{}), nil
+}
+
+// serveClient carries one local connection. Whatever goes wrong, the client
+// sees a reset, never a clean end.
+func (in *Inlet) serveClient(ctx context.Context, s *inletService, nc *net.TCPConn) {
+	began := time.Now()
+	s.streams.Add(1)
+	s.metrics.active.Inc()
+	client := nc.RemoteAddr().String()
+	in.log.Debug("client connected", zap.String("service", s.Service), zap.String("client", client))
+	e := in.carry(ctx, s, nc, client)
+	s.metrics.active.Dec()
+	s.streams.Add(-1)
+	s.metrics.ended(e)
+	in.logEnd(e, time.Since(began), zap.String("service", s.Service), zap.Stringer("peer", s.Outlet), zap.String("client", client))
+}
+
+func (in *Inlet) carry(ctx context.Context, s *inletService, nc *net.TCPConn, client string) streamEnd {
+	st, h, err := in.open(ctx, s, tunnel.Open{Service: s.Service, ClientAddress: client})
+	if err != nil {
+		_ = sock.ResetClose(nc) // the client is given up either way
+		return openEnd(ctx, err)
+	}
+	defer s.link.release(h)
+	return copyStream(ctx, nc, st, code.ClientReset)
+}
+
+// open opens a stream, and waits for a channel until the connect time-out.
+// After a nil error the held session is to be released.
+func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tunnel.Stream, *held, error) {
+	ctx, cancel := context.WithTimeout(ctx, in.cfg.ConnectTimeout)
+	defer cancel()
+	for {
+		h, err := s.link.acquire(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		st, err := h.session.Open(ctx, o)
+		if err == nil {
+			return st, h, nil
+		}
+		s.link.release(h)
+		switch {
+		case errors.Is(err, tunnel.ErrTooMany), ctx.Err() != nil:
+			return nil, nil, err
+		case errors.Is(err, tunnel.ErrDraining):
+			s.link.retire(h)
+		default:
+			// The session is over, which its link is about to notice.
+			select {
+			case <-h.done:
+			case <-ctx.Done():
+				return nil, nil, err
+			}
+		}
+	}
+}
+
+func (in *Inlet) countStreams() (n int64) {
+	for _, s := range in.services {
+		n += s.streams.Load()
+	}
+	return n
+}
+
+func (in *Inlet) countChannels() (n float64) {
+	for _, l := range in.links {
+		n += float64(l.count())
+	}
+	return n
+}

@@ -1,0 +1,380 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+// A fakeSession is a session without a network.
+type fakeSession struct {
+	route    int
+	over     chan error
+	draining chan struct{}
+	closed   chan string // the reason of Close
+}
+
+func newFakeSession(route int) *fakeSession {
+	return &fakeSession{route: route, over: make(chan error, 1), draining: make(chan struct{}), closed: make(chan string, 1)}
+}
+
+func (s *fakeSession) Run(ctx context.Context) error {
+	select {
+	case err := <-s.over:
+		return err
+	case <-s.closed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *fakeSession) Open(context.Context, tunnel.Open) (*tunnel.Stream, error) {
+	return nil, errors.New("a fake has no streams")
+}
+func (s *fakeSession) Draining() <-chan struct{} { return s.draining }
+func (s *fakeSession) Close(_ code.Code, reason string) {
+	select {
+	case s.closed <- reason:
+	default:
+	}
+}
+
+// A fakeNet connects a link's routes as a test says.
+type fakeNet struct {
+	mu    sync.Mutex
+	dials []time.Time // of all attempts
+	last  *fakeSession
+	// connect answers an attempt over the route with that index.
+	connect func(ctx context.Context, i int) error
+}
+
+func (n *fakeNet) link(t *testing.T, routes int) *link {
+	t.Helper()
+	var rs []route.Route
+	for i := range routes {
+		rs = append(rs, route.Route{{Host: "r" + string(rune('a'+i)), Port: uint16(1 + i), Identifier: identity.Identifier{byte(i + 1)}}})
+	}
+	l := newLink(identity.Identifier{9}, rs)
+	l.connect = func(ctx context.Context, r route.Route) (session, error) {
+		i := int(r[0].Port) - 1
+		n.mu.Lock()
+		n.dials = append(n.dials, time.Now())
+		n.mu.Unlock()
+		if err := n.connect(ctx, i); err != nil {
+			return nil, err
+		}
+		s := newFakeSession(i)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.last = s
+		return s, nil
+	}
+	l.trace = linkTrace{
+		failed: func(route.Route, error) {}, opened: func(*held) {}, draining: func(*held) {},
+		ended: func(*held, error, bool) {},
+	}
+	return l
+}
+
+func (n *fakeNet) attempts() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.dials)
+}
+
+// start runs the link for the rest of the bubble.
+func start(t *testing.T, l *link) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel(errShutdown)
+		<-done
+		if n := l.count(); n != 0 {
+			t.Errorf("%d sessions are left after run", n)
+		}
+	})
+}
+
+// session acquires the link's session and releases it.
+func (l *link) session(t *testing.T, wait time.Duration) *fakeSession {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	h, err := l.acquire(ctx)
+	if err != nil {
+		t.Fatalf("no session within %s: %v", wait, err)
+	}
+	l.release(h)
+	return h.session.(*fakeSession)
+}
+
+func TestLinkTakesTheFirstRouteThatWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(_ context.Context, i int) error {
+			if i < 2 {
+				return fmt.Errorf("relay %d is down", i)
+			}
+			return nil
+		}}
+		l := n.link(t, 4)
+		start(t, l)
+		if got := l.session(t, time.Millisecond).route; got != 2 {
+			t.Errorf("session over route %d, want 2", got)
+		}
+		if got := n.attempts(); got != 3 {
+			t.Errorf("%d attempts, want 3: the routes behind the first that works are left alone", got)
+		}
+	})
+}
+
+func TestLinkDoesNotWaitForASilentRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		n := &fakeNet{connect: func(ctx context.Context, i int) error {
+			if i == 0 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}}
+		l := n.link(t, 2)
+		start(t, l)
+		if got := l.session(t, time.Minute).route; got != 1 {
+			t.Errorf("session over route %d, want 1", got)
+		}
+		if took := time.Since(began); took != stagger {
+			t.Errorf("failing over took %s, want %s", took, stagger)
+		}
+	})
+}
+
+func TestLinkEndsASessionThatComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(_ context.Context, i int) error {
+			if i == 0 {
+				time.Sleep(stagger + time.Second) // does not look at its context
+			}
+			return nil
+		}}
+		l := n.link(t, 2)
+		start(t, l)
+		if got := l.session(t, time.Minute).route; got != 1 {
+			t.Errorf("session over route %d, want 1", got)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := l.count(); got != 1 {
+			t.Errorf("%d sessions, want 1", got)
+		}
+	})
+}
+
+func TestLinkReconnectsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 1)
+		start(t, l)
+		for range 5 {
+			s := l.session(t, time.Minute)
+			time.Sleep(time.Hour)
+			s.over <- errors.New("path ended")
+			synctest.Wait()
+			if l.ready() == nil {
+				t.Error("ready without a session")
+			}
+			began := time.Now()
+			if next := l.session(t, time.Minute); next == s {
+				t.Error("the lost session is still handed out")
+			}
+			if took := time.Since(began); took > 50*time.Millisecond {
+				t.Errorf("reconnecting took %s, want at most 50ms", took)
+			}
+		}
+	})
+}
+
+func TestLinkBacksOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := true
+		n := &fakeNet{}
+		n.connect = func(context.Context, int) error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if down {
+				return errors.New("connection refused")
+			}
+			return nil
+		}
+		l := n.link(t, 1)
+		start(t, l)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if d := n.dials[1].Sub(n.dials[0]); d > 50*time.Millisecond {
+			t.Errorf("first retry after %s, want at most 50ms", d)
+		}
+		for i := 1; i < len(n.dials); i++ {
+			if d := n.dials[i].Sub(n.dials[i-1]); d > 11*time.Second || d < time.Millisecond {
+				t.Errorf("retry %d after %s", i, d)
+			}
+		}
+		if got := n.attempts(); got < 60 || got > 200 {
+			t.Errorf("%d attempts in 10 minutes, want one each few seconds, for ever", got)
+		}
+		n.mu.Lock()
+		down = false
+		n.mu.Unlock()
+		s := l.session(t, 12*time.Second)
+		time.Sleep(time.Minute)
+		began := time.Now()
+		s.over <- errors.New("path ended")
+		l.session(t, time.Minute)
+		if took := time.Since(began); took > 50*time.Millisecond {
+			t.Errorf("after a success, the next retry came after %s", took)
+		}
+	})
+}
+
+// An outlet that takes a channel and ends it at once is not asked in a tight
+// loop, and another route gets its chance.
+func TestLinkBacksOffWhenSessionsDoNotLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 2)
+		opened := map[int]int{}
+		l.trace.opened = func(h *held) {
+			opened[h.route]++
+			h.session.(*fakeSession).over <- errors.New("peer refuses: limit")
+		}
+		start(t, l)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := n.attempts(); got > 40 {
+			t.Errorf("%d attempts in a minute", got)
+		}
+		if opened[0] < 3 || opened[1] < 3 {
+			t.Errorf("sessions by route: %v, want both", opened)
+		}
+		if err := l.ready(); err == nil || !strings.Contains(err.Error(), "limit") {
+			t.Errorf("ready: %v, want the reason", err)
+		}
+	})
+}
+
+func TestLinkMovesFromADrainingOutlet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 1)
+		start(t, l)
+		ctx := t.Context()
+		old, err := l.acquire(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		close(old.session.(*fakeSession).draining)
+		synctest.Wait()
+		began := time.Now()
+		next, err := l.acquire(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next == old || time.Since(began) > 50*time.Millisecond {
+			t.Errorf("new streams: same session %v, after %s", next == old, time.Since(began))
+		}
+		time.Sleep(time.Hour)
+		select {
+		case <-old.done:
+			t.Error("the draining session was ended while a stream was open")
+		default:
+		}
+		l.release(old)
+		synctest.Wait()
+		select {
+		case <-old.done:
+		default:
+			t.Error("the draining session was not ended after its last stream")
+		}
+		l.release(next)
+		if err := l.ready(); err != nil {
+			t.Errorf("ready: %v", err)
+		}
+	})
+}
+
+func TestAcquireFailsWithTheLastError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(_ context.Context, i int) error { return fmt.Errorf("relay %c is on fire", 'a'+i) }}
+		l := n.link(t, 2)
+		start(t, l)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := l.acquire(ctx)
+		var none *noChannelError
+		if !errors.As(err, &none) {
+			t.Fatalf("acquire: %v, want a noChannelError", err)
+		}
+		for _, want := range []string{l.outlet.String(), "route 1: relay a is on fire", "route 2: relay b is on fire"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("acquire: %v, want it to name %q", err, want)
+			}
+		}
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("acquire took %s, want 10s", took)
+		}
+	})
+}
+
+func TestQuietTellsAnErrorOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q quiet
+		told := func(text string) bool { return q.level(text, 1) == 1 }
+		steps := []struct {
+			wait time.Duration
+			text string
+			want bool
+		}{
+			{0, "read tcp 10.0.0.1:4711->10.0.0.2:4000: reset", true},
+			{time.Second, "read tcp 10.0.0.1:4712->10.0.0.2:4000: reset", false}, // only the local port differs
+			{time.Second, "read tcp 10.0.0.1:4713->10.0.0.3:4000: reset", true},
+			{time.Second, "refused", true},
+			{time.Second, "refused", false},
+			{57 * time.Second, "read tcp 10.0.0.1:4714->10.0.0.2:4000: reset", true}, // a minute after the first
+		}
+		for _, s := range steps {
+			time.Sleep(s.wait)
+			if got := told(s.text); got != s.want {
+				t.Errorf("%q: told %v, want %v", s.text, got, s.want)
+			}
+		}
+		q.forget()
+		if !told("refused") {
+			t.Error("after forget: not told")
+		}
+		n := 0
+		for i := range 1000 {
+			if told(fmt.Sprint("error ", i)) {
+				n++
+			}
+		}
+		if n > quietKinds {
+			t.Errorf("%d different errors told at once, want at most %d", n, quietKinds)
+		}
+	})
+}

@@ -1,0 +1,98 @@
+package app
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+)
+
+// unknownService is the label of services that are not in the settings. It is
+// no valid name, so no service has it.
+const unknownService = "_unknown"
+
+// Directions of bytes, as labels: towards the service or back.
+const (
+	toService = "to_service"
+	toClient  = "to_client"
+)
+
+// streamMetrics count the streams of an inlet or an outlet. Services are those
+// of the settings, codes those of pkg/code: the sets of labels are bounded.
+type streamMetrics struct {
+	active *prometheus.GaugeVec   // service
+	total  *prometheus.CounterVec // service, code
+	bytes  *prometheus.CounterVec // service, direction
+
+	fromSocket, toSocket string // the directions, seen from this process's socket
+}
+
+func newStreamMetrics(r prometheus.Registerer, command string) *streamMetrics {
+	prefix := "culvert_" + command
+	m := &streamMetrics{
+		active: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: prefix + "_streams_active",
+			Help: "Proxied connections that are open.",
+		}, []string{"service"}),
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "_streams_total",
+			Help: "Proxied connections that have ended, by how they did; ok is a clean end.",
+		}, []string{"service", "code"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "_bytes_total",
+			Help: "Bytes of proxied connections, without Culvert's own.",
+		}, []string{"service", "direction"}),
+		fromSocket: toService, toSocket: toClient,
+	}
+	if command == "outlet" {
+		m.fromSocket, m.toSocket = toClient, toService
+	}
+	r.MustRegister(m.active, m.total, m.bytes)
+	return m
+}
+
+// service returns the metrics of one service, which are shown from then on.
+func (m *streamMetrics) service(name string) *serviceMetrics {
+	s := &serviceMetrics{
+		active:     m.active.WithLabelValues(name),
+		fromSocket: m.bytes.WithLabelValues(name, m.fromSocket),
+		toSocket:   m.bytes.WithLabelValues(name, m.toSocket),
+		total:      m.total.MustCurryWith(prometheus.Labels{"service": name}),
+	}
+	s.total.WithLabelValues("ok")
+	return s
+}
+
+// serviceMetrics are the streamMetrics of one service.
+type serviceMetrics struct {
+	active               prometheus.Gauge
+	total                *prometheus.CounterVec // code
+	fromSocket, toSocket prometheus.Counter
+}
+
+func newGauge(r prometheus.Registerer, name, help string, value func() float64) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+func newCounterVec(r prometheus.Registerer, name, help, label string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	r.MustRegister(c)
+	return c
+}
+
+// handshakeMetrics count handshakes that failed, by the step they failed at.
+type handshakeMetrics struct{ failures *prometheus.CounterVec }
+
+func newHandshakeMetrics(r prometheus.Registerer) *handshakeMetrics {
+	return &handshakeMetrics{newCounterVec(r, "culvert_channel_handshake_failures_total",
+		"Handshakes that failed, by the step they failed at.", "step")}
+}
+
+// observe counts err if it is a handshake's.
+func (m *handshakeMetrics) observe(err error) {
+	var he *channel.HandshakeError
+	if errors.As(err, &he) {
+		m.failures.WithLabelValues(he.Step).Inc()
+	}
+}

@@ -1,0 +1,193 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+const (
+	// maxHandshakes bounds the handshakes that an outlet has under way.
+	maxHandshakes = 256
+	// handshakeWait bounds how long a conn from a relay waits for its turn.
+	handshakeWait = 5 * time.Second
+)
+
+// An Outlet offers services to inlets: it registers at relays, listens, or
+// both, and dials a service's target for each stream. It is made by
+// [NewOutlet] and started by [Outlet.Run].
+type Outlet struct {
+	*base
+	cfg      config.Outlet
+	services map[string]*outletService
+	policy   policy
+	channels *channels
+	agents   []*agent
+	slots    chan struct{} // handshakes under way
+	told     quiet         // what strangers can cause at will
+
+	streams    *streamMetrics
+	unknown    *serviceMetrics // streams to services that there are not
+	handshakes *handshakeMetrics
+	dial       func(ctx context.Context, network, address string) (net.Conn, error)
+
+	lns       []net.Listener
+	endpoints *obs.Server
+}
+
+// An outletService is a name and the target behind it.
+type outletService struct {
+	config.OutletService
+	metrics *serviceMetrics
+	streams atomic.Int64
+}
+
+// NewOutlet checks the settings and reads the identity. It listens nowhere and
+// registers nowhere yet.
+func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
+	out := &Outlet{cfg: *cfg, services: map[string]*outletService{}, slots: make(chan struct{}, maxHandshakes)}
+	out.cfg.SetDefaults()
+	switch {
+	case len(out.cfg.Services) == 0:
+		return nil, out.cfg.Fault("services", errors.New("there are none"))
+	case len(out.cfg.Relays)+len(out.cfg.Listen) == 0:
+		return nil, out.cfg.Fault("relays", errors.New("nothing could reach this outlet: there are no relays and no listen addresses"))
+	}
+	var err error
+	if out.base, err = newBase(&out.cfg.Common, o); err != nil {
+		return nil, err
+	}
+	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
+	out.policy = newPolicy(out.cfg.Services)
+	out.channels = newChannels(out.policy)
+	out.streams = newStreamMetrics(o.Registry, "outlet")
+	out.unknown = out.streams.service(unknownService)
+	out.handshakes = newHandshakeMetrics(o.Registry)
+	newGauge(o.Registry, "culvert_outlet_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
+	newGauge(o.Registry, "culvert_outlet_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })
+	for i, s := range out.cfg.Services {
+		if out.services[s.Name] != nil {
+			return nil, out.cfg.Fault(listKey("services", i, "name"), errors.New("another service has this name already"))
+		}
+		out.services[s.Name] = &outletService{OutletService: s, metrics: out.streams.service(s.Name)}
+	}
+	d := out.newDialer()
+	for _, r := range out.cfg.Relays {
+		a, err := out.newAgent(d, r)
+		if err != nil {
+			return nil, err
+		}
+		out.agents = append(out.agents, a)
+	}
+	return out, nil
+}
+
+// Identifier returns the outlet's own identifier, by which inlets know it.
+func (out *Outlet) Identifier() identity.Identifier { return out.id.Identifier() }
+
+// Listen opens all listeners or none, so that their addresses are known before
+// Run, which must follow it.
+func (out *Outlet) Listen(ctx context.Context) error {
+	var places []place
+	for i, a := range out.cfg.Listen {
+		places = append(places, place{listKey("listen", i, ""), a})
+	}
+	var err error
+	if out.lns, err = out.listenAll(ctx, places); err != nil {
+		return err
+	}
+	if out.endpoints, err = out.listenObs(ctx, func() any { return out.Status() }); err != nil {
+		closeAll(out.lns)
+		out.lns = nil
+	}
+	return err
+}
+
+// Addrs returns where the outlet accepts channels directly, in the settings'
+// order, once Listen was called.
+func (out *Outlet) Addrs() []net.Addr { return addrs(out.lns) }
+
+// Endpoints returns what serves metrics and status, once Listen was called.
+func (out *Outlet) Endpoints() *obs.Server { return out.endpoints }
+
+// Run listens, unless Listen was called before, and serves until ctx ends.
+// Then it asks inlets to open no more streams here, gives streams the drain
+// time to end, closes the channels and returns when everything it started has
+// ended.
+func (out *Outlet) Run(ctx context.Context) error {
+	if out.endpoints == nil {
+		if err := out.Listen(ctx); err != nil {
+			return err
+		}
+	}
+	return out.serve(ctx, out.endpoints, out.work)
+}
+
+func (out *Outlet) work(ctx context.Context) {
+	out.log.Info("outlet started", zap.Stringer("identifier", out.id.Identifier()), zap.Stringer("instance", out.local.Instance()))
+	// Conns and registrations outlive ctx for the drain time.
+	liveCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(errShutdown)
+
+	var accepting, agents, conns sync.WaitGroup
+	for _, a := range out.agents {
+		agents.Go(func() { _ = a.Run(liveCtx) }) // ends with its context only
+	}
+	for _, ln := range out.lns {
+		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
+		a := &acceptor{ln: ln, slots: out.slots, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
+			out.serveConn(liveCtx, nc, "", free)
+		}}
+		accepting.Go(func() { a.run(ctx) })
+	}
+	out.setReady()
+	<-ctx.Done()
+	out.obs.Ready.Set("process", errShutdown)
+	accepting.Wait()
+	for _, a := range out.agents {
+		a.Drain()
+	}
+	out.log.Info("stopping", zap.Int64("streams", out.countStreams()), zap.Duration("drain_timeout", out.cfg.DrainTimeout))
+	out.channels.drain("the outlet is stopping")
+	if !out.drained(ctx) {
+		out.log.Warn("drain time is over, cutting streams", zap.Int64("streams", out.countStreams()))
+	}
+	cut(errShutdown)
+	conns.Wait()
+	agents.Wait()
+	out.log.Info("stopped")
+}
+
+func (out *Outlet) countStreams() (n int64) {
+	for _, s := range out.services {
+		n += s.streams.Load()
+	}
+	return n
+}
+
+// drained waits for the drain time at most until no streams are left, and
+// reports whether that is so. Inlets close their channels when their last
+// streams here end; where one does not, a moment without streams is enough.
+func (out *Outlet) drained(ctx context.Context) bool {
+	const enough, look = 500 * time.Millisecond, 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), out.cfg.DrainTimeout)
+	defer cancel()
+	for quiet := time.Duration(0); quiet < enough && out.channels.count() > 0; quiet += look {
+		if out.countStreams() > 0 {
+			quiet = 0
+		}
+		if !sleep(ctx, look) {
+			break
+		}
+	}
+	return out.countStreams() == 0
+}

@@ -1,0 +1,173 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+// serveConn serves a conn on which an inlet is to open a channel, until the
+// channel has ended. free is called when the handshake is over.
+func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free func()) {
+	out.tune(nc)
+	in, err := channel.Respond(ctx, nc, out.local, channel.PurposeChannel, channel.Options{})
+	free()
+	if err != nil {
+		out.handshakes.observe(err)
+		level := out.told.level(via+label(err, code.Unreachable)+err.Error(), zapcore.InfoLevel)
+		out.log.Log(level, "handshake failed", zap.Stringer("remote", nc.RemoteAddr()), viaField(via), zap.String("code", label(err, code.Unreachable)), zap.String("reason", err.Error()))
+		return
+	}
+	peer := in.Peer()
+	if r := out.channels.reserve(peer.Identifier); r != nil {
+		out.log.Warn("channel refused", zap.Stringer("peer", peer.Identifier), viaField(via), zap.Stringer("code", r.code), zap.String("reason", r.reason))
+		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
+		return
+	}
+	defer out.channels.release(peer.Identifier)
+	c := in.Accept()
+	c.SetKeepAlive(out.cfg.Keepalive, 2*out.cfg.Keepalive)
+	out.serveChannel(ctx, &openChannel{peer: peer, via: via, since: time.Now(), session: tunnel.NewServer(c, tunnel.Config{})})
+}
+
+// viaField is the log's field for the relay's route, if there is one.
+func viaField(via string) zap.Field {
+	if via == "" {
+		return zap.Skip()
+	}
+	return zap.String("route", via)
+}
+
+// serveChannel runs a channel's session until it is over.
+func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel) {
+	out.channels.add(ch)
+	defer out.channels.remove(ch)
+	log := out.log.With(zap.Stringer("peer", ch.peer.Identifier), zap.Stringer("instance", ch.peer.Instance), viaField(ch.via))
+	log.Info("channel opened")
+
+	stop := context.AfterFunc(ctx, func() { ch.session.Close(code.Shutdown, "the outlet is stopping") })
+	defer stop()
+	var streams sync.WaitGroup
+	streams.Go(func() {
+		for {
+			req, err := ch.session.Accept(context.WithoutCancel(ctx))
+			if err != nil {
+				return // the session is over
+			}
+			streams.Go(func() { out.serveStream(ctx, req) })
+		}
+	})
+	err := ch.session.Run(context.WithoutCancel(ctx))
+	streams.Wait()
+
+	c, level, message := label(err, code.ChannelLost), zapcore.InfoLevel, "channel closed"
+	if c == code.ChannelLost.String() || c == code.Dead.String() || c == code.Protocol.String() {
+		level, message = zapcore.WarnLevel, "channel lost"
+	}
+	fields := []zap.Field{zap.String("code", c), zap.Duration("duration", time.Since(ch.since))}
+	if err != nil {
+		fields = append(fields, zap.String("reason", err.Error()))
+	}
+	log.Log(level, message, fields...)
+}
+
+// serveStream answers one stream that a peer wants.
+func (out *Outlet) serveStream(ctx context.Context, req *tunnel.Request) {
+	began := time.Now()
+	peer := req.Peer().Identifier
+	m := out.unknown
+	s := out.services[req.Service]
+	if s != nil {
+		m = s.metrics
+		s.streams.Add(1)
+		defer s.streams.Add(-1)
+	}
+	m.active.Inc()
+	e := out.answer(ctx, req, peer, s)
+	m.active.Dec()
+	m.ended(e)
+	out.logEnd(e, time.Since(began), zap.String("service", req.Service), zap.Stringer("peer", peer), zap.String("client", req.ClientAddress))
+}
+
+// answer refuses the stream or connects it to the service's target. What the
+// peer is told about a target names the service, never the address behind it.
+func (out *Outlet) answer(ctx context.Context, req *tunnel.Request, peer identity.Identifier, s *outletService) streamEnd {
+	refuse := func(c code.Code, reason, detail string) streamEnd {
+		req.Refuse(c, reason)
+		if detail != "" {
+			reason += ": " + detail
+		}
+		return streamEnd{label: c.String(), reason: reason}
+	}
+	switch {
+	// One who may use nothing is not told what there is.
+	case !out.policy.knows(peer), s != nil && !out.policy.allows(peer, s.Name):
+		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "")
+	case s == nil:
+		return refuse(code.ServiceUnknown, fmt.Sprintf("this outlet has no service %q", req.Service), "")
+	}
+	nc, err := out.dialTarget(ctx, req, s)
+	switch c := dialCode(err); {
+	case err == nil:
+	case errors.Is(err, errShutdown):
+		return refuse(code.Shutdown, "the outlet is stopping", "")
+	case errors.Is(err, errGone):
+		req.Refuse(code.Aborted, "")
+		return streamEnd{label: code.Aborted.String(), reason: err.Error()}
+	case c == code.TargetRefused:
+		return refuse(c, fmt.Sprintf("the target of %q refuses connections", s.Name), err.Error())
+	case c == code.TargetTimeout:
+		return refuse(c, fmt.Sprintf("the target of %q does not answer", s.Name), err.Error())
+	default:
+		return refuse(c, fmt.Sprintf("the target of %q cannot be reached", s.Name), err.Error())
+	}
+	st, err := req.Accept()
+	if err != nil {
+		_ = nc.Close() // nothing was sent on it
+		c, reason := streamCode(err, code.TargetReset)
+		return streamEnd{label: known(c), reason: reason}
+	}
+	return copyStream(ctx, nc, st, code.TargetReset)
+}
+
+// errGone ends a dial for whose stream nobody waits any more.
+var errGone = errors.New("the peer gave the stream up before the target answered")
+
+// dialTarget connects to the target, unless the peer gives the stream up.
+func (out *Outlet) dialTarget(ctx context.Context, req *tunnel.Request, s *outletService) (*net.TCPConn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	watch.Go(func() {
+		select {
+		case <-req.Canceled():
+			cancel(errGone)
+		case <-done:
+		}
+	})
+	nc, err := out.dial(ctx, "tcp", s.Target.String())
+	if cause := context.Cause(ctx); cause != nil {
+		if err == nil {
+			_ = nc.Close() // nothing was sent on it
+		}
+		return nil, cause
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nc.(*net.TCPConn), nil
+}

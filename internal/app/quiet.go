@@ -1,0 +1,57 @@
+package app
+
+import (
+	"regexp"
+	"sync"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+const (
+	// quietFor is how long an error that has been logged is not logged again.
+	quietFor = time.Minute
+	// quietKinds bounds how many different errors are remembered, and so how
+	// many lines there can be in that time.
+	quietKinds = 128
+)
+
+// A quiet keeps errors of retries from filling the log: a new one is told at
+// once, the same again at most once in quietFor. The zero quiet is ready.
+type quiet struct {
+	mu   sync.Mutex
+	told map[string]time.Time
+}
+
+// ephemeral is what differs between two errors of the same kind: the local
+// address of a socket, in the words of package net.
+var ephemeral = regexp.MustCompile(`\S+->`)
+
+// level returns at which level an error with that text is to be logged: loud
+// or debug.
+func (q *quiet) level(text string, loud zapcore.Level) zapcore.Level {
+	key := ephemeral.ReplaceAllString(text, "")
+	now := time.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for k, at := range q.told {
+		if now.Sub(at) >= quietFor {
+			delete(q.told, k)
+		}
+	}
+	if _, ok := q.told[key]; ok || len(q.told) >= quietKinds {
+		return zapcore.DebugLevel
+	}
+	if q.told == nil {
+		q.told = map[string]time.Time{}
+	}
+	q.told[key] = now
+	return loud
+}
+
+// forget makes every error new again: what failed works.
+func (q *quiet) forget() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(q.told)
+}

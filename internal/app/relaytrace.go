@@ -1,0 +1,131 @@
+package app
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/relay"
+)
+
+// relayMetrics count what a relay does.
+type relayMetrics struct {
+	joins      prometheus.Counter
+	refusals   *prometheus.CounterVec // code
+	handshakes *handshakeMetrics
+
+	mu    sync.Mutex
+	ended int64 // bytes of joins that have ended
+	shown int64 // the last total shown
+}
+
+func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
+	m := &relayMetrics{
+		joins: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "culvert_relay_joins_total", Help: "Callers that were joined to an outlet or to another relay.",
+		}),
+		refusals:   newCounterVec(r, "culvert_relay_refusals_total", "Requests that were refused, by code.", "code"),
+		handshakes: newHandshakeMetrics(r),
+	}
+	r.MustRegister(m.joins, prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "culvert_relay_bytes_total", Help: "Bytes moved between joined connections, both ways together.",
+	}, func() float64 { return m.bytes(s) }))
+	newGauge(r, "culvert_relay_registrations", "Outlet instances that are registered.", func() float64 { return float64(len(s.Status().Registrations)) })
+	newGauge(r, "culvert_relay_joins_active", "Callers that are joined now.", func() float64 { return float64(len(s.Status().Joins)) })
+	newGauge(r, "culvert_relay_connections", "Connections that are open and authenticated.", func() float64 { return float64(s.Status().Conns) })
+	return m
+}
+
+// bytes returns the bytes of all joins, those under way included. A join that
+// ends meanwhile can be missed or be counted twice for a moment; the total
+// never goes back.
+func (m *relayMetrics) bytes(s *relay.Server) float64 {
+	var live int64
+	for _, j := range s.Status().Joins {
+		live += j.ToTarget + j.ToCaller
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shown = max(m.shown, m.ended+live)
+	return float64(m.shown)
+}
+
+func (m *relayMetrics) joinEnded(j relay.JoinStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended += j.ToTarget + j.ToCaller
+}
+
+// trace logs and counts what the server does. The metrics are made after the
+// server, which does nothing before.
+func (r *Relay) trace() *relay.Trace {
+	return &relay.Trace{
+		AcceptPaused: func(err error, pause time.Duration) {
+			r.quietly(zapcore.ErrorLevel, "cannot accept connections now, trying on", err.Error(), zap.Error(err), zap.Duration("pause", pause))
+		},
+		HandshakeFailed: r.handshakeFailed,
+		Refused: func(f relay.Refusal) {
+			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
+			r.quietly(zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
+				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
+				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", f.Reason))
+		},
+		Abandoned: func(p channel.Peer, request string, err error) {
+			r.log.Debug("caller left", zap.Stringer("peer", p.Identifier), zap.String("request", request), zap.Error(err))
+		},
+		Registered: func(s relay.RegistrationStatus) {
+			r.log.Info("outlet registered", registrationFields(s)...)
+		},
+		RegistrationEnded: func(s relay.RegistrationStatus, c code.Code, err error) {
+			fields := append(registrationFields(s), zap.Stringer("code", c), zap.Duration("duration", time.Since(s.Since)))
+			r.log.Info("outlet unregistered", withReason(fields, err)...)
+		},
+		SpareLost: func(p channel.Peer, err error) {
+			r.log.Debug("spare connection lost", zap.Stringer("peer", p.Identifier), zap.Error(err))
+		},
+		Joined: func(j relay.JoinStatus) {
+			r.metrics.joins.Inc()
+			r.log.Info("joined", joinFields(j)...)
+		},
+		JoinEnded: func(j relay.JoinStatus, err error) {
+			r.metrics.joinEnded(j)
+			fields := append(joinFields(j), zap.Int64("to_target", j.ToTarget), zap.Int64("to_caller", j.ToCaller), zap.Duration("duration", time.Since(j.Since)))
+			r.log.Info("join ended", withReason(fields, err)...)
+		},
+	}
+}
+
+// handshakeFailed logs what anybody on the network can cause.
+func (r *Relay) handshakeFailed(remote net.Addr, err error) {
+	r.metrics.handshakes.observe(err)
+	c := label(err, code.Unreachable)
+	r.quietly(zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
+}
+
+// quietly logs what can come again and again: the same at debug.
+func (r *Relay) quietly(loud zapcore.Level, message, text string, fields ...zap.Field) {
+	r.log.Log(r.told.level(message+text, loud), message, fields...)
+}
+
+func registrationFields(s relay.RegistrationStatus) []zap.Field {
+	return []zap.Field{zap.Stringer("peer", s.Identifier), zap.String("instance", s.Instance), zap.String("remote", s.Remote)}
+}
+
+func joinFields(j relay.JoinStatus) []zap.Field {
+	return []zap.Field{zap.String("request", j.Kind), zap.Stringer("peer", j.Caller), zap.String("target", j.Target)}
+}
+
+// withReason adds why something ended, unless it was a clean end.
+func withReason(fields []zap.Field, err error) []zap.Field {
+	if err == nil || errors.Is(err, net.ErrClosed) {
+		return fields
+	}
+	return append(fields, zap.String("reason", err.Error()))
+}

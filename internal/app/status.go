@@ -1,0 +1,216 @@
+package app
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// InletStatus is what an inlet's /status shows.
+type InletStatus struct {
+	Identifier string          `json:"identifier"`
+	Instance   string          `json:"instance"`
+	Services   []InletEntry    `json:"services"`
+	Channels   []ChannelStatus `json:"channels"`
+}
+
+// An InletEntry is a service as the inlet offers it to local clients.
+type InletEntry struct {
+	Listen  string `json:"listen"`
+	Service string `json:"service"`
+	Outlet  string `json:"outlet"`
+	Streams int64  `json:"streams"`
+}
+
+// A ChannelStatus is an inlet's way to one outlet: the channel that new streams
+// use, or why there is none.
+type ChannelStatus struct {
+	Outlet    string          `json:"outlet"`
+	State     string          `json:"state"` // open or connecting
+	Route     string          `json:"route,omitempty"`
+	Since     *time.Time      `json:"since,omitempty"`
+	Streams   int             `json:"streams"`
+	Finishing []FinishingPart `json:"finishing,omitempty"` // channels that take no new streams
+	LastError string          `json:"last_error,omitempty"`
+	Routes    []string        `json:"routes"` // all of them, best first
+}
+
+// A FinishingPart is a channel whose outlet drains.
+type FinishingPart struct {
+	Route   string    `json:"route"`
+	Since   time.Time `json:"since"`
+	Streams int       `json:"streams"`
+}
+
+// Status returns what /status shows.
+func (in *Inlet) Status() InletStatus {
+	st := InletStatus{Identifier: in.id.Identifier().String(), Instance: in.local.Instance().String()}
+	for i, s := range in.services {
+		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Outlet: s.Outlet.String(), Streams: s.streams.Load()}
+		if i < len(in.lns) {
+			e.Listen = in.lns[i].Addr().String()
+		}
+		st.Services = append(st.Services, e)
+	}
+	for _, l := range in.links {
+		st.Channels = append(st.Channels, l.status())
+	}
+	return st
+}
+
+func (l *link) status() ChannelStatus {
+	st := ChannelStatus{Outlet: l.outlet.String(), State: "connecting"}
+	for _, r := range l.routes {
+		st.Routes = append(st.Routes, r.String())
+	}
+	if err := l.lastError(); err != nil {
+		st.LastError = err.Error()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for h := range l.all {
+		if h == l.current {
+			since := h.since
+			st.State, st.Route, st.Since, st.Streams = "open", st.Routes[h.route], &since, h.uses
+			continue
+		}
+		st.Finishing = append(st.Finishing, FinishingPart{st.Routes[h.route], h.since, h.uses})
+	}
+	slices.SortFunc(st.Finishing, func(a, b FinishingPart) int { return a.Since.Compare(b.Since) })
+	return st
+}
+
+// OutletStatus is what an outlet's /status shows.
+type OutletStatus struct {
+	Identifier    string               `json:"identifier"`
+	Instance      string               `json:"instance"`
+	Listen        []string             `json:"listen"`
+	Services      []OutletEntry        `json:"services"`
+	Registrations []RegistrationStatus `json:"registrations"`
+	Channels      []PeerChannel        `json:"channels"`
+}
+
+// An OutletEntry is a service as the outlet offers it.
+type OutletEntry struct {
+	Service string   `json:"service"`
+	Target  string   `json:"target"`
+	Allow   []string `json:"allow"`
+	Streams int64    `json:"streams"`
+}
+
+// A RegistrationStatus is one relay address that the outlet registers at.
+type RegistrationStatus struct {
+	Route      string    `json:"route"`
+	Address    string    `json:"address"`
+	Registered bool      `json:"registered"`
+	Since      time.Time `json:"since"` // of the last change
+	Draining   bool      `json:"draining"`
+	Spares     int       `json:"spares"`
+	LastError  string    `json:"last_error,omitempty"`
+}
+
+// A PeerChannel is a channel that an inlet has opened.
+type PeerChannel struct {
+	Peer     string    `json:"peer"`
+	Instance string    `json:"instance"`
+	Route    string    `json:"route,omitempty"`
+	Since    time.Time `json:"since"`
+	Streams  int       `json:"streams"`
+}
+
+// Status returns what /status shows.
+func (out *Outlet) Status() OutletStatus {
+	st := OutletStatus{
+		Identifier: out.id.Identifier().String(), Instance: out.local.Instance().String(),
+		Listen: []string{}, Services: []OutletEntry{}, Registrations: []RegistrationStatus{}, Channels: []PeerChannel{},
+	}
+	for _, a := range addrs(out.lns) {
+		st.Listen = append(st.Listen, a.String())
+	}
+	for _, c := range out.cfg.Services {
+		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Streams: out.services[c.Name].streams.Load()}
+		for _, id := range c.Allow {
+			e.Allow = append(e.Allow, id.String())
+		}
+		st.Services = append(st.Services, e)
+	}
+	for _, a := range out.agents {
+		st.Registrations = append(st.Registrations, a.status()...)
+	}
+	for _, ch := range out.channels.list() {
+		st.Channels = append(st.Channels, PeerChannel{
+			Peer: ch.peer.Identifier.String(), Instance: ch.peer.Instance.String(), Route: ch.via, Since: ch.since, Streams: ch.session.Streams(),
+		})
+	}
+	slices.SortFunc(st.Channels, func(a, b PeerChannel) int {
+		if c := strings.Compare(a.Peer, b.Peer); c != 0 {
+			return c
+		}
+		return a.Since.Compare(b.Since)
+	})
+	return st
+}
+
+// RelayStatus is what a relay's /status shows.
+type RelayStatus struct {
+	Identifier    string              `json:"identifier"`
+	Instance      string              `json:"instance"`
+	Listen        []string            `json:"listen"`
+	Draining      bool                `json:"draining"`
+	Connections   int                 `json:"connections"`
+	Registrations []RelayRegistration `json:"registrations"`
+	Joins         []RelayJoin         `json:"joins"`
+	Refusals      map[string]uint64   `json:"refusals"` // by code, since the start
+}
+
+// A RelayRegistration is an outlet instance that is registered at the relay.
+type RelayRegistration struct {
+	Identifier string    `json:"identifier"`
+	Instance   string    `json:"instance"`
+	Remote     string    `json:"remote"`
+	Since      time.Time `json:"since"`
+	Spares     int       `json:"spares"`
+	Waiting    int       `json:"waiting"`
+	Draining   bool      `json:"draining"`
+}
+
+// A RelayJoin is a caller that is joined to an outlet or to another relay.
+type RelayJoin struct {
+	Request        string    `json:"request"`
+	Caller         string    `json:"caller"`
+	CallerInstance string    `json:"caller_instance"`
+	Target         string    `json:"target"`
+	TargetInstance string    `json:"target_instance,omitempty"`
+	Since          time.Time `json:"since"`
+	BytesToTarget  int64     `json:"bytes_to_target"`
+	BytesToCaller  int64     `json:"bytes_to_caller"`
+}
+
+// Status returns what /status shows.
+func (r *Relay) Status() RelayStatus {
+	s := r.server.Status()
+	st := RelayStatus{
+		Identifier: r.id.Identifier().String(), Instance: r.local.Instance().String(), Listen: []string{},
+		Draining: s.Draining, Connections: s.Conns,
+		Registrations: []RelayRegistration{}, Joins: []RelayJoin{}, Refusals: map[string]uint64{},
+	}
+	for _, a := range addrs(r.lns) {
+		st.Listen = append(st.Listen, a.String())
+	}
+	for _, g := range s.Registrations {
+		st.Registrations = append(st.Registrations, RelayRegistration{
+			Identifier: g.Identifier.String(), Instance: g.Instance, Remote: g.Remote, Since: g.Since,
+			Spares: g.Spares, Waiting: g.Waiting, Draining: g.Draining,
+		})
+	}
+	for _, j := range s.Joins {
+		st.Joins = append(st.Joins, RelayJoin{
+			Request: j.Kind, Caller: j.Caller.String(), CallerInstance: j.CallerInstance, Target: j.Target,
+			TargetInstance: j.TargetInstance, Since: j.Since, BytesToTarget: j.ToTarget, BytesToCaller: j.ToCaller,
+		})
+	}
+	for c, n := range s.Refusals {
+		st.Refusals[c.String()] = n
+	}
+	return st
+}

@@ -1,0 +1,72 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+// A streamEnd is how one proxied connection ended, as logs and metrics take it.
+type streamEnd struct {
+	label          string // a code's name, or one of cause.go's labels
+	reason         string // for the log; "" after a clean end
+	sent, received int64  // bytes from the socket, and to it
+}
+
+// ended counts e.
+func (m *serviceMetrics) ended(e streamEnd) {
+	m.total.WithLabelValues(e.label).Inc()
+	m.fromSocket.Add(float64(e.sent))
+	m.toSocket.Add(float64(e.received))
+}
+
+// copyStream carries a socket's data and a stream's until both have ended.
+func copyStream(ctx context.Context, nc *net.TCPConn, st *tunnel.Stream, socketReset code.Code) streamEnd {
+	r := pump.Both(ctx, nc, sided{Stream: st, socketReset: socketReset})
+	c, reason := streamCode(r.Err, socketReset)
+	return streamEnd{label: known(c), reason: reason, sent: r.AToB, received: r.BToA}
+}
+
+// openEnd says why a stream could not be opened.
+func openEnd(ctx context.Context, err error) streamEnd {
+	var none *noChannelError
+	switch {
+	case errors.Is(context.Cause(ctx), errShutdown):
+		return streamEnd{label: code.Shutdown.String(), reason: errShutdown.Error()}
+	case errors.As(err, &none) && none.last == nil:
+		return streamEnd{label: code.Timeout.String(), reason: err.Error()}
+	case errors.As(err, &none):
+		return streamEnd{label: label(none.last, code.Unreachable), reason: err.Error()}
+	}
+	return streamEnd{label: known(tunnel.CodeOf(err)), reason: err.Error()}
+}
+
+// logEnd writes the one line about a stream's end: a clean one is for those
+// who look closely, one that either end of the connection made is usual, and
+// the rest is worth a look.
+func (b *base) logEnd(e streamEnd, took time.Duration, fields ...zap.Field) {
+	level, message := zapcore.WarnLevel, "stream refused"
+	switch e.label {
+	case code.OK.String():
+		level, message = zapcore.DebugLevel, "stream closed"
+	case code.ClientReset.String(), code.TargetReset.String(), code.Aborted.String(), code.Shutdown.String(), code.ChannelLost.String():
+		level, message = zapcore.InfoLevel, "stream ended early"
+	}
+	ce := b.log.Check(level, message)
+	if ce == nil {
+		return
+	}
+	fields = append(fields, zap.String("code", e.label))
+	if e.reason != "" {
+		fields = append(fields, zap.String("reason", e.reason))
+	}
+	ce.Write(append(fields, zap.Int64("sent", e.sent), zap.Int64("received", e.received), zap.Duration("duration", took))...)
+}

@@ -1,0 +1,190 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// A Kind says whose settings they are. Its text is the command's name.
+type Kind string
+
+// The kinds.
+const (
+	KindInlet  Kind = "inlet"
+	KindOutlet Kind = "outlet"
+	KindRelay  Kind = "relay"
+)
+
+// Defaults, which SetDefaults puts where a field is zero.
+const (
+	DefaultConnectTimeout = 10 * time.Second
+	DefaultDialTimeout    = 10 * time.Second
+	DefaultDrainTimeout   = 30 * time.Second
+	DefaultKeepalive      = 5 * time.Second
+	DefaultLogFormat      = "console"
+	DefaultLogLevel       = "info"
+)
+
+// Bounds of what can be configured.
+const (
+	MinKeepalive = time.Second
+	// MaxKeepalive leaves two pings in the 60 s after which a relay takes a
+	// silent connection for dead.
+	MaxKeepalive = 30 * time.Second
+	MinTimeout   = time.Millisecond
+	MaxTimeout   = 24 * time.Hour
+)
+
+// Common are the settings that every command has. The zero value of a field
+// means its default.
+type Common struct {
+	Identity     string        // the private identity file's path
+	Metrics      Address       // where to serve /healthz, /readyz and /metrics; zero: nowhere
+	Admin        string        // where to serve these and /status: "host:port" of a loopback, "unix:///path", or "" for nowhere
+	DrainTimeout time.Duration // how long a stopping process waits for its streams
+	Keepalive    time.Duration // a peer that was sent nothing for this long is pinged
+	LogFormat    string        // console or json
+	LogLevel     string        // debug, info, warn or error
+
+	origins map[string]Origin // by key path, such as services[0].listen
+}
+
+// An Inlet holds the settings of the inlet command.
+type Inlet struct {
+	Common
+	Services       []InletService // at least one
+	ConnectTimeout time.Duration  // how long a local client waits while there is no channel
+}
+
+// An InletService is a local listener and the way to the service behind it.
+type InletService struct {
+	Listen  Address             // accepts plain TCP; port 0 takes a free one
+	Service string              // the name that the outlet knows
+	Outlet  identity.Identifier // who must answer
+	Routes  []route.Route       // alternatives, best first; at least one
+}
+
+// An Outlet holds the settings of the outlet command.
+type Outlet struct {
+	Common
+	Relays      []route.Route   // registers at the last hop of each; this or Listen is not empty
+	Listen      []Address       // accepts channels directly
+	Services    []OutletService // at least one, names unique
+	DialTimeout time.Duration   // for dialling a target
+}
+
+// An OutletService is a name and the target behind it.
+type OutletService struct {
+	Name   string
+	Target Address
+	Allow  []identity.Identifier // who may use it; nobody else
+}
+
+// A Relay holds the settings of the relay command.
+type Relay struct {
+	Common
+	Listen      []Address             // at least one
+	Register    []identity.Identifier // who may offer an outlet
+	Connect     []identity.Identifier // who may be joined to one, or be carried on
+	Extend      []Address             // where callers may be carried on to
+	DialTimeout time.Duration         // for dialling the next relay
+	Limits      Limits
+}
+
+// Limits bound what callers can make a relay hold or do.
+type Limits struct {
+	HandshakesPerSecond      int   // begun by all callers together, with a burst of one second's worth
+	HandshakesInFlight       int   // begun and not ended, of all callers
+	Connections              int   // accepted and open, of all callers
+	ConnectionsPerIdentity   int   // accepted and open, of one caller
+	RegistrationsPerIdentity int   // instances of one outlet side by side
+	WaitingCallers           int   // callers that wait for an outlet's spare connection
+	BytesPerSecond           int64 // for one caller's joins together, both ways added up; 0: no limit
+}
+
+// DefaultLimits returns the limits of a relay that sets none.
+func DefaultLimits() Limits {
+	return Limits{
+		HandshakesPerSecond:      500,
+		HandshakesInFlight:       256,
+		Connections:              16384,
+		ConnectionsPerIdentity:   4096,
+		RegistrationsPerIdentity: 8,
+		WaitingCallers:           1024,
+	}
+}
+
+// SetDefaults puts the default where a setting is zero. The Load functions have
+// done so already.
+func (c *Inlet) SetDefaults() {
+	c.Common.setDefaults()
+	setDefault(&c.ConnectTimeout, DefaultConnectTimeout)
+}
+
+// SetDefaults puts the default where a setting is zero. The Load functions have
+// done so already.
+func (c *Outlet) SetDefaults() {
+	c.Common.setDefaults()
+	setDefault(&c.DialTimeout, DefaultDialTimeout)
+}
+
+// SetDefaults puts the default where a setting is zero. The Load functions have
+// done so already.
+func (c *Relay) SetDefaults() {
+	c.Common.setDefaults()
+	setDefault(&c.DialTimeout, DefaultDialTimeout)
+	l, d := &c.Limits, DefaultLimits()
+	setDefault(&l.HandshakesPerSecond, d.HandshakesPerSecond)
+	setDefault(&l.HandshakesInFlight, d.HandshakesInFlight)
+	setDefault(&l.Connections, d.Connections)
+	setDefault(&l.ConnectionsPerIdentity, d.ConnectionsPerIdentity)
+	setDefault(&l.RegistrationsPerIdentity, d.RegistrationsPerIdentity)
+	setDefault(&l.WaitingCallers, d.WaitingCallers)
+}
+
+func (c *Common) setDefaults() {
+	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&c.Keepalive, DefaultKeepalive)
+	setDefault(&c.LogFormat, DefaultLogFormat)
+	setDefault(&c.LogLevel, DefaultLogLevel)
+}
+
+func setDefault[T comparable](p *T, d T) {
+	var zero T
+	if *p == zero {
+		*p = d
+	}
+}
+
+// Origin returns where the setting with that key path came from, such as
+// "metrics" or "services[0].listen". It is zero for a default, and for settings
+// that no Load function made.
+func (c *Common) Origin(key string) Origin { return c.origins[key] }
+
+// Where names the setting with that key path for a person: "metrics in
+// relay.yaml:7:10", "--metrics", "CULVERT_METRICS", or the key alone.
+func (c *Common) Where(key string) string {
+	at := c.Origin(key)
+	switch {
+	case at.Name != "":
+		return at.Name
+	case at.IsZero():
+		return key
+	}
+	return key + " in " + at.String()
+}
+
+// Fault says that err is the fault of the setting with that key path. What it
+// returns prints like the faults that the Load functions find, and wraps err.
+func (c *Common) Fault(key string, err error) error {
+	return &Fault{At: c.Origin(key), Key: key, Err: err}
+}
+
+// ListenError says what to do about err, which listening at the address of the
+// setting with that key path returned. It wraps err.
+func (c *Common) ListenError(key string, err error) error {
+	return fmt.Errorf("%w: %s: choose another address, or stop the program that has this one", err, c.Where(key))
+}

@@ -1,0 +1,456 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// A decoder turns values into settings and collects what is wrong with them.
+type decoder struct {
+	kind      Kind
+	file      string // "" if there is none
+	faults    Faults
+	origins   map[string]Origin
+	listening []use // to find addresses taken twice
+}
+
+// A use is an address that is to be listened at.
+type use struct {
+	addr Address
+	at   Origin
+	key  string
+}
+
+func (d *decoder) fault(at Origin, key, format string, args ...any) {
+	d.faults = append(d.faults, &Fault{At: at, Key: key, Err: fmt.Errorf(format, args...)})
+}
+
+// listen notes that an address is listened at, and reports one that cannot be
+// because of an earlier one.
+func (d *decoder) listen(a Address, at Origin, key string) {
+	if a.IsZero() {
+		return
+	}
+	for _, u := range d.listening {
+		if !a.overlaps(u.addr) {
+			continue
+		}
+		first := u.at.String()
+		if u.at.Name == "" {
+			first = u.key + " in " + first
+		}
+		d.fault(at, key, "%s is taken already, by %s (%s): choose another port", a, u.addr, first)
+		return
+	}
+	d.listening = append(d.listening, use{a, at, key})
+}
+
+// A section is a mapping that is being read. Keys that nobody asked for by the
+// time finish is called are unknown.
+type section struct {
+	*decoder
+	path     string
+	v        *value
+	known    []string
+	missing  []missing
+	synonyms map[string]string // from what a key might be called to its name
+	hints    map[string]string // for keys that belong elsewhere
+}
+
+// A missing key is reported by finish, unless an unknown one stands for it.
+type missing struct{ key, what string }
+
+// section starts reading v, which is nil or no mapping for an empty section.
+func (d *decoder) section(v *value, path string) *section {
+	s := &section{decoder: d, path: path, v: v}
+	if v.shape != shapeMap {
+		if v.shape != shapeBad {
+			d.fault(v.at, path, "want keys with values, not %s", v.shape)
+		}
+		s.v = &value{shape: shapeBad, at: v.at}
+	}
+	return s
+}
+
+// get returns the value of a key, or nil if it is not there or not readable,
+// which is then reported already.
+func (s *section) get(key string) *value {
+	s.known = append(s.known, key)
+	e := s.v.get(key)
+	if e == nil {
+		return nil
+	}
+	v, path := e.value, join(s.path, key)
+	s.origins[path] = v.at
+	switch v.shape {
+	case shapeBad:
+		return nil
+	case shapeNull:
+		s.fault(v.at, path, "has no value: write one, or remove the key")
+		return nil
+	}
+	return v
+}
+
+// has reports whether the key is there, readable or not.
+func (s *section) has(key string) bool {
+	return s.v.shape == shapeBad || s.v.get(key) != nil
+}
+
+// need reports a key that is not there; what says what to write.
+func (s *section) need(key, what string) {
+	if !s.has(key) {
+		s.missing = append(s.missing, missing{key, what})
+	}
+}
+
+// text returns the text of a key's value; ok is false if it is not there or is
+// no text, which is then reported.
+func (s *section) text(key string) (text string, v *value, ok bool) {
+	v = s.get(key)
+	if v == nil {
+		return "", nil, false
+	}
+	text, err := scalarText(v)
+	if err != nil {
+		s.fault(v.at, join(s.path, key), "%w", err)
+		return "", nil, false
+	}
+	return text, v, true
+}
+
+// scalarText returns the text that v is, not empty.
+func scalarText(v *value) (string, error) {
+	switch v.shape {
+	case shapeText:
+	case shapeNumber, shapeBool:
+		return "", fmt.Errorf("want text, not %s: write it in quotes, %q, if it is meant", v.shape, v.text)
+	case shapeNull:
+		return "", errors.New("has no value: write one, or remove the line")
+	case shapeMap:
+		return "", errors.New("want one text, not a section: if a text with a colon is meant, write it in quotes")
+	default:
+		return "", fmt.Errorf("want one text, not %s", v.shape)
+	}
+	if strings.TrimSpace(v.text) == "" {
+		return "", errors.New("is empty")
+	}
+	return v.text, nil
+}
+
+// read parses a key's text, if it is there.
+func (s *section) read(key string, parse func(text string) error) {
+	text, v, ok := s.text(key)
+	if !ok {
+		return
+	}
+	if err := parse(text); err != nil {
+		s.fault(v.at, join(s.path, key), "%w", err)
+	}
+}
+
+// list parses the texts of a key's list, if it is there.
+func (s *section) list(key string, parse func(text, path string, v *value) error) {
+	v := s.get(key)
+	if v == nil {
+		return
+	}
+	path := join(s.path, key)
+	if v.shape != shapeList {
+		s.fault(v.at, path, "want a list, not %s: write it as [a, b] or in lines that begin with a dash", v.shape)
+		return
+	}
+	for i, item := range v.items {
+		if item.shape == shapeBad {
+			continue
+		}
+		itemPath := fmt.Sprintf("%s[%d]", path, i)
+		s.origins[itemPath] = item.at
+		text, err := scalarText(item)
+		if err == nil {
+			err = parse(text, itemPath, item)
+		}
+		if err != nil && item.at.Name != "" && len(v.items) > 1 {
+			err = fmt.Errorf("value %d of %d: %w", i+1, len(v.items), err)
+		}
+		if err != nil {
+			s.fault(item.at, itemPath, "%w", err)
+		}
+	}
+}
+
+// finish reports the keys that nobody asked for and those that are missing.
+func (s *section) finish() {
+	meant := map[string]bool{}
+	for _, e := range s.v.entries {
+		if slices.Contains(s.known, e.key) {
+			continue
+		}
+		own, hint := s.explain(e.key)
+		meant[own] = true
+		s.fault(e.at, join(s.path, e.key), "unknown key%s", hint)
+	}
+	at := s.v.at
+	if s.path == "" {
+		at = Origin{File: s.file} // the file as a whole, whose first line is not at fault
+	}
+	for _, m := range s.missing {
+		if !meant[m.key] {
+			s.fault(at, join(s.path, m.key), "missing: %s", m.what)
+		}
+	}
+}
+
+// explain says what may have been meant by an unknown key: own is that key's
+// name if it belongs here, hint goes into the error.
+func (s *section) explain(key string) (own, hint string) {
+	if own = s.synonyms[key]; own == "" {
+		if h := s.hints[key]; h != "" {
+			return "", " (" + h + ")"
+		}
+		own = nearest(key, s.known)
+	}
+	if own != "" {
+		return own, fmt.Sprintf(" (did you mean %q?)", own)
+	}
+	known := slices.Clone(s.known)
+	slices.Sort(known)
+	return "", ": there are " + strings.Join(known, ", ")
+}
+
+// listenAddress reads an address to listen at.
+func (s *section) listenAddress(key string) (a Address) {
+	s.numberIsText(key)
+	s.read(key, func(text string) (err error) {
+		if a, err = parseAddress(text, toListen); err == nil {
+			path := join(s.path, key)
+			s.listen(a, s.origins[path], path)
+		}
+		return err
+	})
+	return a
+}
+
+// numberIsText lets a number pass as text, for a key whose parser says more
+// about it than that it is one.
+func (s *section) numberIsText(key string) {
+	if e := s.v.get(key); e != nil && e.value.shape == shapeNumber {
+		e.value.shape = shapeText
+	}
+}
+
+// listenAddresses reads a list of addresses to listen at.
+func (s *section) listenAddresses(key string) (list []Address) {
+	s.list(key, func(text, path string, v *value) error {
+		a, err := parseAddress(text, toListen)
+		if err == nil {
+			s.listen(a, v.at, path)
+			list = append(list, a)
+		}
+		return err
+	})
+	return list
+}
+
+// addresses reads a list of addresses to dial, each once.
+func (s *section) addresses(key string) (list []Address) {
+	s.list(key, func(text, _ string, _ *value) error {
+		a, err := parseAddress(text, toDial)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(list, a) {
+			return fmt.Errorf("%s is in the list twice: remove one", a)
+		}
+		list = append(list, a)
+		return nil
+	})
+	return list
+}
+
+// identifiers reads a list of identifiers, each once.
+func (s *section) identifiers(key string) (list []identity.Identifier) {
+	s.list(key, func(text, _ string, _ *value) error {
+		id, err := parseIdentifier(text)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(list, id) {
+			return fmt.Errorf("%s is in the list twice: remove one", id)
+		}
+		list = append(list, id)
+		return nil
+	})
+	return list
+}
+
+// parseIdentifier adds to identity.ParseIdentifier what people put in its place.
+func parseIdentifier(text string) (identity.Identifier, error) {
+	id, err := identity.ParseIdentifier(text)
+	switch {
+	case err == nil:
+		return id, nil
+	case strings.Contains(text, "://"):
+		return id, fmt.Errorf("%w: want the 52 characters alone, without an address", err)
+	case strings.HasSuffix(text, ".key"), strings.HasSuffix(text, ".pub"), strings.HasSuffix(text, ".pem"), strings.ContainsAny(text, "/\\"):
+		return id, fmt.Errorf("%w: want the identifier, which \"culvert identity show %s\" prints", err, text)
+	}
+	return id, fmt.Errorf("%w: \"culvert identity show FILE\" prints it", err)
+}
+
+// routes reads a list of routes, each once. check, if not nil, may refuse one.
+func (s *section) routes(key string, check func(route.Route) error) (list []route.Route) {
+	var texts []string
+	s.list(key, func(text, _ string, v *value) error {
+		if v.tight {
+			return errors.New("is this another route, or the next hop of the one before? Write a space after the comma, or a route of several hops in quotes")
+		}
+		r, err := parseRoute(text)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(texts, r.String()) {
+			return errors.New("this route is in the list twice: remove one")
+		}
+		if check != nil {
+			if err := check(r); err != nil {
+				return err
+			}
+		}
+		texts = append(texts, r.String())
+		list = append(list, r)
+		return nil
+	})
+	return list
+}
+
+// duration reads a time within bounds; 0 if it is not there.
+func (s *section) duration(key string, least, most time.Duration) (d time.Duration) {
+	v := s.get(key)
+	if v == nil {
+		return 0
+	}
+	path := join(s.path, key)
+	if v.shape == shapeNumber {
+		s.fault(v.at, path, "%s has no unit: write %ss for seconds, or ms, m, h", v.text, v.text)
+		return 0
+	}
+	text, err := scalarText(v)
+	if err == nil {
+		d, err = parseDuration(text, least, most)
+	}
+	if err != nil {
+		s.fault(v.at, path, "%w", err)
+	}
+	return d
+}
+
+func parseDuration(text string, least, most time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("%s is no time: write a number with a unit, like 500ms, 10s, 2m", quote(text))
+	}
+	if d < least || d > most {
+		return 0, fmt.Errorf("%s is out of range: want %s to %s", text, plain(least), plain(most))
+	}
+	return d, nil
+}
+
+// plain prints whole hours without their zero minutes and seconds.
+func plain(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// count reads a whole number from 1 on; 0 if it is not there.
+func (s *section) count(key string) int {
+	const most = 10_000_000
+	v := s.get(key)
+	if v == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.ReplaceAll(v.text, "_", ""))
+	if v.shape != shapeNumber && v.shape != shapeText || err != nil || n < 1 || n > most {
+		s.fault(v.at, join(s.path, key), "want a whole number from 1 to %d", most)
+		return 0
+	}
+	return n
+}
+
+// size reads a number of bytes like 10MiB; 0 if it is not there.
+func (s *section) size(key string) (n int64) {
+	v := s.get(key)
+	if v == nil {
+		return 0
+	}
+	err := errSize
+	if v.shape == shapeNumber || v.shape == shapeText {
+		n, err = parseSize(v.text)
+	}
+	if err != nil {
+		s.fault(v.at, join(s.path, key), "%w", err)
+	}
+	return n
+}
+
+var errSize = errors.New("want a number of bytes, like 65536, 512KiB, 10MiB or 1GiB")
+
+func parseSize(text string) (int64, error) {
+	shift := 0
+	digits := strings.TrimSuffix(text, "B")
+	for i, unit := range []string{"Ki", "Mi", "Gi"} {
+		if d, ok := strings.CutSuffix(digits, unit); ok && digits != text {
+			digits, shift = d, 10*(i+1)
+			break
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+	if err != nil || n < 0 || n > 1<<50>>shift {
+		return 0, errSize
+	}
+	return n << shift, nil
+}
+
+// choice reads one of a few words.
+func (s *section) choice(key string, words ...string) (word string) {
+	s.read(key, func(text string) error {
+		if !slices.Contains(words, text) {
+			return fmt.Errorf("%s: want one of %s", quote(text), strings.Join(words, ", "))
+		}
+		word = text
+		return nil
+	})
+	return word
+}
+
+// serviceName checks a service's name, which is a DNS label so that it can
+// stand in host names, metrics and files.
+func serviceName(text string) error {
+	if len(text) > 63 {
+		return fmt.Errorf("the name has %d characters: at most 63 fit", len(text))
+	}
+	for i, r := range text {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+		case r == '-' && i > 0 && i < len(text)-1:
+		case r >= 'A' && r <= 'Z':
+			return fmt.Errorf("%s: write the name in lower case", quote(text))
+		default:
+			return fmt.Errorf("%s has %q at position %d: a name has a to z, 0 to 9 and, inside, hyphens", quote(text), r, i+1)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package config
+
+import "testing"
+
+func TestRelayFaults(t *testing.T) {
+	testFaults(t, []faultCase{
+		{
+			name: "nothing", kind: KindRelay,
+			file: `identity: a
+`,
+			want: `
+relay.yaml: listen: missing: say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)
+relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)
+`,
+		},
+		{
+			name: "nobody is served", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+`,
+			want: `relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)`,
+		},
+		{
+			name: "no address", kind: KindRelay,
+			file: `identity: a
+listen: []
+register: [<ID>]
+`,
+			want: `relay.yaml:2:9: listen: is empty: write at least one address`,
+		},
+		{
+			name: "lists", kind: KindRelay,
+			file: `identity: a
+listen: [":4000", 127.0.0.1:4000, 0.0.0.0:4000]
+register: [<ID>, <ID>, "tcp://a:1/<ID>"]
+connect: <ID>
+extend: [b:4000, "tcp://B:4000", "tcp://b:4000/<ID>", b:0, b]
+`,
+			want: `
+relay.yaml:2:10: listen[0]: ":4000" listens on every interface; write 0.0.0.0:4000 if you mean that, or 127.0.0.1:4000
+relay.yaml:2:35: listen[2]: 0.0.0.0:4000 is taken already, by 127.0.0.1:4000 (listen[1] in relay.yaml:2:19): choose another port
+relay.yaml:3:66: register[1]: <ID> is in the list twice: remove one
+relay.yaml:3:120: register[2]: identifier has ':' at position 4: only a to z and 2 to 7 can occur: want the 52 characters alone, without an address
+relay.yaml:4:10: connect: want a list, not text: write it as [a, b] or in lines that begin with a dash
+relay.yaml:5:18: extend[1]: b:4000 is in the list twice: remove one
+relay.yaml:5:34: extend[2]: "tcp://b:4000/<ID>" has "/<ID>" after the port: only host:port belongs here
+relay.yaml:5:103: extend[3]: "b:0": port 0 cannot be dialled: want a number from 1 to 65535
+relay.yaml:5:108: extend[4]: "b" has no port: write host:port
+`,
+		},
+		{
+			name: "limits", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+register: []
+limits:
+  connections: 0
+  conections: 4
+  handshakes_in_flight: many
+  handshakes_per_second: 1.5
+  waiting_callers: [1]
+  bytes_per_second: lots
+`,
+			want: `
+relay.yaml:5:16: limits.connections: want a whole number from 1 to 10000000
+relay.yaml:6:3: limits.conections: unknown key (did you mean "connections"?)
+relay.yaml:7:25: limits.handshakes_in_flight: want a whole number from 1 to 10000000
+relay.yaml:8:26: limits.handshakes_per_second: want a whole number from 1 to 10000000
+relay.yaml:9:20: limits.waiting_callers: want a whole number from 1 to 10000000
+relay.yaml:10:21: limits.bytes_per_second: want a number of bytes, like 65536, 512KiB, 10MiB or 1GiB
+`,
+		},
+		{
+			name: "limits of the wrong type", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+register: []
+limits: 5
+`,
+			want: `relay.yaml:4:9: limits: want keys with values, not a number`,
+		},
+		{
+			name: "an inlet's file", kind: KindRelay,
+			file: `identity: a.key
+services:
+  - listen: 127.0.0.1:1
+    service: db
+    outlet: <ID>
+    routes: [tcp://r:4000/<ID>]
+`,
+			want: `relay.yaml:3:5: services[0].listen: this file is for the command inlet, not for relay: run "inlet --config relay.yaml"`,
+		},
+		{
+			name: "an outlet's file", kind: KindRelay,
+			file: `identity: a
+relays: []
+`,
+			want: `relay.yaml:2:1: relays: this file is for the command outlet, not for relay: run "outlet --config relay.yaml"`,
+		},
+		{
+			name: "services", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+register: []
+services: []
+`,
+			want: `relay.yaml:4:1: services: unknown key (it is a key of the commands inlet and outlet)`,
+		},
+		{
+			name: "flags", kind: KindRelay,
+			args: []string{"--identity", "a", "--listen", ":4000", "--listen", "127.0.0.1:1", "--register", "x", "--connect", "y", "--extend", "z", "--metrics", "127.0.0.1:1"},
+			want: `
+--listen: value 1 of 2: ":4000" listens on every interface; write 0.0.0.0:4000 if you mean that, or 127.0.0.1:4000
+--listen: 127.0.0.1:1 is taken already, by 127.0.0.1:1 (--metrics): choose another port
+--register: identifier has 1 characters, want 52: "culvert identity show FILE" prints it
+--connect: identifier has 1 characters, want 52: "culvert identity show FILE" prints it
+--extend: "z" has no port: write host:port
+`,
+		},
+		{
+			name: "variables", kind: KindRelay,
+			env: []string{"CULVERT_IDENTITY=a", "CULVERT_LISTEN=:4000 127.0.0.1:1", "CULVERT_REGISTER=x <ID>\ty"},
+			want: `
+CULVERT_LISTEN: value 1 of 2: ":4000" listens on every interface; write 0.0.0.0:4000 if you mean that, or 127.0.0.1:4000
+CULVERT_REGISTER: value 1 of 3: identifier has 1 characters, want 52: "culvert identity show FILE" prints it
+CULVERT_REGISTER: value 3 of 3: identifier has 1 characters, want 52: "culvert identity show FILE" prints it
+`,
+		},
+		{
+			name: "a misspelt variable", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+register: []
+`,
+			env:  []string{"CULVERT_EXTENDS=a:1"},
+			want: `CULVERT_EXTENDS: unknown variable (did you mean CULVERT_EXTEND?): rename or remove it`,
+		},
+	})
+}

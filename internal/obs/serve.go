@@ -1,0 +1,226 @@
+package obs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/net/netutil"
+)
+
+// Endpoints say where to serve what.
+type Endpoints struct {
+	Metrics string // host:port; "": nowhere
+	Admin   string // host:port of a loopback, or unix:///path; "": nowhere
+
+	// Names of the two settings for an error, such as "--metrics" or "metrics
+	// in relay.yaml:7:10".
+	MetricsWhere, AdminWhere string
+
+	// Status returns what /status shows, as JSON; nil: null.
+	Status func() any
+}
+
+// A Server holds the listeners of the endpoints, open since Listen. Either
+// Serve or Close must be called.
+type Server struct {
+	parts []part
+}
+
+// A part is a listener and what serves it.
+type part struct {
+	name string
+	ln   net.Listener // as opened, for its address
+	srv  *http.Server
+}
+
+// Listen opens the endpoints' listeners, so that an address that cannot be had
+// is an error at the start. Serve then serves them.
+func (o *Obs) Listen(ctx context.Context, e Endpoints) (*Server, error) {
+	s := &Server{}
+	if e.Metrics != "" {
+		ln, err := listenTCP(ctx, e.Metrics)
+		if err != nil {
+			return nil, listenError("metrics", e.MetricsWhere, err)
+		}
+		s.parts = append(s.parts, part{"metrics", ln, o.server(o.metricsHandler())})
+	}
+	if e.Admin != "" {
+		path, unix := strings.CutPrefix(e.Admin, "unix://")
+		ln, err := listenAdmin(ctx, e.Admin, path, unix)
+		if err != nil {
+			return nil, errors.Join(listenError("admin", e.AdminWhere, err), s.Close())
+		}
+		s.parts = append(s.parts, part{"admin", ln, o.server(o.adminHandler(e.Status, unix))})
+	}
+	return s, nil
+}
+
+// Serve opens the endpoints and serves them until ctx ends; see [Obs.Listen]
+// and [Server.Serve].
+func (o *Obs) Serve(ctx context.Context, e Endpoints) error {
+	s, err := o.Listen(ctx, e)
+	if err != nil {
+		return err
+	}
+	return s.Serve(ctx)
+}
+
+func listenError(name, where string, err error) error {
+	if where == "" {
+		where = "--" + name
+	}
+	return fmt.Errorf("%w: %s address (%s): choose another, or stop the program that has this one", err, name, where)
+}
+
+func listenTCP(ctx context.Context, addr string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if host == "" { // the caller checked this; listening wide by mistake is not worth trusting it
+		return nil, fmt.Errorf("listen tcp %s: the address has no host", addr)
+	}
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", addr)
+}
+
+// listenAdmin listens at a loopback or a socket only its owner can use.
+func listenAdmin(ctx context.Context, addr, path string, unix bool) (net.Listener, error) {
+	if unix {
+		return listenUnix(ctx, path)
+	}
+	ln, err := listenTCP(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	// What a name like localhost leads to is known only now.
+	if ta, ok := ln.Addr().(*net.TCPAddr); !ok || !ta.IP.IsLoopback() {
+		return nil, errors.Join(fmt.Errorf("listen tcp %s: %s is no loopback address", addr, ln.Addr()), ln.Close())
+	}
+	return ln, nil
+}
+
+// listenUnix takes the place of a socket that a dead process left behind, of
+// nothing else.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", path)
+		if err == nil {
+			_ = c.Close() // only to see whether somebody answers
+			return nil, fmt.Errorf("listen unix %s: another process listens there", path)
+		}
+		if refused(err) {
+			if err := os.Remove(path); err != nil {
+				return nil, fmt.Errorf("removing a socket that a dead process left: %w", err)
+			}
+		}
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("keeping others from the socket: %w", err), ln.Close())
+	}
+	return ln, nil
+}
+
+// server makes an HTTP server with bounds.
+func (o *Obs) server(h http.Handler) *http.Server {
+	errorLog, err := zap.NewStdLogAt(o.Log, zapcore.DebugLevel)
+	if err != nil {
+		errorLog = zap.NewStdLog(o.Log)
+	}
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          errorLog,
+	}
+}
+
+// MetricsAddr returns where the metrics are served, nil if nowhere.
+func (s *Server) MetricsAddr() net.Addr { return s.addr("metrics") }
+
+// AdminAddr returns where the admin server listens, nil if nowhere.
+func (s *Server) AdminAddr() net.Addr { return s.addr("admin") }
+
+func (s *Server) addr(name string) net.Addr {
+	for _, p := range s.parts {
+		if p.name == name {
+			return p.ln.Addr()
+		}
+	}
+	return nil
+}
+
+// Serve serves until ctx ends, then lets requests under way end for a moment,
+// and returns when all it started has ended: nil, or the first server's error,
+// which ends the other too. Without endpoints it waits for ctx.
+func (s *Server) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(s.parts))
+	var wg sync.WaitGroup
+	for i, p := range s.parts {
+		wg.Go(func() {
+			defer cancel()
+			errs[i] = p.serve(ctx)
+		})
+	}
+	<-ctx.Done()
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// serve runs one server until ctx ends.
+func (p part) serve(ctx context.Context) error {
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		select {
+		case <-ctx.Done():
+		case <-done:
+		}
+		p.stop()
+	}()
+	err := p.srv.Serve(netutil.LimitListener(p.ln, maxConns))
+	close(done)
+	<-stopped
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serving the %s endpoint: %w", p.name, err)
+}
+
+// stop ends the server gently, and then not.
+func (p part) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if p.srv.Shutdown(ctx) != nil {
+		_ = p.srv.Close() // it is over either way
+	}
+}
+
+// Close closes the listeners of a Server that is not served.
+func (s *Server) Close() error {
+	var errs []error
+	for _, p := range s.parts {
+		errs = append(errs, p.ln.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,168 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+)
+
+// A Config is what a [Server] is made of. Local is required; everything else
+// has a default. Who may do what is denied unless a func allows it; a func's
+// error is the reason that the refused caller reads.
+type Config struct {
+	Local *channel.Local
+
+	// Register says who may offer an outlet here; nil denies all.
+	Register func(peer channel.Peer) error
+	// Connect says who may be joined to an outlet; nil denies all.
+	Connect func(peer channel.Peer) error
+	// Extend says who may be carried on to the host:port address, which is
+	// canonical as in a hop's URL; nil denies all.
+	Extend func(peer channel.Peer, address string) error
+
+	// Dial reaches the address of an extend; nil means a [net.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// LookupHost resolves the host of an extend; nil means the system's resolver.
+	LookupHost func(ctx context.Context, host string) ([]string, error)
+
+	Limits  Limits
+	Timing  Timing
+	Channel channel.Options
+	Trace   *Trace
+}
+
+// Limits bound what a [Server] takes on. Zero means the default.
+type Limits struct {
+	// Handshakes is how many handshakes are in flight at most; 256. Each Serve
+	// holds one of these slots while it waits in Accept.
+	Handshakes int
+	// HandshakesPerSecond is how many are begun in a second at most; 200. More
+	// than that wait in the listener's backlog.
+	HandshakesPerSecond int
+	// Conns is how many authenticated conns there are at most; 65,536. A join
+	// by connect is two of them.
+	Conns int
+	// ConnsPerIdentity is how many of those are one identity's; 4,096.
+	ConnsPerIdentity int
+	// Registrations is how many there are at most; 16,384.
+	Registrations int
+	// RegistrationsPerIdentity is how many instances of one outlet may stand
+	// side by side; 64.
+	RegistrationsPerIdentity int
+	// Waiting is how many callers are held for one registration's next spare
+	// conn; 64.
+	Waiting int
+	// BytesPerSecond is what each direction of a join carries at most; 0 means
+	// no limit.
+	BytesPerSecond int64
+}
+
+// Timing are a [Server]'s times. Zero means the default. The defaults are part
+// of the protocol; tests shorten them.
+type Timing struct {
+	Lease       time.Duration // how long a registration lives unrenewed; 30 s
+	Ping        time.Duration // how often a parked conn is pinged; 5 s, and it is dead after two
+	Going       time.Duration // how long a parked conn may take to answer go; 3 s
+	Hold        time.Duration // how long a caller is held for a spare conn; 5 s
+	Idle        time.Duration // how long a join may move no byte; 60 s
+	UserTimeout time.Duration // TCP_USER_TIMEOUT of every leg; 10 s
+	Dial        time.Duration // one dial of extend; 2.5 s
+}
+
+// writeTime bounds a write of a small message: longer means that the peer does
+// not read at all.
+const writeTime = 5 * time.Second
+
+func (l Limits) withDefaults() Limits {
+	for _, d := range []struct {
+		field *int
+		value int
+	}{
+		{&l.Handshakes, 256},
+		{&l.HandshakesPerSecond, 200},
+		{&l.Conns, 65536},
+		{&l.ConnsPerIdentity, 4096},
+		{&l.Registrations, 16384},
+		{&l.RegistrationsPerIdentity, 64},
+		{&l.Waiting, 64},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return l
+}
+
+func (t Timing) withDefaults() Timing {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&t.Lease, 30 * time.Second},
+		{&t.Ping, 5 * time.Second},
+		{&t.Going, 3 * time.Second},
+		{&t.Hold, 5 * time.Second},
+		{&t.Idle, 60 * time.Second},
+		{&t.UserTimeout, 10 * time.Second},
+		{&t.Dial, 2500 * time.Millisecond},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return t
+}
+
+// check returns all faults of a config, joined.
+func (c Config) check() error {
+	var errs []error
+	if c.Local == nil {
+		errs = append(errs, errors.New("relay: Config.Local is missing"))
+	}
+	l, t := c.Limits, c.Timing
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"Limits.Handshakes", int64(l.Handshakes)},
+		{"Limits.HandshakesPerSecond", int64(l.HandshakesPerSecond)},
+		{"Limits.Conns", int64(l.Conns)},
+		{"Limits.ConnsPerIdentity", int64(l.ConnsPerIdentity)},
+		{"Limits.Registrations", int64(l.Registrations)},
+		{"Limits.RegistrationsPerIdentity", int64(l.RegistrationsPerIdentity)},
+		{"Limits.Waiting", int64(l.Waiting)},
+		{"Limits.BytesPerSecond", l.BytesPerSecond},
+		{"Timing.Lease", int64(t.Lease)},
+		{"Timing.Ping", int64(t.Ping)},
+		{"Timing.Going", int64(t.Going)},
+		{"Timing.Hold", int64(t.Hold)},
+		{"Timing.Idle", int64(t.Idle)},
+		{"Timing.UserTimeout", int64(t.UserTimeout)},
+		{"Timing.Dial", int64(t.Dial)},
+	} {
+		if f.value < 0 {
+			errs = append(errs, fmt.Errorf("relay: Config.%s is negative", f.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults() Config {
+	c.Limits = c.Limits.withDefaults()
+	c.Timing = c.Timing.withDefaults()
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.LookupHost == nil {
+		c.LookupHost = net.DefaultResolver.LookupHost
+	}
+	if c.Trace == nil {
+		c.Trace = new(Trace)
+	}
+	c.Trace = c.Trace.filled()
+	return c
+}

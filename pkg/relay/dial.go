@@ -1,0 +1,172 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// A Dialer makes paths along routes, as Local. Everything but Local has a
+// default. It is safe for concurrent use and keeps nothing between calls.
+type Dialer struct {
+	Local *channel.Local
+
+	// Dial reaches the first hop; nil means a [net.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// LookupHost resolves the first hop's host; nil means the system's resolver.
+	LookupHost func(ctx context.Context, host string) ([]string, error)
+
+	DialTimeout      time.Duration // for one address; 0 means 2.5 s
+	HandshakeTimeout time.Duration // with one hop; 0 means 5 s
+	AnswerTimeout    time.Duration // of one hop, which may hold a caller; 0 means 10 s
+	UserTimeout      time.Duration // TCP_USER_TIMEOUT of the first leg; 0 means 10 s
+
+	Channel channel.Options
+}
+
+// maxAttempts bounds how many combinations of addresses one call tries.
+const maxAttempts = 64
+
+// Path makes a path along r to the outlet: to the instance that is given, or
+// else to any that the last relay chooses. The conn that it returns carries raw
+// bytes, is ready for [channel.Initiate], and is the caller's. When the last
+// hop's identifier is the outlet's own, that hop is the outlet itself, and the
+// path ends there.
+//
+// Every hop is tried at all of its host's addresses, in an order of the
+// outlet's own, before it has failed; an error is a [*PathError], or ctx's.
+func (d *Dialer) Path(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance) (net.Conn, error) {
+	if len(r) == 0 {
+		return nil, errors.New("route is empty")
+	}
+	last := connectRequest(outlet, instance)
+	w := walk{d: d.withDefaults(), route: r, order: outlet, last: &last, fixed: -1}
+	if r[len(r)-1].Identifier == outlet {
+		w.last = nil
+	}
+	nc, _, err := w.run(ctx)
+	return nc, err
+}
+
+// errNoAddress says that a hop's host has no address of that index.
+var errNoAddress = errors.New("no address of that index")
+
+// reach makes a path to one address of r's last hop, the one that index chooses
+// in order, and returns it with that address. Past the last address the error
+// is errNoAddress.
+func (d *Dialer) reach(ctx context.Context, r route.Route, order [32]byte, index int) (net.Conn, string, error) {
+	w := walk{d: d.withDefaults(), route: r, order: order, fixed: index}
+	return w.run(ctx)
+}
+
+func (d *Dialer) withDefaults() *Dialer {
+	e := *d
+	if e.Dial == nil {
+		e.Dial = new(net.Dialer).DialContext
+	}
+	if e.LookupHost == nil {
+		e.LookupHost = net.DefaultResolver.LookupHost
+	}
+	for _, t := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&e.DialTimeout, 2500 * time.Millisecond},
+		{&e.HandshakeTimeout, 5 * time.Second},
+		{&e.AnswerTimeout, 10 * time.Second},
+		{&e.UserTimeout, 10 * time.Second},
+	} {
+		if *t.field <= 0 {
+			*t.field = t.value
+		}
+	}
+	return &e
+}
+
+// dial connects to one address.
+func (d *Dialer) dial(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.DialTimeout)
+	defer cancel()
+	nc, err := d.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	_ = sock.SetUserTimeout(nc, d.UserTimeout)
+	return nc, nil
+}
+
+// ask does the handshake with the hop at nc's far end and makes one request of
+// it. The conn that it returns has had its answer, m. An error ends nc.
+func (d *Dialer) ask(ctx context.Context, nc net.Conn, hop identity.Identifier, r request) (conn *channel.Conn, m message, err error) {
+	b, err := r.encode()
+	if err != nil {
+		_ = nc.Close()
+		return nil, m, err
+	}
+	opt := d.Channel
+	opt.Timeout = d.HandshakeTimeout
+	conn, err = channel.Initiate(ctx, nc, d.Local, hop, channel.PurposeHop, b, opt)
+	if err != nil {
+		return nil, m, err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(d.AnswerTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(past) })
+	m, err = readMessage(conn)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && m.Kind != msgOK {
+		err = fmt.Errorf("%w: of kind %d as an answer", errMessage, m.Kind)
+	}
+	switch {
+	case err == nil:
+		_ = conn.SetReadDeadline(time.Time{})
+		return conn, m, nil
+	case refusedBy(err) != nil:
+		_ = conn.Close()
+		return nil, m, &refusalError{what: "relay refuses to " + r.Kind.String(), refused: refusedBy(err)}
+	}
+	drop(nc, conn)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return nil, m, fmt.Errorf("waiting for the answer to %s: %w", r.Kind, err)
+}
+
+// through makes a request after which the conn is raw.
+func (d *Dialer) through(ctx context.Context, nc net.Conn, hop identity.Identifier, r request) (net.Conn, message, error) {
+	conn, m, err := d.ask(ctx, nc, hop, r)
+	if err != nil {
+		return nil, m, err
+	}
+	raw, early, err := conn.Detach()
+	if err == nil && len(early) > 0 {
+		_ = sock.ResetClose(raw)
+		// What comes next waits for this side's first message.
+		err = fmt.Errorf("%w: %d bytes after the answer", errMessage, len(early))
+	}
+	if err != nil {
+		return nil, m, err
+	}
+	return raw, m, nil
+}
+
+// isNoAddress reports whether err is a relay's word that the host it was to
+// extend to has no more addresses.
+func isNoAddress(err error) bool {
+	r := refusedBy(err)
+	return r != nil && r.Code == code.NoAddress
+}
+
+func isUnreachable(err error) bool {
+	r := refusedBy(err)
+	return r != nil && r.Code == code.Unreachable
+}

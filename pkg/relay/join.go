@@ -1,0 +1,128 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// A join is two legs between which the relay moves bytes.
+type join struct {
+	kind           requestKind
+	caller         channel.Peer
+	target         string
+	targetInstance string
+	since          time.Time
+	counters       pump.Counters
+	cancel         context.CancelCauseFunc
+	done           chan struct{}
+}
+
+// join answers the caller with ok and moves bytes between it and far, which it
+// owns, until the join ends. What was read from far already is first.
+func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, first []byte) {
+	ctx, j.cancel = context.WithCancelCause(ctx)
+	defer j.cancel(nil)
+	j.since, j.done = time.Now(), make(chan struct{})
+	if !c.begin(j) {
+		_ = sock.ResetClose(far)
+		c.refuse(code.Draining, drainingReason)
+		return
+	}
+	near, early, err := c.answer(ok)
+	if err != nil {
+		c.finish(j)
+		_ = sock.ResetClose(far)
+		c.cfg.Trace.Abandoned(c.peer, c.req.Kind.String(), err)
+		return
+	}
+	c.cfg.Trace.Joined(j.status())
+	err = c.move(ctx, j, near, far, early, first)
+	c.finish(j)
+	c.cfg.Trace.JoinEnded(j.status(), err)
+}
+
+// answer writes ok, as this side's last record, and ends the records.
+func (c *call) answer(ok message) (net.Conn, []byte, error) {
+	conn := c.in.Accept()
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTime))
+	if err := writeMessage(conn, ok); err != nil {
+		drop(c.nc, conn)
+		return nil, nil, fmt.Errorf("answering: %w", err)
+	}
+	near, early, err := conn.Detach()
+	if err != nil {
+		drop(c.nc, conn)
+		return nil, nil, fmt.Errorf("answering: %w", err)
+	}
+	return near, early, nil
+}
+
+// begin counts j among the joins, unless the relay drains.
+func (s *Server) begin(j *join) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.joins[j] = struct{}{}
+	return true
+}
+
+func (s *Server) finish(j *join) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.joins, j)
+	close(j.done)
+}
+
+// move carries bytes between the caller's leg and the far one until both have
+// ended or one has failed, which resets the other.
+func (c *call) move(ctx context.Context, j *join, near, far net.Conn, fromNear, fromFar []byte) error {
+	a, aok := near.(*net.TCPConn)
+	b, bok := far.(*net.TCPConn)
+	if aok && bok {
+		return pump.Splice(ctx, a, b, pump.Options{
+			Idle: c.cfg.Timing.Idle, Rate: c.cfg.Limits.BytesPerSecond, Pipes: c.pipes, Counters: &j.counters,
+			FirstA: fromNear, FirstB: fromFar,
+		}).Err
+	}
+	r := pump.Both(ctx, &leg{Conn: near, first: fromNear}, &leg{Conn: far, first: fromFar})
+	j.counters.AToB.Store(r.AToB)
+	j.counters.BToA.Store(r.BToA)
+	return r.Err
+}
+
+// A leg is a transport that is no TCP socket, with what was read from it
+// already. Idle time and rate do not bound it.
+type leg struct {
+	net.Conn
+	first []byte
+}
+
+func (l *leg) Read(b []byte) (int, error) {
+	if len(l.first) > 0 {
+		n := copy(b, l.first)
+		l.first = l.first[n:]
+		return n, nil
+	}
+	return l.Conn.Read(b)
+}
+
+// CloseWrite ends the leg's sending direction, or all of a leg that has no such
+// thing.
+func (l *leg) CloseWrite() error {
+	if cw, ok := l.Conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return l.Conn.Close()
+}
+
+// NetConn returns what the leg stands on.
+func (l *leg) NetConn() net.Conn { return l.Conn }

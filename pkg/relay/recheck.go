@@ -1,0 +1,44 @@
+package relay
+
+import "github.com/culvert-net/culvert/pkg/code"
+
+// Recheck asks the authorizers again about everybody who is here, and ends
+// what is allowed no more: registrations with [code.RegisterDenied], joins with
+// a reset. It is for after the lists behind the authorizers have changed.
+func (s *Server) Recheck() {
+	s.mu.Lock()
+	var registrations []*registration
+	for _, rs := range s.outlets {
+		registrations = append(registrations, rs...)
+	}
+	joins := make([]*join, 0, len(s.joins))
+	for j := range s.joins {
+		joins = append(joins, j)
+	}
+	s.mu.Unlock()
+	for _, r := range registrations {
+		if err := s.cfg.Register(r.peer); err != nil {
+			r.end(ending{code: code.RegisterDenied, reason: err.Error(), err: err})
+		}
+	}
+	for _, j := range joins {
+		if err := s.allowed(j); err != nil {
+			j.cancel(err)
+		}
+	}
+}
+
+// allowed asks about a live join. Whoever has one was allowed it, so there is
+// an authorizer to ask.
+func (s *Server) allowed(j *join) error {
+	if j.kind == kindExtend {
+		if err := s.cfg.Extend(j.caller, j.target); err != nil {
+			return declinef(code.ExtendDenied, "%v", err)
+		}
+		return nil
+	}
+	if err := s.cfg.Connect(j.caller); err != nil {
+		return declinef(code.ConnectDenied, "%v", err)
+	}
+	return nil
+}

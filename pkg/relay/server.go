@@ -1,0 +1,266 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// A Server is a relay. It is safe for concurrent use; [Server.Serve] may run
+// on several listeners at once.
+type Server struct {
+	cfg   Config
+	slots chan struct{} // one for each handshake in flight
+	rate  *rate.Limiter
+
+	mu            sync.Mutex
+	outlets       map[identity.Identifier][]*registration // oldest first
+	registrations int
+	conns         int
+	perIdentity   map[identity.Identifier]int
+	joins         map[*join]struct{}
+	refusals      map[code.Code]uint64
+	draining      bool
+}
+
+// NewServer checks cfg and returns a Server that does nothing yet.
+func NewServer(cfg Config) (*Server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	perSecond := cfg.Limits.HandshakesPerSecond
+	return &Server{
+		cfg:         cfg,
+		slots:       make(chan struct{}, cfg.Limits.Handshakes),
+		rate:        rate.NewLimiter(rate.Limit(perSecond), perSecond),
+		outlets:     make(map[identity.Identifier][]*registration),
+		perIdentity: make(map[identity.Identifier]int),
+		joins:       make(map[*join]struct{}),
+		refusals:    make(map[code.Code]uint64),
+	}, nil
+}
+
+// Serve accepts conns from ln, which it closes, and answers them until ctx
+// ends. Then registrations and parked conns are closed with [code.Shutdown],
+// joins are reset, and Serve returns nil when nothing that it started runs any
+// more. To end joins gently, call [Server.Drain] first. An error is the
+// listener's.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		_ = ln.Close()
+	})
+	v := &serving{Server: s, pipes: new(pump.Pipes)}
+	err := v.accept(ctx, ln)
+	cancel()
+	if stop() {
+		_ = ln.Close()
+	} else {
+		<-closed
+	}
+	v.handlers.Wait()
+	v.pipes.Close()
+	return err
+}
+
+// serving is one call of Serve: what ends with it.
+type serving struct {
+	*Server
+	pipes    *pump.Pipes
+	handlers sync.WaitGroup
+}
+
+func (v *serving) accept(ctx context.Context, ln net.Listener) error {
+	pause := time.Duration(0)
+	for {
+		// The slot comes before the conn: more than that many wait in the
+		// kernel, where they cost no descriptor.
+		select {
+		case v.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		if v.rate.Wait(ctx) != nil {
+			<-v.slots
+			return nil
+		}
+		nc, err := ln.Accept()
+		if err == nil {
+			pause = 0
+			v.handlers.Go(func() { v.handle(ctx, nc) })
+			continue
+		}
+		<-v.slots
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !isTemporary(err) {
+			return fmt.Errorf("accepting: %w", err)
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		v.cfg.Trace.AcceptPaused(err, pause)
+		if !sleep(ctx, pause) {
+			return nil
+		}
+	}
+}
+
+// isTemporary reports whether Accept may work again later: the process or the
+// system has run out of something, or the conn was gone already.
+func isTemporary(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// sleep reports whether d has passed before ctx's end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// A call is one authenticated conn with its request. It belongs to the
+// goroutine of its handler.
+type call struct {
+	*serving
+	nc     net.Conn
+	in     *channel.Incoming
+	peer   channel.Peer
+	req    request
+	ticket *ticket
+}
+
+// handle does the handshake on nc and then what is asked for.
+func (v *serving) handle(ctx context.Context, nc net.Conn) {
+	c, ok := v.greet(ctx, nc)
+	if !ok {
+		return
+	}
+	defer func() { c.ticket.release() }()
+	switch c.req.Kind {
+	case kindRegister:
+		c.register(ctx)
+	case kindPark:
+		c.park(ctx)
+	case kindConnect:
+		c.connect(ctx)
+	case kindExtend:
+		c.extend(ctx)
+	}
+}
+
+// greet brings a conn as far as its request, or ends it. It gives the
+// handshake's slot back.
+func (v *serving) greet(ctx context.Context, nc net.Conn) (*call, bool) {
+	defer func() { <-v.slots }()
+	// A conn on which this fails fails soon by itself.
+	_ = sock.SetUserTimeout(nc, v.cfg.Timing.UserTimeout)
+	in, err := channel.Respond(ctx, nc, v.cfg.Local, channel.PurposeHop, v.cfg.Channel)
+	if err != nil {
+		v.cfg.Trace.HandshakeFailed(nc.RemoteAddr(), err)
+		return nil, false
+	}
+	c := &call{serving: v, nc: nc, in: in, peer: in.Peer()}
+	if c.req, err = parseRequest(in.Request()); err != nil {
+		c.refuse(code.Protocol, err.Error())
+		return nil, false
+	}
+	if c.ticket, err = v.admit(c.peer.Identifier); err != nil {
+		c.refuse(code.Limit, err.Error())
+		return nil, false
+	}
+	return c, true
+}
+
+// refuse answers the request with a refusal and ends the conn.
+func (c *call) refuse(cd code.Code, reason string) {
+	r := Refusal{
+		Peer: c.peer, Remote: c.nc.RemoteAddr(), Request: c.req.Kind.String(), Target: c.req.target(),
+		Code: cd, Reason: reason,
+	}
+	c.mu.Lock()
+	c.refusals[cd]++
+	c.mu.Unlock()
+	c.cfg.Trace.Refused(r)
+	_ = c.in.Refuse(cd, reason) // a caller that does not hear it is gone
+}
+
+// target is what a request is about, for people.
+func (r request) target() string {
+	switch r.Kind {
+	case kindConnect:
+		return identity.Identifier(r.Outlet).String()
+	case kindExtend:
+		return r.Address
+	default:
+		return ""
+	}
+}
+
+// A ticket is an authenticated conn's place in the limits. Whoever ends the
+// conn releases it.
+type ticket struct {
+	s    *Server
+	id   identity.Identifier
+	once sync.Once
+}
+
+// admit counts one more conn of id, or says which limit is reached.
+func (s *Server) admit(id identity.Identifier) (*ticket, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch l := s.cfg.Limits; {
+	case s.conns >= l.Conns:
+		return nil, fmt.Errorf("relay has %d conns, which is its limit", s.conns)
+	case s.perIdentity[id] >= l.ConnsPerIdentity:
+		return nil, fmt.Errorf("relay has %d conns of your identity, which is its limit", s.perIdentity[id])
+	}
+	s.conns++
+	s.perIdentity[id]++
+	return &ticket{s: s, id: id}, nil
+}
+
+// release gives the place back; a nil ticket has none.
+func (t *ticket) release() {
+	if t == nil {
+		return
+	}
+	t.once.Do(func() {
+		t.s.mu.Lock()
+		defer t.s.mu.Unlock()
+		t.s.conns--
+		if t.s.perIdentity[t.id]--; t.s.perIdentity[t.id] == 0 {
+			delete(t.s.perIdentity, t.id)
+		}
+	})
+}
+
+// drop ends a conn abruptly: its peer is gone, or is to notice at once.
+func drop(nc net.Conn, conn *channel.Conn) {
+	_ = sock.ResetClose(nc)
+	_ = conn.Close()
+}

@@ -1,0 +1,94 @@
+package relay
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// A Status is what a [Server] holds at one moment. It is the caller's.
+type Status struct {
+	Draining      bool
+	Handshakes    int // slots taken, those waiting in Accept included
+	Conns         int // authenticated conns
+	Registrations []RegistrationStatus
+	Joins         []JoinStatus
+	Refusals      map[code.Code]uint64 // since the start
+}
+
+// A RegistrationStatus is one outlet instance that is registered.
+type RegistrationStatus struct {
+	Identifier identity.Identifier
+	Instance   string // in hexadecimal
+	Remote     string // the outlet's address, or the relay's that carries it
+	Since      time.Time
+	Spares     int  // conns parked
+	Waiting    int  // callers held
+	Draining   bool // by the outlet's wish
+}
+
+// A JoinStatus is one caller joined to an outlet or to a next hop.
+type JoinStatus struct {
+	Kind           string // connect or extend
+	Caller         identity.Identifier
+	CallerInstance string // in hexadecimal
+	Target         string // the outlet's identifier, or the address
+	TargetInstance string // in hexadecimal; of connect only
+	Since          time.Time
+	ToTarget       int64 // bytes
+	ToCaller       int64 // bytes
+}
+
+// Status returns what the server holds now, oldest first.
+func (s *Server) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{
+		Draining:   s.draining,
+		Handshakes: len(s.slots),
+		Conns:      s.conns,
+		Refusals:   maps.Clone(s.refusals),
+	}
+	for _, rs := range s.outlets {
+		for _, r := range rs {
+			st.Registrations = append(st.Registrations, r.statusLocked())
+		}
+	}
+	for j := range s.joins {
+		st.Joins = append(st.Joins, j.status())
+	}
+	slices.SortFunc(st.Registrations, func(a, b RegistrationStatus) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Instance, b.Instance))
+	})
+	slices.SortFunc(st.Joins, func(a, b JoinStatus) int { return a.Since.Compare(b.Since) })
+	return st
+}
+
+func (r *registration) statusLocked() RegistrationStatus {
+	return RegistrationStatus{
+		Identifier: r.peer.Identifier,
+		Instance:   r.peer.Instance.String(),
+		Remote:     r.conn.RemoteAddr().String(),
+		Since:      r.since,
+		Spares:     len(r.spares),
+		Waiting:    len(r.waiting),
+		Draining:   r.draining,
+	}
+}
+
+func (j *join) status() JoinStatus {
+	return JoinStatus{
+		Kind:           j.kind.String(),
+		Caller:         j.caller.Identifier,
+		CallerInstance: j.caller.Instance.String(),
+		Target:         j.target,
+		TargetInstance: j.targetInstance,
+		Since:          j.since,
+		ToTarget:       j.counters.AToB.Load(),
+		ToCaller:       j.counters.BToA.Load(),
+	}
+}

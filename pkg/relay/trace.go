@@ -1,0 +1,78 @@
+package relay
+
+import (
+	"net"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// A Trace is told what a [Server] does. Every func may be nil. They are called
+// from the server's goroutines, several at a time, and must not block.
+type Trace struct {
+	// AcceptPaused says that accepting failed, with no descriptors left for
+	// example, and goes on after pause.
+	AcceptPaused func(err error, pause time.Duration)
+	// HandshakeFailed is called for a conn that did not get as far as a request.
+	HandshakeFailed func(remote net.Addr, err error)
+	// Refused is called for every request that is refused.
+	Refused func(Refusal)
+	// Abandoned is called for a request whose caller left before the answer.
+	Abandoned func(peer channel.Peer, request string, err error)
+
+	Registered func(RegistrationStatus)
+	// RegistrationEnded says why a registration went: the code is what the
+	// outlet was told, or has told; OK is its own clean end.
+	RegistrationEnded func(r RegistrationStatus, c code.Code, err error)
+	// SpareLost is called for a parked conn that was given up: it died or ended
+	// while parked, or did not answer when it was wanted.
+	SpareLost func(peer channel.Peer, err error)
+
+	Joined func(JoinStatus)
+	// JoinEnded has the join's last counts, and nil when both ends have ended
+	// their direction.
+	JoinEnded func(j JoinStatus, err error)
+}
+
+// A Refusal is a request that was refused.
+type Refusal struct {
+	Peer    channel.Peer
+	Remote  net.Addr
+	Request string // register, park, connect, extend or unknown
+	Target  string // the outlet's identifier or the address, where there is one
+	Code    code.Code
+	Reason  string // what the caller was told
+}
+
+// filled returns a copy whose funcs can all be called.
+func (t Trace) filled() *Trace {
+	if t.AcceptPaused == nil {
+		t.AcceptPaused = func(error, time.Duration) {}
+	}
+	if t.HandshakeFailed == nil {
+		t.HandshakeFailed = func(net.Addr, error) {}
+	}
+	if t.Refused == nil {
+		t.Refused = func(Refusal) {}
+	}
+	if t.Abandoned == nil {
+		t.Abandoned = func(channel.Peer, string, error) {}
+	}
+	if t.Registered == nil {
+		t.Registered = func(RegistrationStatus) {}
+	}
+	if t.RegistrationEnded == nil {
+		t.RegistrationEnded = func(RegistrationStatus, code.Code, error) {}
+	}
+	if t.SpareLost == nil {
+		t.SpareLost = func(channel.Peer, error) {}
+	}
+	if t.Joined == nil {
+		t.Joined = func(JoinStatus) {}
+	}
+	if t.JoinEnded == nil {
+		t.JoinEnded = func(JoinStatus, error) {}
+	}
+	return &t
+}
