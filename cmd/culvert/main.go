@@ -1,5 +1,5 @@
-// Command culvert is the operator's tool: it makes and shows identities and
-// checks settings. It carries no traffic.
+// Command culvert is the operator's tool: it makes and shows identities, checks
+// settings, and shows the whole system at work.
 package main
 
 import (
@@ -21,9 +21,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := cli.Group(&cobra.Command{
 		Use:   "culvert",
 		Short: "the operator's tool of Culvert",
-		Long: `culvert makes and shows identities and checks settings for the commands inlet,
-outlet and relay.`,
+		Long: `culvert makes and shows identities, checks settings for the commands inlet,
+outlet and relay, and shows all of them at work.`,
 	})
-	root.AddCommand(identityCommand(), checkCommand())
+	root.AddCommand(identityCommand(), checkCommand(), demoCommand())
 	return cli.Execute(ctx, root, args, stdout, stderr)
 }

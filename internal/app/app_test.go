@@ -231,131 +231,6 @@ func TestMetricsAreWellFormed(t *testing.T) {
 	}
 }
 
-// A client of a stream that is refused sees a reset, and both logs say why.
-func TestRefusalsReachTheClientAsAReset(t *testing.T) {
-	_, stranger := newIdentity(t)
-	silent := serveTCP(t, func(nc *net.TCPConn) { _, _ = io.Copy(io.Discard, nc) })
-	tests := []struct {
-		name, code string
-		setup      setup
-		reason     string // what the inlet's line says
-	}{
-		{"service unknown", "service_unknown", setup{service: "other"}, `no service "other"`},
-		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "echo"`},
-		{"refused", "target_refused", setup{target: local(freePort(t))}, `the target of "echo" refuses connections`},
-		{"timeout", "target_timeout", setup{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", silent.String())
-		}}, `the target of "echo" does not answer`},
-		{"unreachable", "target_unreachable", setup{dial: func(context.Context, string, string) (net.Conn, error) {
-			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EHOSTUNREACH}
-		}}, `the target of "echo" cannot be reached`},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			sys := startSystem(t, tt.setup)
-			eventually(t, "ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
-			wantReset(t, sys.dial(t))
-			for side, log := range map[string]*logBuffer{"inlet": sys.inletLog, "outlet": sys.outletLog} {
-				eventually(t, side+" logs the refusal", func() bool {
-					return len(log.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
-				})
-			}
-			line := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})[0]
-			if got, _ := line["reason"].(string); !strings.Contains(got, tt.reason) {
-				t.Errorf("inlet's reason %q, want it to hold %q", got, tt.reason)
-			}
-			if target := sys.outlet.cfg.Services[0].Target.String(); strings.Contains(sys.inletLog.buf.String(), target) {
-				t.Errorf("the inlet was told the target's address %s", target)
-			}
-			service := sys.inlet.cfg.Services[0].Service
-			if got := metric(t, sys.inlet.obs, "culvert_inlet_streams_total", service, tt.code); got != 1 {
-				t.Errorf("inlet's streams_total with code %s: %v, want 1", tt.code, got)
-			}
-		})
-	}
-}
-
-// While there is no channel a client waits, and then gets a reset: the reason
-// is in the log and in readiness.
-func TestNoChannelEndsInAReset(t *testing.T) {
-	_, other := newIdentity(t)
-	tests := []struct {
-		name, code string
-		setup      setup
-		reason     string
-		relayCode  string // in the relay's log; "": nothing
-	}{
-		{"relay is down", "unreachable", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withPort(c.Services[0].Routes[0], freePort(t)) }}, "connection refused", ""},
-		{"relay is another", "wrong_identity", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withIdentity(c.Services[0].Routes[0], other) }}, "peer proves to be", ""},
-		{"outlet is not registered", "not_registered", setup{inlet: func(c *config.Inlet) { c.Services[0].Outlet = other }}, "is not registered here", "not_registered"},
-		{"may not connect", "connect_denied", setup{relay: func(c *config.Relay) { c.Connect = nil }}, "connect list", "connect_denied"},
-		{"may not extend", "extend_denied", setup{inlet: func(c *config.Inlet) {
-			c.Services[0].Routes[0] = append(c.Services[0].Routes[0][:1:1], route.Hop{Host: "127.0.0.1", Port: 1, Identifier: other})
-		}}, "extend list", "extend_denied"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			inlet := tt.setup.inlet
-			tt.setup.inlet = func(c *config.Inlet) {
-				c.ConnectTimeout = 200 * time.Millisecond
-				c.Services[0].Routes = []route.Route{c.Services[0].Routes[0]}
-				if inlet != nil {
-					inlet(c)
-				}
-			}
-			sys := startSystem(t, tt.setup)
-			began := time.Now()
-			wantReset(t, sys.dial(t))
-			if took := time.Since(began); took < 200*time.Millisecond || took > 3*time.Second {
-				t.Errorf("the client was reset after %s, want the connect time-out, 200ms", took)
-			}
-			eventually(t, "the inlet logs the stream", func() bool {
-				return len(sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
-			})
-			if got := len(sys.inletLog.lines(t, map[string]string{"msg": "cannot open a channel, trying on", "code": tt.code, "level": "warn"})); got != 1 {
-				t.Errorf("%d warnings about the channel, want 1 for all attempts", got)
-			}
-			ok, states := sys.inlet.obs.Ready.Check()
-			if ok || states[0].Name != "service/echo" || !strings.Contains(states[0].Err.Error(), tt.reason) || !strings.Contains(states[0].Err.Error(), "no channel to "+sys.inlet.cfg.Services[0].Outlet.String()) {
-				t.Errorf("ready %v %v, want it to name the outlet and %q", ok, states, tt.reason)
-			}
-			if tt.relayCode != "" {
-				eventually(t, "the relay logs the refusal", func() bool {
-					return len(sys.relayLog.lines(t, map[string]string{"msg": "request refused", "code": tt.relayCode, "level": "warn"})) == 1
-				})
-				if got := metric(t, sys.relay.obs, "culvert_relay_refusals_total", tt.relayCode); got < 1 {
-					t.Errorf("culvert_relay_refusals_total: %v, want at least 1", got)
-				}
-			}
-		})
-	}
-}
-
-func withPort(r route.Route, port int) route.Route {
-	h := r[0]
-	h.Port = uint16(port)
-	return route.Route{h}
-}
-
-func withIdentity(r route.Route, id identity.Identifier) route.Route {
-	h := r[0]
-	h.Identifier = id
-	return route.Route{h}
-}
-
-func TestRegisterDenied(t *testing.T) {
-	sys := startSystem(t, setup{relay: func(c *config.Relay) { c.Register = nil }})
-	for side, log := range map[string]*logBuffer{"relay": sys.relayLog, "outlet": sys.outletLog} {
-		eventually(t, side+" says register_denied", func() bool {
-			return len(log.lines(t, map[string]string{"code": "register_denied", "level": "warn"})) == 1
-		})
-	}
-	eventually(t, "the outlet is not ready and says why", func() bool {
-		ok, states := sys.outlet.obs.Ready.Check()
-		return !ok && states[0].Name == "relays" && strings.Contains(states[0].Err.Error(), "register list")
-	})
-}
-
 // Resets pass through, each named for the side that made it.
 func TestResetsPassThrough(t *testing.T) {
 	t.Run("by the target", func(t *testing.T) {
@@ -468,4 +343,63 @@ func TestServicesShareAChannel(t *testing.T) {
 	if got := len(sys.outlet.Status().Channels); got != 1 {
 		t.Errorf("%d channels, want 1", got)
 	}
+}
+
+// A route that does not work is passed over for the next.
+func TestFailover(t *testing.T) {
+	dead := freePort(t)
+	sys := startSystem(t, setup{inlet: func(c *config.Inlet) {
+		way := c.Services[0].Routes[0]
+		c.Services[0].Routes = []route.Route{withPort(way, dead), way}
+	}})
+	wantEcho(t, sys.dial(t), "hello")
+	st := sys.inlet.Status().Channels[0]
+	if st.Route != st.Routes[1] || len(st.Routes) != 2 {
+		t.Errorf("channel over %s of %v, want the second", st.Route, st.Routes)
+	}
+	if got := metric(t, sys.inlet.obs, "culvert_inlet_connects_total", "unreachable"); got < 1 {
+		t.Errorf("connects_total unreachable: %v, want at least 1", got)
+	}
+}
+
+// Both ends come through the first relay to the second.
+func TestTwoRelays(t *testing.T) {
+	var first *Relay
+	near := freePort(t)
+	sys := startSystem(t, setup{
+		outlet: func(c *config.Outlet) {
+			far := c.Relays[0]
+			nearKey, nearID := newIdentity(t)
+			first, _, _ = startRelay(t, config.Relay{
+				Common: config.Common{Identity: nearKey, DrainTimeout: time.Second}, Listen: []config.Address{local(near)},
+				Register: []identity.Identifier{identityOf(t, c.Identity)}, Connect: c.Services[0].Allow,
+				Extend: []config.Address{{Host: far[0].Host, Port: far[0].Port}},
+			})
+			c.Relays = []route.Route{{{Host: "127.0.0.1", Port: uint16(near), Identifier: nearID}, far[0]}}
+		},
+		inlet: func(c *config.Inlet) {
+			far := c.Services[0].Routes[0]
+			c.Services[0].Routes = []route.Route{{{Host: "127.0.0.1", Port: uint16(near), Identifier: first.Identifier()}, far[0]}}
+			c.ConnectTimeout = patience
+		},
+	})
+	wantEcho(t, sys.dial(t), "hello")
+	extends := 0
+	for _, j := range first.Status().Joins {
+		if j.Request == "extend" {
+			extends++
+		}
+	}
+	if extends < 2 {
+		t.Errorf("%d joins to the second relay, want the inlet's and the outlet's", extends)
+	}
+}
+
+func identityOf(t *testing.T, file string) identity.Identifier {
+	t.Helper()
+	i, err := identity.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i.Identifier()
 }

@@ -78,7 +78,7 @@ func isTimeout(err error) bool {
 		errors.As(err, &ne) && ne.Timeout()
 }
 
-// streamCode says how a copy between a socket, side a, and a stream, side b,
+// streamCode says how a copy between a stream, side a, and a socket, side b,
 // ended: with the code that the other side was told or has told, and for
 // anything but a clean end a reason for the log. socketReset is the code for a
 // failure of the socket.
@@ -102,7 +102,7 @@ func streamCode(err error, socketReset code.Code) (c code.Code, reason string) {
 		return code.ChannelLost, loss.Error()
 	case errors.Is(err, errShutdown):
 		return code.Shutdown, errShutdown.Error()
-	case errors.As(err, &side) && side.Side == pump.A:
+	case errors.As(err, &side) && side.Side == pump.B:
 		return socketReset, side.Err.Error()
 	default:
 		return code.Aborted, err.Error()
@@ -119,16 +119,4 @@ func dialCode(err error) code.Code {
 	default:
 		return code.TargetUnreachable
 	}
-}
-
-// A sided stream tells its peer why it is aborted. It is side b of the copy.
-type sided struct {
-	*tunnel.Stream
-	socketReset code.Code
-}
-
-// Abort resets the stream with the code of what ended the copy.
-func (s sided) Abort(err error) {
-	c, _ := streamCode(err, s.socketReset)
-	_ = s.Reset(c) // it is over either way
 }

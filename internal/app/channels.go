@@ -120,13 +120,6 @@ func (c *channels) drain(reason string) {
 	}
 }
 
-// close ends all channels.
-func (c *channels) close(cd code.Code, reason string) {
-	for _, ch := range c.list() {
-		ch.session.Close(cd, reason)
-	}
-}
-
 func (c *channels) list() []*openChannel {
 	c.mu.Lock()
 	defer c.mu.Unlock()

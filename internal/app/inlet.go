@@ -210,6 +210,7 @@ func (in *Inlet) connectOnce(ctx context.Context, outlet identity.Identifier, r 
 // sees a reset, never a clean end.
 func (in *Inlet) serveClient(ctx context.Context, s *inletService, nc *net.TCPConn) {
 	began := time.Now()
+	abortive(nc)
 	s.streams.Add(1)
 	s.metrics.active.Inc()
 	client := nc.RemoteAddr().String()

@@ -210,7 +210,7 @@ func (l *link) hold(ctx context.Context, h *held) {
 	l.running.Go(func() {
 		select {
 		case <-h.idle:
-			h.session.Close(code.OK, "all streams have moved")
+			h.session.Close(code.Draining, "all streams have moved to another channel")
 		case <-h.done:
 		}
 	})

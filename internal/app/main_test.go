@@ -196,6 +196,21 @@ func wantEcho(t *testing.T, nc net.Conn, text string) {
 	}
 }
 
+// wantRefused dials and wants a reset. It can come before the dial is done.
+func wantRefused(t *testing.T, a net.Addr) {
+	t.Helper()
+	nc, err := net.Dial("tcp", a.String())
+	if errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	wantReset(t, nc)
+}
+
 // wantReset wants a conn to end in a reset: not cleanly, and not never.
 func wantReset(t *testing.T, nc net.Conn) {
 	t.Helper()

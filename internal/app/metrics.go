@@ -85,8 +85,12 @@ func newCounterVec(r prometheus.Registerer, name, help, label string) *prometheu
 type handshakeMetrics struct{ failures *prometheus.CounterVec }
 
 func newHandshakeMetrics(r prometheus.Registerer) *handshakeMetrics {
-	return &handshakeMetrics{newCounterVec(r, "culvert_channel_handshake_failures_total",
+	m := &handshakeMetrics{newCounterVec(r, "culvert_channel_handshake_failures_total",
 		"Handshakes that failed, by the step they failed at.", "step")}
+	for _, step := range []string{"preamble", "version", "message 1", "message 2", "message 3", "identity", "request"} {
+		m.failures.WithLabelValues(step) // shown from the start
+	}
+	return m
 }
 
 // observe counts err if it is a handshake's.

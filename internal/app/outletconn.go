@@ -138,6 +138,7 @@ func (out *Outlet) answer(ctx context.Context, req *tunnel.Request, peer identit
 		c, reason := streamCode(err, code.TargetReset)
 		return streamEnd{label: known(c), reason: reason}
 	}
+	abortive(nc)
 	return copyStream(ctx, nc, st, code.TargetReset)
 }
 

@@ -34,6 +34,9 @@ func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
 		refusals:   newCounterVec(r, "culvert_relay_refusals_total", "Requests that were refused, by code.", "code"),
 		handshakes: newHandshakeMetrics(r),
 	}
+	for _, c := range []code.Code{code.RegisterDenied, code.ConnectDenied, code.ExtendDenied, code.NotRegistered, code.Busy, code.Draining, code.Limit} {
+		m.refusals.WithLabelValues(c.String()) // shown from the start
+	}
 	r.MustRegister(m.joins, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "culvert_relay_bytes_total", Help: "Bytes moved between joined connections, both ways together.",
 	}, func() float64 { return m.bytes(s) }))

@@ -28,11 +28,38 @@ func (m *serviceMetrics) ended(e streamEnd) {
 	m.toSocket.Add(float64(e.received))
 }
 
-// copyStream carries a socket's data and a stream's until both have ended.
+// abortive makes the kernel end nc with a reset whenever it is closed, also when
+// this process is killed: a clean end is what this process says, never what its
+// death looks like.
+func abortive(nc *net.TCPConn) {
+	_ = nc.SetLinger(0) // a socket that is over already needs none
+}
+
+// copyStream carries a stream's data and a socket's, which is abortive, until
+// both have ended.
 func copyStream(ctx context.Context, nc *net.TCPConn, st *tunnel.Stream, socketReset code.Code) streamEnd {
-	r := pump.Both(ctx, nc, sided{Stream: st, socketReset: socketReset})
+	r := pump.Both(ctx, &sided{Stream: st, nc: nc, socketReset: socketReset}, nc)
 	c, reason := streamCode(r.Err, socketReset)
-	return streamEnd{label: known(c), reason: reason, sent: r.AToB, received: r.BToA}
+	return streamEnd{label: known(c), reason: reason, sent: r.BToA, received: r.AToB}
+}
+
+// A sided stream is side a of a copy, whose side b is nc.
+type sided struct {
+	*tunnel.Stream
+	nc          *net.TCPConn
+	socketReset code.Code
+}
+
+// Abort tells the stream's peer what ended the copy.
+func (s *sided) Abort(err error) {
+	c, _ := streamCode(err, s.socketReset)
+	_ = s.Reset(c) // it is over either way
+}
+
+// Close is called after a clean end only, and before the socket is closed,
+// which is a clean close from here on.
+func (s *sided) Close() error {
+	return errors.Join(s.nc.SetLinger(-1), s.Stream.Close())
 }
 
 // openEnd says why a stream could not be opened.

@@ -299,7 +299,8 @@ func parseIdentifier(text string) (identity.Identifier, error) {
 		return id, nil
 	case strings.Contains(text, "://"):
 		return id, fmt.Errorf("%w: want the 52 characters alone, without an address", err)
-	case strings.HasSuffix(text, ".key"), strings.HasSuffix(text, ".pub"), strings.HasSuffix(text, ".pem"), strings.ContainsAny(text, "/\\"):
+	case strings.HasSuffix(text, ".key"), strings.HasSuffix(text, ".pub"), strings.HasSuffix(text, ".pem"):
+		// Anything else may be a key that was pasted here, and is not shown.
 		return id, fmt.Errorf("%w: want the identifier, which \"culvert identity show %s\" prints", err, text)
 	}
 	return id, fmt.Errorf("%w: \"culvert identity show FILE\" prints it", err)

@@ -4,10 +4,7 @@ import "strings"
 
 // nearest returns the one of names that was probably meant by s, or "".
 func nearest(s string, names []string) string {
-	best, least := "", len(s)/3+2 // a short word has few letters to get wrong
-	if len(s) <= 3 {
-		least = 2
-	}
+	best, least := "", min(len(s)/3+1, 5) // a short word has few letters to get wrong
 	folded := fold(s)
 	for _, name := range names {
 		if fold(name) == folded {

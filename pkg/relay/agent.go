@@ -90,7 +90,7 @@ type AddressStatus struct {
 	// SameAs is another address that leads to the same relay process, where
 	// the outlet is registered already: one registration is all that it needs.
 	SameAs string
-	Err        error     // why it is not registered; nil before the first attempt has failed
+	Err    error // why it is not registered; nil before the first attempt has failed
 }
 
 // An Agent keeps an outlet registered at every address of a relay's host, and

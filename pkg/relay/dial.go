@@ -141,20 +141,19 @@ func (d *Dialer) ask(ctx context.Context, nc net.Conn, hop identity.Identifier, 
 	return nil, m, fmt.Errorf("waiting for the answer to %s: %w", r.Kind, err)
 }
 
-// through makes a request after which the conn is raw.
+// through makes a request after which the conn is raw. An outlet that speaks
+// first may have done so already.
 func (d *Dialer) through(ctx context.Context, nc net.Conn, hop identity.Identifier, r request) (net.Conn, message, error) {
 	conn, m, err := d.ask(ctx, nc, hop, r)
 	if err != nil {
 		return nil, m, err
 	}
 	raw, early, err := conn.Detach()
-	if err == nil && len(early) > 0 {
-		_ = sock.ResetClose(raw)
-		// What comes next waits for this side's first message.
-		err = fmt.Errorf("%w: %d bytes after the answer", errMessage, len(early))
-	}
 	if err != nil {
 		return nil, m, err
+	}
+	if len(early) > 0 {
+		return &leg{Conn: raw, first: early}, m, nil
 	}
 	return raw, m, nil
 }

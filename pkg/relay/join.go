@@ -37,15 +37,14 @@ func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, firs
 	}
 	near, early, err := c.answer(ok)
 	if err != nil {
-		c.finish(j)
+		c.finish(j, func() {})
 		_ = sock.ResetClose(far)
 		c.cfg.Trace.Abandoned(c.peer, c.req.Kind.String(), err)
 		return
 	}
 	c.cfg.Trace.Joined(j.status())
 	err = c.move(ctx, j, near, far, early, first)
-	c.finish(j)
-	c.cfg.Trace.JoinEnded(j.status(), err)
+	c.finish(j, func() { c.cfg.Trace.JoinEnded(j.status(), err) })
 }
 
 // answer writes ok, as this side's last record, and ends the records.
@@ -75,10 +74,12 @@ func (s *Server) begin(j *join) bool {
 	return true
 }
 
-func (s *Server) finish(j *join) {
+// finish ends begin. Whoever waits for the join's end hears of it after tell.
+func (s *Server) finish(j *join, tell func()) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.joins, j)
+	s.mu.Unlock()
+	tell()
 	close(j.done)
 }
 
@@ -93,36 +94,9 @@ func (c *call) move(ctx context.Context, j *join, near, far net.Conn, fromNear, 
 			FirstA: fromNear, FirstB: fromFar,
 		}).Err
 	}
+	// Some other transport: idle time and rate do not bound it.
 	r := pump.Both(ctx, &leg{Conn: near, first: fromNear}, &leg{Conn: far, first: fromFar})
 	j.counters.AToB.Store(r.AToB)
 	j.counters.BToA.Store(r.BToA)
 	return r.Err
 }
-
-// A leg is a transport that is no TCP socket, with what was read from it
-// already. Idle time and rate do not bound it.
-type leg struct {
-	net.Conn
-	first []byte
-}
-
-func (l *leg) Read(b []byte) (int, error) {
-	if len(l.first) > 0 {
-		n := copy(b, l.first)
-		l.first = l.first[n:]
-		return n, nil
-	}
-	return l.Conn.Read(b)
-}
-
-// CloseWrite ends the leg's sending direction, or all of a leg that has no such
-// thing.
-func (l *leg) CloseWrite() error {
-	if cw, ok := l.Conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return l.Conn.Close()
-}
-
-// NetConn returns what the leg stands on.
-func (l *leg) NetConn() net.Conn { return l.Conn }

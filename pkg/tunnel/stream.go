@@ -27,13 +27,13 @@ type Stream struct {
 
 	readMu   sync.Mutex
 	head     [frameHeader]byte
-	headLen  int   // bytes of head
-	left     int   // bytes of the current DATA frame not yet read
+	headLen  int // bytes of head
+	left     int // bytes of the current DATA frame not yet read
 	lastType frameType
 	last     []byte // the body of a REFUSED or RST whose header has been read
 	lastLen  int    // bytes of last
-	answered bool  // OPENED was read, or need not be
-	readErr  error // sticky: io.EOF after FIN
+	answered bool   // OPENED was read, or need not be
+	readErr  error  // sticky: io.EOF after FIN
 
 	writeMu       sync.Mutex
 	finSent       bool

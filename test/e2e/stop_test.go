@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -16,7 +19,9 @@ func TestDrain(t *testing.T) {
 	for _, name := range []string{"inlet", "outlet"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)})
+			// While the only outlet drains, the inlet holds new clients as it does when
+			// there is none.
+			w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)}, "connect_timeout: 1s\n")
 			addr := w.at("inlet", "echo")
 			c := dial(t, addr)
 			exchange(t, c, "before")
@@ -24,6 +29,9 @@ func TestDrain(t *testing.T) {
 			n.term()
 			n.wantLog(t, 5*time.Second, "drain")
 			exchange(t, c, "while it drains")
+			if name == "outlet" { // what comes before the inlet knows may still be served
+				w.node("inlet").wantLog(t, 5*time.Second, "draining")
+			}
 			wantRefused(t, addr)
 			exchange(t, c, "still")
 			if err := c.CloseWrite(); err != nil {
@@ -74,6 +82,48 @@ func TestSecondSignal(t *testing.T) {
 			wantReset(t, c, 15*time.Second)
 		})
 	}
+}
+
+// TestKilled ends a program without any warning. The kernel closes its sockets;
+// even so neither the client nor the target may read that as a clean end.
+func TestKilled(t *testing.T) {
+	for _, name := range []string{"inlet", "outlet", "relay1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ends := make(chan error, 1)
+			w := chain(t, 1, map[string]string{"echo": serveTCP(t, func(c *net.TCPConn) {
+				_, err := io.Copy(c, c)
+				ends <- err
+			})})
+			c := dial(t, w.at("inlet", "echo"))
+			exchange(t, c, "before")
+			w.node(name).kill()
+			wantReset(t, c, 20*time.Second)
+			select {
+			case err := <-ends:
+				if !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("the target read %v, want a reset", err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("the target saw no end")
+			}
+		})
+	}
+}
+
+// TestStopWhileWaiting asks an inlet to end while a client waits for a channel
+// that cannot be had.
+func TestStopWhileWaiting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	inlet := w.startInlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("relay")}}}})
+	c := dial(t, w.at("inlet", "echo"))
+	if _, err := io.WriteString(c, "hello?"); err != nil {
+		t.Fatal(err)
+	}
+	inlet.wantNotReady(5*time.Second, "echo")
+	inlet.stop()
+	wantReset(t, c, time.Second)
 }
 
 // TestIdleStop holds that a program without streams ends at once, with its

@@ -1,0 +1,140 @@
+package app
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// A client of a stream that is refused sees a reset, and both logs say why.
+func TestRefusalsReachTheClientAsAReset(t *testing.T) {
+	_, stranger := newIdentity(t)
+	silent := serveTCP(t, func(nc *net.TCPConn) { _, _ = io.Copy(io.Discard, nc) })
+	tests := []struct {
+		name, code string
+		setup      setup
+		reason     string // what the inlet's line says
+	}{
+		{"service unknown", "service_unknown", setup{service: "other"}, `no service "other"`},
+		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "echo"`},
+		{"refused", "target_refused", setup{target: local(freePort(t))}, `the target of "echo" refuses connections`},
+		{"timeout", "target_timeout", setup{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", silent.String())
+		}}, `the target of "echo" does not answer`},
+		{"unreachable", "target_unreachable", setup{dial: func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EHOSTUNREACH}
+		}}, `the target of "echo" cannot be reached`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			sys := startSystem(t, tt.setup)
+			eventually(t, "ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
+			wantRefused(t, sys.inlet.Addrs()[0])
+			for side, log := range map[string]*logBuffer{"inlet": sys.inletLog, "outlet": sys.outletLog} {
+				eventually(t, side+" logs the refusal", func() bool {
+					return len(log.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
+				})
+			}
+			line := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})[0]
+			if got, _ := line["reason"].(string); !strings.Contains(got, tt.reason) {
+				t.Errorf("inlet's reason %q, want it to hold %q", got, tt.reason)
+			}
+			if target := sys.outlet.cfg.Services[0].Target.String(); strings.Contains(sys.inletLog.buf.String(), target) {
+				t.Errorf("the inlet was told the target's address %s", target)
+			}
+			service := sys.inlet.cfg.Services[0].Service
+			if got := metric(t, sys.inlet.obs, "culvert_inlet_streams_total", service, tt.code); got != 1 {
+				t.Errorf("inlet's streams_total with code %s: %v, want 1", tt.code, got)
+			}
+		})
+	}
+}
+
+// While there is no channel a client waits, and then gets a reset: the reason
+// is in the log and in readiness.
+func TestNoChannelEndsInAReset(t *testing.T) {
+	_, other := newIdentity(t)
+	tests := []struct {
+		name, code string
+		setup      setup
+		reason     string
+		relayCode  string // in the relay's log; "": nothing
+	}{
+		{"relay is down", "unreachable", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withPort(c.Services[0].Routes[0], freePort(t)) }}, "connection refused", ""},
+		{"relay is another", "wrong_identity", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withIdentity(c.Services[0].Routes[0], other) }}, "peer proves to be", ""},
+		{"outlet is not registered", "not_registered", setup{inlet: func(c *config.Inlet) { c.Services[0].Outlet = other }}, "is not registered here", "not_registered"},
+		{"may not connect", "connect_denied", setup{relay: func(c *config.Relay) { c.Connect = nil }}, "connect list", "connect_denied"},
+		{"may not extend", "extend_denied", setup{inlet: func(c *config.Inlet) {
+			c.Services[0].Routes[0] = append(c.Services[0].Routes[0][:1:1], route.Hop{Host: "127.0.0.1", Port: 1, Identifier: other})
+		}}, "extend list", "extend_denied"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inlet := tt.setup.inlet
+			tt.setup.inlet = func(c *config.Inlet) {
+				c.ConnectTimeout = 200 * time.Millisecond
+				c.Services[0].Routes = []route.Route{c.Services[0].Routes[0]}
+				if inlet != nil {
+					inlet(c)
+				}
+			}
+			sys := startSystem(t, tt.setup)
+			began := time.Now()
+			wantRefused(t, sys.inlet.Addrs()[0])
+			if took := time.Since(began); took < 200*time.Millisecond || took > 3*time.Second {
+				t.Errorf("the client was reset after %s, want the connect time-out, 200ms", took)
+			}
+			eventually(t, "the inlet logs the stream", func() bool {
+				return len(sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
+			})
+			if got := len(sys.inletLog.lines(t, map[string]string{"msg": "cannot open a channel, trying on", "code": tt.code, "level": "warn"})); got != 1 {
+				t.Errorf("%d warnings about the channel, want 1 for all attempts", got)
+			}
+			ok, states := sys.inlet.obs.Ready.Check()
+			if ok || states[0].Name != "service/echo" || !strings.Contains(states[0].Err.Error(), tt.reason) || !strings.Contains(states[0].Err.Error(), "no channel to "+sys.inlet.cfg.Services[0].Outlet.String()) {
+				t.Errorf("ready %v %v, want it to name the outlet and %q", ok, states, tt.reason)
+			}
+			if tt.relayCode != "" {
+				eventually(t, "the relay logs the refusal", func() bool {
+					return len(sys.relayLog.lines(t, map[string]string{"msg": "request refused", "code": tt.relayCode, "level": "warn"})) == 1
+				})
+				if got := metric(t, sys.relay.obs, "culvert_relay_refusals_total", tt.relayCode); got < 1 {
+					t.Errorf("culvert_relay_refusals_total: %v, want at least 1", got)
+				}
+			}
+		})
+	}
+}
+
+func withPort(r route.Route, port int) route.Route {
+	h := r[0]
+	h.Port = uint16(port)
+	return route.Route{h}
+}
+
+func withIdentity(r route.Route, id identity.Identifier) route.Route {
+	h := r[0]
+	h.Identifier = id
+	return route.Route{h}
+}
+
+func TestRegisterDenied(t *testing.T) {
+	sys := startSystem(t, setup{relay: func(c *config.Relay) { c.Register = nil }})
+	for side, log := range map[string]*logBuffer{"relay": sys.relayLog, "outlet": sys.outletLog} {
+		eventually(t, side+" says register_denied", func() bool {
+			return len(log.lines(t, map[string]string{"code": "register_denied", "level": "warn"})) == 1
+		})
+	}
+	eventually(t, "the outlet is not ready and says why", func() bool {
+		ok, states := sys.outlet.obs.Ready.Check()
+		return !ok && states[0].Name == "relays" && strings.Contains(states[0].Err.Error(), "register list")
+	})
+}

@@ -1,0 +1,323 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+func id(n byte) identity.Identifier { return identity.Identifier{n} }
+
+func TestPolicyDeniesByDefault(t *testing.T) {
+	p := newPolicy([]config.OutletService{
+		{Name: "a", Allow: []identity.Identifier{id(1), id(2)}},
+		{Name: "b", Allow: []identity.Identifier{id(2)}},
+		{Name: "c"},
+	})
+	for _, tt := range []struct {
+		peer    identity.Identifier
+		service string
+		want    bool
+	}{
+		{id(1), "a", true}, {id(2), "a", true}, {id(3), "a", false},
+		{id(1), "b", false}, {id(2), "b", true},
+		{id(1), "c", false}, {id(1), "", false}, {id(1), "d", false},
+		{identity.Identifier{}, "a", false},
+	} {
+		if got := p.allows(tt.peer, tt.service); got != tt.want {
+			t.Errorf("allows(%x…, %q): %v, want %v", tt.peer[:1], tt.service, got, tt.want)
+		}
+	}
+	if !p.knows(id(1)) || p.knows(id(3)) || p.knows(identity.Identifier{}) {
+		t.Errorf("knows: %v %v, want true false", p.knows(id(1)), p.knows(id(3)))
+	}
+	if newPolicy(nil).allows(id(1), "a") {
+		t.Error("an empty policy allows")
+	}
+}
+
+func TestChannelsAreBounded(t *testing.T) {
+	known := newPolicy([]config.OutletService{{Name: "a", Allow: []identity.Identifier{id(1), id(2)}}})
+	c := newChannels(known)
+	take := func(peer identity.Identifier, times int) (taken int) {
+		for range times {
+			r := c.reserve(peer)
+			if r == nil {
+				taken++
+				continue
+			}
+			if r.code != code.Limit || r.reason == "" {
+				t.Errorf("refused with %v, want a limit and a reason", r)
+			}
+		}
+		return taken
+	}
+	if got := take(id(1), maxPeerChannels+1); got != maxPeerChannels {
+		t.Errorf("one peer got %d channels, want %d", got, maxPeerChannels)
+	}
+	strangers := 0
+	for n := range byte(100) {
+		strangers += take(id(100+n), maxStrangerChannels+1)
+	}
+	if strangers != maxStrangers {
+		t.Errorf("strangers got %d channels, want %d", strangers, maxStrangers)
+	}
+	if got := take(id(2), 1); got != 1 {
+		t.Error("strangers keep a peer out that is allowed")
+	}
+	c.release(id(1))
+	if got := take(id(1), 2); got != 1 {
+		t.Errorf("after one was released, %d were taken, want 1", got)
+	}
+	c.drain("going away")
+	if r := c.reserve(id(2)); r == nil || r.code != code.Draining || r.reason != "going away" {
+		t.Errorf("while draining: %v", r)
+	}
+
+	all := newChannels(known)
+	all.perPeer[id(9)] = maxChannels
+	if r := all.reserve(id(2)); r == nil || r.code != code.Limit {
+		t.Errorf("beyond the limit of all: %v", r)
+	}
+}
+
+func TestLabels(t *testing.T) {
+	op := &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	tests := []struct {
+		err  error
+		want string
+	}{
+		{nil, "ok"},
+		{&channel.RefusedError{Code: code.NotRegistered}, "not_registered"},
+		{fmt.Errorf("hop 1: %w", &channel.RefusedError{Code: code.ExtendDenied}), "extend_denied"},
+		{&channel.RefusedError{Code: 60000}, "unknown"},
+		{&channel.CloseError{Code: code.Shutdown}, "shutdown"},
+		{&channel.HandshakeError{Step: "identity", Err: &channel.IdentityError{}}, "wrong_identity"},
+		{&channel.HandshakeError{Step: "version", Err: &channel.VersionError{}}, "version"},
+		{&channel.HandshakeError{Step: "message 2", Err: io.ErrUnexpectedEOF}, "handshake"},
+		{&channel.HandshakeError{Step: "message 2", Err: os.ErrDeadlineExceeded}, "timeout"},
+		{channel.ErrDead, "dead"},
+		{fmt.Errorf("x: %w", channel.ErrProtocol), "protocol"},
+		{context.DeadlineExceeded, "timeout"},
+		{routeErrors{op, &channel.RefusedError{Code: code.Busy}}, "busy"},
+		{op, "unreachable"},
+	}
+	for _, tt := range tests {
+		if got := label(tt.err, code.Unreachable); got != tt.want {
+			t.Errorf("label(%v): %q, want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestStreamCodes(t *testing.T) {
+	reset := &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	tests := []struct {
+		name string
+		err  error
+		want code.Code
+	}{
+		{"clean", nil, code.OK},
+		{"socket", &pump.Error{Side: pump.B, Op: pump.Read, Err: reset}, code.ClientReset},
+		{"refused", &pump.Error{Side: pump.A, Op: pump.Read, Err: &tunnel.RefusedError{Code: code.StreamDenied}}, code.StreamDenied},
+		{"reset by the peer", &pump.Error{Side: pump.A, Op: pump.Write, Err: &tunnel.ResetError{Code: code.TargetReset, Remote: true}}, code.TargetReset},
+		// The path's error, inside the loss, looks like the socket's.
+		{"loss", &pump.Error{Side: pump.B, Op: pump.Read, Err: &tunnel.LossError{Cause: reset}}, code.ChannelLost},
+		{"shutdown", errShutdown, code.Shutdown},
+		{"other", &pump.Error{Side: pump.A, Op: pump.Write, Err: io.ErrClosedPipe}, code.Aborted},
+	}
+	for _, tt := range tests {
+		got, reason := streamCode(tt.err, code.ClientReset)
+		if got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+		if (reason == "") != (tt.err == nil) && tt.name != "refused" {
+			t.Errorf("%s: reason %q", tt.name, reason)
+		}
+	}
+}
+
+// A fakeListener fails as its script says, then accepts.
+type fakeListener struct {
+	net.Listener
+	mu     sync.Mutex
+	script []error
+}
+
+func (l *fakeListener) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.script) == 0 {
+		return l.Listener.Accept()
+	}
+	err := l.script[0]
+	l.script = l.script[1:]
+	return nil, err
+}
+
+// Too many open files: the acceptor waits, says so once, and goes on.
+func TestAcceptorGoesOnAfterErrors(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, log := newObs(t, "inlet")
+	emfile := &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	var conns sync.WaitGroup
+	served := make(chan struct{})
+	a := &acceptor{
+		ln: &fakeListener{Listener: ln, script: []error{emfile, emfile, emfile}}, slots: make(chan struct{}, 1), log: o.Log, start: conns.Go,
+		handle: func(nc net.Conn, free func()) {
+			defer free()
+			_ = nc.Close()
+			served <- struct{}{}
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { a.run(ctx) })
+	for range 3 { // more than there are slots
+		dialTCP(t, ln.Addr())
+		select {
+		case <-served:
+		case <-time.After(patience):
+			t.Fatal("not accepted")
+		}
+	}
+	cancel()
+	running.Wait()
+	conns.Wait()
+	if got := len(log.lines(t, map[string]string{"level": "error"})); got != 1 {
+		t.Errorf("%d lines about three errors, want 1", got)
+	}
+	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		t.Error("the listener is open after run")
+	}
+}
+
+// No slot, no Accept: who is too many waits in the kernel.
+func TestAcceptorTakesASlotFirst(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns, running sync.WaitGroup
+	hold := make(chan struct{})
+	accepted := make(chan struct{}, 10)
+	a := &acceptor{ln: ln, slots: make(chan struct{}, 2), log: zap.NewNop(), start: conns.Go, handle: func(nc net.Conn, free func()) {
+		defer free()
+		accepted <- struct{}{}
+		<-hold
+		_ = nc.Close()
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	running.Go(func() { a.run(ctx) })
+	for range 3 {
+		dialTCP(t, ln.Addr())
+	}
+	<-accepted
+	<-accepted
+	select {
+	case <-accepted:
+		t.Error("a third conn was accepted with two slots")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(hold)
+	<-accepted
+	cancel()
+	running.Wait()
+	conns.Wait()
+}
+
+func TestDemo(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	ctx, cancel := context.WithCancel(t.Context())
+	var out lockedBuffer
+	done := make(chan error, 1)
+	began := time.Now()
+	go func() { done <- Demo(ctx, &out, DemoOptions{}) }()
+	eventually(t, "the report", func() bool { return strings.Contains(out.String(), "Ctrl-C ends it") })
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("the report took %s, want at most 3s", took)
+	}
+	text := out.String()
+	for _, want := range []string{"POST / HTTP/1.1", "culvert-demo-secret-", "00000000  ", "not found", "curl http://127.0.0.1:", "/status"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+	_, rest, _ := strings.Cut(text, "curl http://")
+	addr, _, _ := strings.Cut(rest, "/")
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, body := get(t, a, "/some/path"); code != 200 || !strings.Contains(body, "GET /some/path HTTP/1.1") {
+		t.Errorf("GET through the tunnel: %d %q", code, body)
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("Demo: %v, want nil after Ctrl-C", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Demo does not end")
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary folder: %v, %v", left, err)
+	}
+}
+
+// A demo that cannot have its port says so and leaves nothing behind.
+func TestDemoPortTaken(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	err = Demo(t.Context(), io.Discard, DemoOptions{Port: uint16(portOf(taken.Addr()))})
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("Demo: %v, want address already in use", err)
+	}
+	if left, _ := os.ReadDir(temp); len(left) > 0 {
+		t.Errorf("left in the temporary folder: %v", left)
+	}
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

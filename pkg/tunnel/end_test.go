@@ -1,0 +1,346 @@
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// fill writes until the stream's window is full.
+func fill(t testing.TB, st *Stream) (written int) {
+	t.Helper()
+	buf := make([]byte, 64<<10)
+	for {
+		_ = st.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		n, err := st.Write(buf)
+		written += n
+		if isTimeout(err) {
+			_ = st.SetWriteDeadline(time.Time{})
+			return written
+		}
+		if err != nil {
+			t.Fatalf("filling the window: %v", err)
+		}
+	}
+}
+
+// blocked returns the outcome of a Write that must wait for window.
+func blocked(t testing.TB, st *Stream) <-chan error {
+	t.Helper()
+	return async(func() error {
+		_, err := st.Write(make([]byte, 32<<10))
+		return err
+	})
+}
+
+// TestAbortWindowFull aborts a stream on which neither side can send in order
+// behind the data: the peer, which does not read, is freed by ABORT.
+func TestAbortWindowFull(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	fill(t, c)
+	fill(t, s)
+	mine, theirs := blocked(t, c), blocked(t, s)
+	start := time.Now()
+	_ = c.Reset(code.ClientReset)
+	wantReset(t, await(t, mine, "the aborting side's Write"), code.ClientReset, false)
+	wantReset(t, await(t, theirs, "the peer's Write"), code.ClientReset, true)
+	if took := time.Since(start); took > abortGrace+2*time.Second {
+		t.Errorf("the peer was freed after %v, want about %v", took, abortGrace)
+	}
+	_, err := c.Read(make([]byte, 1))
+	wantReset(t, err, code.ClientReset, false)
+	p.forgotten(t)
+}
+
+// TestAbortAfterData: a peer that reads gets everything written before the
+// RST, though ABORT is there long before.
+func TestAbortAfterData(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	want := fill(t, c)
+	_ = c.Reset(code.ClientReset)
+	got, err := io.Copy(io.Discard, struct{ io.Reader }{s})
+	if got != int64(want) {
+		t.Errorf("got %d bytes before the reset, want %d", got, want)
+	}
+	wantReset(t, err, code.ClientReset, true)
+	_, err = s.Write([]byte("x"))
+	wantReset(t, err, code.ClientReset, true)
+	p.forgotten(t)
+}
+
+// TestReadAfterGrace: the grace frees writers; bytes that are there can still
+// be read, and the RST behind them.
+func TestReadAfterGrace(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	want := fill(t, c)
+	_ = c.Reset(code.ClientReset)
+	await(t, s.gone, "the end of the grace")
+	got, err := io.Copy(io.Discard, struct{ io.Reader }{s})
+	if got != int64(want) {
+		t.Errorf("got %d bytes, want %d", got, want)
+	}
+	wantReset(t, err, code.ClientReset, true)
+}
+
+func TestAbortAfterFin(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	_ = c.CloseWrite()
+	if _, err := io.ReadAll(s); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, s)
+	writer := blocked(t, s)
+	start := time.Now()
+	_ = c.Reset(code.ClientReset)
+	wantReset(t, await(t, writer, "the writer"), code.ClientReset, true)
+	if took := time.Since(start); took >= abortGrace {
+		t.Errorf("freed after %v: nobody reads on to the RST, so there is nothing to wait for", took)
+	}
+}
+
+// TestReaderGone: the reader ends while the writer waits for its window.
+func TestReaderGone(t *testing.T) {
+	for name, end := range map[string]struct {
+		do   func(*Stream)
+		code code.Code
+	}{
+		"Close":           {func(st *Stream) { _ = st.Close() }, code.Aborted},
+		"Reset":           {func(st *Stream) { _ = st.Reset(code.TargetReset) }, code.TargetReset},
+		"CloseWriteClose": {func(st *Stream) { _, _ = st.CloseWrite(), st.Close() }, code.Aborted},
+		"AbortNil":        {func(st *Stream) { st.Abort(nil) }, code.Aborted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, Config{})
+			c, s := p.open(t)
+			fill(t, s)
+			writer, reader := blocked(t, s), async(func() error {
+				_, err := c.Read(make([]byte, 8<<20))
+				for err == nil {
+					_, err = c.Read(make([]byte, 8<<20))
+				}
+				return err
+			})
+			end.do(c)
+			err := await(t, writer, "the writer")
+			wantReset(t, err, end.code, true)
+			if err := await(t, reader, "the reader on the ending side"); err == nil || err == io.EOF {
+				t.Errorf("Read on the ended side: got %v", err)
+			}
+			_ = s.Close()
+			p.forgotten(t)
+		})
+	}
+}
+
+// TestCloseAtOnce: what an opener wrote before Close arrives, though its STOP
+// may be there before the stream is accepted.
+func TestCloseAtOnce(t *testing.T) {
+	p := newPair(t, Config{})
+	for range 50 {
+		c := p.request(t)
+		if _, err := c.Write([]byte("good bye")); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+		r := p.accept(t)
+		eventually(t, "STOP is there", func() bool { return isClosed(r.st.noWrite) })
+		s, err := r.Accept()
+		if err != nil {
+			t.Fatalf("Accept: %v", err)
+		}
+		if got, err := io.ReadAll(s); err != nil || string(got) != "good bye" {
+			t.Fatalf("got %q, %v, want what was written and a clean end", got, err)
+		}
+		_, err = s.Write([]byte("x"))
+		wantReset(t, err, code.Aborted, true)
+		if err := s.CloseWrite(); err != nil {
+			t.Fatalf("CloseWrite to a peer that reads no more: %v", err)
+		}
+		_ = s.Close()
+	}
+	p.forgotten(t)
+}
+
+// TestEarlyControl: STOP and ABORT that overtake the session's own accepting of
+// the stream, which must write to the carrier, are not lost.
+func TestEarlyControl(t *testing.T) {
+	a, b := plainPair(t)
+	v := newValve(b)
+	p := startPair(t, a, v, Config{}, Config{})
+	p.open(t)
+	v.shut()
+	var requests []*Stream
+	for range 3 {
+		requests = append(requests, p.request(t))
+	}
+	_ = requests[1].Close()
+	_ = requests[2].Reset(code.ClientReset)
+	eventually(t, "STOP and ABORT are there", func() bool {
+		p.server.mu.Lock()
+		defer p.server.mu.Unlock()
+		stop := p.server.adapter.windows.get(requests[1].ID())
+		abort := p.server.adapter.windows.get(requests[2].ID())
+		return stop != nil && abort != nil && stop.early.stopped && abort.early.aborted
+	})
+	v.release()
+	for i := range 2 {
+		r := p.accept(t)
+		if got := isClosed(r.st.noWrite); got != (i == 1) {
+			t.Errorf("request %d: stopped %v", i, got)
+		}
+	}
+	r := p.accept(t)
+	await(t, r.Canceled(), "the aborted request's Canceled")
+}
+
+func TestRefuse(t *testing.T) {
+	p := newPair(t, Config{})
+	c := p.request(t)
+	fill(t, c)
+	writer := blocked(t, c)
+	reader := async(func() error { return c.Answered(context.Background()) })
+	p.accept(t).Refuse(code.StreamDenied, "not \x1b[31myou")
+	for _, ch := range []<-chan error{reader, writer} {
+		err := await(t, ch, "the refusal")
+		var re *RefusedError
+		if !errors.As(err, &re) || *re != (RefusedError{code.StreamDenied, "not ?[31myou"}) {
+			t.Errorf("got %v (%T), want the refusal", err, err)
+		}
+	}
+	p.forgotten(t)
+
+	c = p.request(t)
+	p.accept(t).Refuse(code.OK, "")
+	if err := c.Answered(soon(t)); CodeOf(err) != code.Aborted {
+		t.Errorf("refused with OK: got %v, want aborted", err)
+	}
+	p.forgotten(t)
+}
+
+// TestResetOK: no peer can make an abort look like a clean end.
+func TestResetOK(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	_ = c.Reset(code.OK)
+	_, err := s.Read(make([]byte, 1))
+	wantReset(t, err, code.Aborted, true)
+
+	r := rawServerSide(t)
+	st := r.open(t)
+	r.write(t, appendRst(appendFrame(nil, frameOpened), code.OK))
+	_, err = st.Read(make([]byte, 1))
+	wantReset(t, err, code.Aborted, true)
+}
+
+// TestEndWithoutFin: the mux's own end of a stream is no clean one.
+func TestEndWithoutFin(t *testing.T) {
+	r := rawServerSide(t)
+	st := r.open(t)
+	r.write(t, appendFrame(appendFrame(nil, frameOpened), frameData, 'a', 'b'))
+	_ = r.stream.Close()
+	got, err := io.ReadAll(st)
+	if string(got) != "ab" {
+		t.Errorf("got %q, want %q", got, "ab")
+	}
+	wantReset(t, err, code.Aborted, true)
+}
+
+// TestDeadlineBesideClose: moving a deadline while Close frees a Read must not
+// make it wait again.
+func TestDeadlineBesideClose(t *testing.T) {
+	p := newPair(t, Config{})
+	for range 100 {
+		c, s := p.open(t)
+		reader := async(func() error {
+			_, err := c.Read(make([]byte, 1))
+			return err
+		})
+		mover := async(func() error {
+			for c.SetReadDeadline(time.Now().Add(time.Hour)) == nil {
+			}
+			return nil
+		})
+		_ = c.Close()
+		if err := await(t, reader, "the Read"); !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("Read: got %v, want net.ErrClosed", err)
+		}
+		await(t, mover, "the mover")
+		_ = s.Close()
+	}
+	p.forgotten(t)
+}
+
+// TestEveryEndIsForgotten ends 1,000 streams in every way there is.
+func TestEveryEndIsForgotten(t *testing.T) {
+	p := newPair(t, Config{OpenWait: time.Minute})
+	ends := []func(a, b *Stream){
+		func(a, b *Stream) { _, _ = a.Close(), b.Close() },
+		func(a, b *Stream) { _ = a.Reset(code.ClientReset) },
+		func(a, b *Stream) { _, _ = a.Reset(code.ClientReset), b.Reset(code.TargetReset) },
+		func(a, b *Stream) { _, _ = a.CloseWrite(), b.CloseWrite(); _, _ = b.Close(), a.Close() },
+		func(a, b *Stream) { _, _ = a.Write(bytes.Repeat([]byte("x"), 100<<10)); _ = a.Reset(code.Internal) },
+		func(a, b *Stream) { _, _ = a.Write([]byte("x")); _, _ = a.Close(), b.Reset(code.TargetReset) },
+		func(a, b *Stream) { _ = a.Close(); _, _ = io.ReadAll(b); _ = b.Close() },
+		func(a, b *Stream) { a.Abort(io.ErrUnexpectedEOF) },
+	}
+	for i := range 1000 {
+		switch end := i % (len(ends) + 2); end {
+		case len(ends): // refused
+			st := p.request(t)
+			p.accept(t).Refuse(code.ServiceUnknown, "")
+			_ = st.Answered(soon(t))
+		case len(ends) + 1: // given up before the answer
+			st := p.request(t)
+			_ = st.Reset(code.ClientReset)
+		default:
+			a, b := p.openSkip(t)
+			if i%4 >= 2 {
+				a, b = b, a
+			}
+			ends[end](a, b)
+		}
+	}
+	p.dropRequests(t)
+	p.forgotten(t)
+}
+
+// openSkip opens a stream past requests that were given up.
+func (p *pair) openSkip(t *testing.T) (client, server *Stream) {
+	t.Helper()
+	client = p.request(t)
+	for {
+		r := p.accept(t)
+		if r.StreamID() != client.ID() {
+			r.Refuse(code.Aborted, "")
+			continue
+		}
+		s, err := r.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return client, s
+	}
+}
+
+// dropRequests refuses what waits to be accepted.
+func (p *pair) dropRequests(t *testing.T) {
+	t.Helper()
+	eventually(t, "no request is left", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		if r, err := p.server.Accept(ctx); err == nil {
+			r.Refuse(code.Aborted, "")
+		}
+		return p.server.Streams() == 0
+	})
+}
