@@ -6,12 +6,9 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
@@ -182,55 +179,6 @@ func TestBytesThroughARelay(t *testing.T) {
 	}
 }
 
-// metric returns the value of one counter or gauge whose labels have the given
-// values.
-func metric(t *testing.T, o *obs.Obs, name string, labels ...string) float64 {
-	t.Helper()
-	families, err := o.Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() != name || len(m.GetLabel()) != len(labels) {
-				continue
-			}
-			found := 0
-			for _, l := range m.GetLabel() {
-				for _, want := range labels {
-					if l.GetValue() == want {
-						found++
-					}
-				}
-			}
-			if found == len(labels) {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return 0
-}
-
-func TestMetricsAreWellFormed(t *testing.T) {
-	sys := startSystem(t, setup{})
-	wantEcho(t, sys.dial(t), "hello")
-	for _, o := range []*obs.Obs{sys.inlet.obs, sys.outlet.obs, sys.relay.obs} {
-		families, err := o.Registry.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		problems, err := promlint.NewWithMetricFamilies(families).Lint()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range problems {
-			if strings.HasPrefix(p.Metric, "culvert_") {
-				t.Errorf("%s: %s", p.Metric, p.Text)
-			}
-		}
-	}
-}
-
 // Resets pass through, each named for the side that made it.
 func TestResetsPassThrough(t *testing.T) {
 	t.Run("by the target", func(t *testing.T) {
@@ -282,14 +230,16 @@ func TestRelayDiesAndComesBack(t *testing.T) {
 	relayKey, relayID := newIdentity(t)
 	port := freePort(t)
 	var rc config.Relay
-	sys := startSystem(t, setup{relay: func(c *config.Relay) {
-		c.Identity, c.Listen, c.DrainTimeout = relayKey, []config.Address{local(port)}, time.Millisecond
-		rc = *c
-	}, outlet: func(c *config.Outlet) { c.Relays = []route.Route{withIdentity(c.Relays[0], relayID)} },
+	sys := startSystem(t, setup{
+		relay: func(c *config.Relay) {
+			c.Identity, c.Listen, c.DrainTimeout = relayKey, []config.Address{local(port)}, time.Millisecond
+			rc = *c
+		}, outlet: func(c *config.Outlet) { c.Relays = []route.Route{withIdentity(c.Relays[0], relayID)} },
 		inlet: func(c *config.Inlet) {
 			c.Services[0].Routes = []route.Route{withIdentity(c.Services[0].Routes[0], relayID)}
 			c.ConnectTimeout = patience
-		}})
+		},
+	})
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
 	sys.stopRelay()

@@ -37,9 +37,14 @@ func TestPolicyDeniesByDefault(t *testing.T) {
 		service string
 		want    bool
 	}{
-		{id(1), "a", true}, {id(2), "a", true}, {id(3), "a", false},
-		{id(1), "b", false}, {id(2), "b", true},
-		{id(1), "c", false}, {id(1), "", false}, {id(1), "d", false},
+		{id(1), "a", true},
+		{id(2), "a", true},
+		{id(3), "a", false},
+		{id(1), "b", false},
+		{id(2), "b", true},
+		{id(1), "c", false},
+		{id(1), "", false},
+		{id(1), "d", false},
 		{identity.Identifier{}, "a", false},
 	} {
 		if got := p.allows(tt.peer, tt.service); got != tt.want {

@@ -19,10 +19,6 @@ import (
 // maxFileLen bounds a settings file, in bytes.
 const maxFileLen = 1 << 20
 
-// maxDepth bounds how deep brackets and dashes may nest. The parser recurses
-// and has no bound of its own; the settings need 3.
-const maxDepth = 16
-
 // A shape is what a value in a file can be.
 type shape int
 
@@ -112,21 +108,22 @@ func checkBytes(file string, data []byte) *Fault {
 	case bytes.HasPrefix(data, []byte("-----BEGIN CULVERT ")):
 		return &Fault{At: whole, Err: errors.New("this is an identity file and no settings file: name it with --identity")}
 	}
-	line, start := 1, 0
+	at := Origin{File: file, Line: 1, Column: 1}
 	for i := 0; i < len(data); {
 		r, n := utf8.DecodeRune(data[i:])
-		at := Origin{File: file, Line: line, Column: utf8.RuneCount(data[start:i]) + 1}
 		switch {
-		case r == '\n':
-			line, start = line+1, i+1
 		case r == utf8.RuneError && n == 1:
 			return &Fault{At: at, Err: fmt.Errorf("byte 0x%02x is not UTF-8: save the file as UTF-8 text", data[i])}
 		case r == '\r' && (i+1 == len(data) || data[i+1] != '\n'):
 			return &Fault{At: at, Err: errors.New("a carriage return without a line feed: save the file with LF or CRLF line ends")}
-		case r < ' ' && r != '\t' && r != '\r', r == 0x7f:
+		case r < ' ' && r != '\t' && r != '\r' && r != '\n', r == 0x7f:
 			return &Fault{At: at, Err: fmt.Errorf("control character 0x%02x: is this a text file?", r)}
 		}
 		i += n
+		at.Column++
+		if r == '\n' {
+			at.Line, at.Column = at.Line+1, 1
+		}
 	}
 	return nil
 }
@@ -141,8 +138,8 @@ func parseDocument(file, text string) (body ast.Node, fault *Fault) {
 		}
 	}()
 	tokens := lexer.Tokenize(text)
-	if tk := tooDeep(tokens); tk != nil {
-		return nil, &Fault{At: originOf(file, tk), Err: fmt.Errorf("nested more than %d deep", maxDepth)}
+	if tk, err := overBounds(tokens); err != nil {
+		return nil, &Fault{At: originOf(file, tk), Err: err}
 	}
 	// Duplicate keys are allowed here because the builder reports them all.
 	parsed, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
@@ -159,30 +156,6 @@ func parseDocument(file, text string) (body ast.Node, fault *Fault) {
 		body = doc.Body
 	}
 	return body, nil
-}
-
-// tooDeep returns the token that nests deeper than maxDepth by brackets, or by
-// dashes on one line, or nil. Nesting by indentation is bounded by the file's
-// length, since n levels take n² characters.
-func tooDeep(tokens token.Tokens) *token.Token {
-	brackets, line, onLine := 0, 0, 0
-	for _, tk := range tokens {
-		if tk.Position != nil && tk.Position.Line != line {
-			line, onLine = tk.Position.Line, 0
-		}
-		switch tk.Type {
-		case token.SequenceStartType, token.MappingStartType:
-			brackets++
-		case token.SequenceEndType, token.MappingEndType:
-			brackets--
-		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
-			onLine++
-		}
-		if brackets > maxDepth || onLine > maxDepth {
-			return tk
-		}
-	}
-	return nil
 }
 
 // syntaxFault gives the parser's error its place. The error's own text would

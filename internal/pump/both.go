@@ -29,7 +29,7 @@ type Conn interface {
 
 // flushTime bounds how long a socket's last bytes may take to reach its peer's
 // kernel before the socket is reset.
-const flushTime = 250 * time.Millisecond
+const flushTime = time.Second
 
 // Both copies a to b and b to a until both directions have ended, and closes
 // both conns. The end of one direction is passed on with CloseWrite and leaves

@@ -165,6 +165,27 @@ func TestBothStreamAborts(t *testing.T) {
 	})
 }
 
+// Bytes that the client's kernel has no room for yet still come before the
+// reset, when the client reads.
+func TestBothFlushesBeforeReset(t *testing.T) {
+	near, far := newStream()
+	a, left := pair(t)
+	soon(left)
+	_ = left.SetReadBuffer(16 << 10)
+	_ = a.SetWriteBuffer(2 << 20)
+	c := &copying{left: left}
+	c.run(t, func(ctx context.Context) Result { return Both(ctx, a, abortingStream{near}) })
+	const size = 512 << 10
+	if _, err := far.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	_ = far.out.CloseWithError(errors.New("reset"))
+	if n, err := io.Copy(io.Discard, left); n != size || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client got %d bytes and %v, want %d and ECONNRESET", n, err, size)
+	}
+	c.wait(t)
+}
+
 // A stream that takes no more is a failure of writing to it.
 func TestBothStreamWriteFails(t *testing.T) {
 	streams(t, func(t *testing.T, near Conn, _, far *stream) {

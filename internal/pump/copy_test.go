@@ -142,7 +142,7 @@ func TestStalled(t *testing.T) {
 // Every byte arrives, in order, whatever the sizes of writes and reads, in both
 // directions at once, with readers that pause.
 func TestExact(t *testing.T) {
-	const size = 6 << 20
+	const size = 3 << 20
 	sides(t, func(t *testing.T, c *copying, near, far *net.TCPConn, _ Side) {
 		soon(near)
 		soon(far)

@@ -3,6 +3,7 @@ package pump
 import (
 	"errors"
 	"io"
+	"os"
 	"testing"
 	"time"
 )
@@ -34,6 +35,7 @@ func TestIdle(t *testing.T) {
 		pipes *Pipes
 	}{{"splice", nil}, {"without pipes", noPipes()}} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			start := time.Now()
 			c := startSplice(t, Options{Idle: idle, Pipes: tc.pipes})
 			r := c.wait(t)
@@ -46,6 +48,7 @@ func TestIdle(t *testing.T) {
 		})
 		// One direction that moves keeps both, far beyond the idle time.
 		t.Run(tc.name+"/one way", func(t *testing.T) {
+			t.Parallel()
 			c := startSplice(t, Options{Idle: 10 * idle, Pipes: tc.pipes})
 			soon(c.right)
 			for end := time.Now().Add(25 * idle); time.Now().Before(end); time.Sleep(idle) {
@@ -62,12 +65,27 @@ func TestIdle(t *testing.T) {
 		})
 		// A peer that does not read is idle, too.
 		t.Run(tc.name+"/stalled", func(t *testing.T) {
+			t.Parallel()
 			c := startSplice(t, Options{Idle: 500 * time.Millisecond, Pipes: tc.pipes})
 			fill(t, c.left)
 			if r := c.wait(t); !errors.Is(r.Err, ErrIdle) {
 				t.Errorf("got %v, want %v", r.Err, ErrIdle)
 			}
 		})
+	}
+}
+
+// A deadline that is moved on cannot undo a cut that has come in between.
+func TestArmAfterCut(t *testing.T) {
+	a, _ := pair(t)
+	b, _ := pair(t)
+	s := &splice{a: a, b: b, opt: Options{Idle: time.Hour}, base: time.Now()}
+	s.cut()
+	if err := s.arm(a.SetReadDeadline); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v, want the cut's deadline to stand", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -9,12 +10,11 @@ import (
 func setUserTimeout(uintptr, int) error { return nil }
 
 func setNotSentLowat(fd uintptr, bytes int) error {
-	switch err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bytes); err {
-	case nil, unix.ENOPROTOOPT, unix.EOPNOTSUPP:
+	err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bytes)
+	if err == nil || errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // a socket, but not TCP
-	default:
-		return fmt.Errorf("setting TCP_NOTSENT_LOWAT: %w", err)
 	}
+	return fmt.Errorf("setting TCP_NOTSENT_LOWAT: %w", err)
 }
 
-func sendQueue(uintptr) (int, error) { return 0, errUnsupported }
+func sendQueue(uintptr) (int, error) { return 0, errors.ErrUnsupported }

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +23,7 @@ func sendQueue(fd uintptr) (int, error) {
 }
 
 func option(name string, err error) error {
-	switch err {
-	case nil, unix.ENOPROTOOPT, unix.EOPNOTSUPP:
+	if err == nil || errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // a socket, but not TCP
 	}
 	return fmt.Errorf("setting %s: %w", name, err)

@@ -2,8 +2,10 @@
 
 package sock
 
+import "errors"
+
 func setUserTimeout(uintptr, int) error { return nil }
 
 func setNotSentLowat(uintptr, int) error { return nil }
 
-func sendQueue(uintptr) (int, error) { return 0, errUnsupported }
+func sendQueue(uintptr) (int, error) { return 0, errors.ErrUnsupported }

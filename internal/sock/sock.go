@@ -7,7 +7,6 @@
 package sock
 
 import (
-	"errors"
 	"net"
 	"syscall"
 	"time"
@@ -79,8 +78,6 @@ func WaitSent(c net.Conn, d time.Duration) bool {
 		time.Sleep(min(pause, left))
 	}
 }
-
-var errUnsupported = errors.New("not supported on this system")
 
 // rawConn returns the descriptor under c, or nil when c is no socket.
 func rawConn(c net.Conn) syscall.RawConn {

@@ -44,10 +44,14 @@ type Conn struct {
 	keyUsed uint64
 	readErr error // sticky
 
-	readDeadline atomic.Int64  // Unix nanoseconds, 0 for none
-	received     atomic.Int64  // time of the last authenticated record
-	waiting      atomic.Int64  // since when a Read waits for the peer, 0 if none does
-	fault        atomic.Uint32 // code to close with after a failed Read
+	received atomic.Int64  // time of the last authenticated record
+	waiting  atomic.Int64  // since when a Read waits for a record, 0 if none does
+	fault    atomic.Uint32 // code to close with, instead of ok
+
+	// deadlineMu moves readDeadline and nc's own together, and begins the end:
+	// once finished is closed, nc's read deadline is Close's or Detach's.
+	deadlineMu   sync.Mutex
+	readDeadline time.Time
 
 	keepMu    sync.Mutex
 	keepTimer *time.Timer
@@ -91,8 +95,14 @@ func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 // Write accepts all of p or returns an error.
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.w.write(p)
-	if err != nil && c.detached.Load() {
+	switch {
+	case err == nil:
+	case c.detached.Load():
 		err = ErrDetached
+	case errors.Is(err, ErrKeyExhausted):
+		c.fault.Store(uint32(code.KeyExhausted))
+	case c.dead.Load() && c.endErr() == nil:
+		err = ErrDead
 	}
 	return n, err
 }
@@ -103,9 +113,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 // it may not, and wraps io.ErrUnexpectedEOF when the path ended without a
 // close.
 func (c *Conn) Read(p []byte) (int, error) {
+	if err := c.endErr(); err != nil {
+		return 0, err // without waiting for Close, which holds readMu
+	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	if err := c.readStateLocked(); err != nil {
+	if err := c.readState(); err != nil {
 		return 0, err
 	}
 	if len(p) == 0 {
@@ -125,7 +138,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (c *Conn) readStateLocked() error {
+// endErr returns what Read and Write return once Close or Detach has begun.
+func (c *Conn) endErr() error {
 	if c.detached.Load() {
 		return ErrDetached
 	}
@@ -133,8 +147,18 @@ func (c *Conn) readStateLocked() error {
 	case <-c.finished:
 		return net.ErrClosed
 	default:
+		return nil
 	}
-	if t := c.readDeadline.Load(); t != 0 && time.Now().UnixNano() >= t {
+}
+
+// readState returns why nothing can be read now, or nil.
+func (c *Conn) readState() error {
+	if err := c.endErr(); err != nil {
+		return err
+	}
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if !c.readDeadline.IsZero() && !time.Now().Before(c.readDeadline) {
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -151,10 +175,8 @@ func (c *Conn) releaseLocked() {
 // recordLocked reads, opens and handles one record. Errors that a later Read
 // may get past (a deadline) are returned; all others stick in readErr.
 func (c *Conn) recordLocked() error {
-	for c.n-c.r < headerLen || c.n-c.r < headerLen+c.recordLenLocked() {
-		if err := c.fillLocked(); err != nil {
-			return err
-		}
+	if err := c.awaitLocked(); err != nil {
+		return err
 	}
 	n := c.recordLenLocked()
 	sealed := c.buf[c.r+headerLen : c.r+headerLen+n]
@@ -170,6 +192,27 @@ func (c *Conn) recordLocked() error {
 	return c.readErr
 }
 
+// awaitLocked reads until the buffer begins with a whole record. All that time
+// counts as waiting: pieces of a record are no sign of life, anyone on the way
+// can send them.
+func (c *Conn) awaitLocked() error {
+	if c.wholeLocked() {
+		return nil
+	}
+	c.waiting.Store(max(1, int64(time.Since(c.base))))
+	defer c.waiting.Store(0)
+	for !c.wholeLocked() {
+		if err := c.fillLocked(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conn) wholeLocked() bool {
+	return c.n-c.r >= headerLen && c.n-c.r >= headerLen+c.recordLenLocked()
+}
+
 func (c *Conn) recordLenLocked() int {
 	return int(binary.BigEndian.Uint16(c.buf[c.r:]))
 }
@@ -178,7 +221,7 @@ func (c *Conn) openLocked(sealed []byte) ([]byte, error) {
 	if len(sealed) < tagLen+typeLen {
 		return nil, fmt.Errorf("%w: record of %d bytes", ErrProtocol, len(sealed))
 	}
-	if c.keyUsed += uint64(len(sealed)); c.keyUsed > maxKeyBytes+(maxKeyBytes>>4) {
+	if c.keyUsed += uint64(len(sealed) - tagLen); c.keyUsed > maxKeyBytes+(maxKeyBytes>>4) {
 		return nil, ErrKeyExhausted
 	}
 	plain, err := c.recv.Open(sealed[:0], nil, sealed)
@@ -226,6 +269,9 @@ func (c *Conn) handleLocked(t recordType, body []byte) error {
 		if err != nil {
 			return err
 		}
+		if c.count > 0 {
+			return fmt.Errorf("%w: REFUSED after %d bytes", ErrProtocol, c.count)
+		}
 		return &RefusedError{Code: cd, Reason: reason}
 	default:
 		return fmt.Errorf("%w: record of type %d", ErrProtocol, t)
@@ -236,30 +282,27 @@ func (c *Conn) handleLocked(t recordType, body []byte) error {
 func (c *Conn) failLocked(err error) {
 	c.readErr = err
 	c.r, c.n, c.plain = 0, 0, nil
-	if errors.Is(err, ErrProtocol) {
+	switch {
+	case errors.Is(err, ErrProtocol), errors.Is(err, noise.ErrAuthentication):
 		c.fault.Store(uint32(code.Protocol))
+	case errors.Is(err, ErrKeyExhausted):
+		c.fault.Store(uint32(code.KeyExhausted))
 	}
 }
 
 // fillLocked reads more of what the peer has sent. Deadlines and the end of
 // the Conn are returned; what ends the path sticks in readErr.
 func (c *Conn) fillLocked() error {
-	c.waiting.Store(max(1, int64(time.Since(c.base))))
 	n, err := c.readPathLocked()
-	c.waiting.Store(0)
 	c.n += n
 	if n > 0 || err == nil {
 		return nil
 	}
-	if stateErr := c.readStateLocked(); stateErr != nil {
+	if stateErr := c.readState(); stateErr != nil {
 		return stateErr
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		// A deadline that has been moved meanwhile: look again.
-		if c.readDeadline.Load() == 0 || time.Now().UnixNano() < c.readDeadline.Load() {
-			return nil
-		}
 		return os.ErrDeadlineExceeded
 	case c.dead.Load():
 		err = ErrDead
@@ -297,7 +340,7 @@ func getWire() []byte  { return wireBufs.Get().(*wireBuf)[:] }
 func putWire(b []byte) { wireBufs.Put((*wireBuf)(b)) }
 
 // Buffered returns how many bytes have been read from the path and not yet
-// returned by Read, ciphertext included.
+// returned by Read, ciphertext included. It waits for a Read that is under way.
 func (c *Conn) Buffered() int {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -311,26 +354,15 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // SetReadDeadline bounds Reads that wait for the peer.
 func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
 	select {
 	case <-c.finished:
 		return net.ErrClosed
 	default:
 	}
-	var ns int64
-	if !t.IsZero() {
-		ns = max(1, t.UnixNano())
-	}
-	c.readDeadline.Store(ns)
-	err := c.nc.SetReadDeadline(t)
-	select {
-	case <-c.finished:
-		// Close came in between, and waits for a Read that this deadline may
-		// have kept.
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
-		return net.ErrClosed
-	default:
-		return err
-	}
+	c.readDeadline = t
+	return c.nc.SetReadDeadline(t)
 }
 
 // SetWriteDeadline bounds Writes that wait for room. It never takes back what

@@ -15,6 +15,9 @@ import (
 // peer's end.
 const maxDrain = 4 << 20
 
+// brief is how long Close waits on a path that has failed: for what is there.
+const brief = 50 * time.Millisecond
+
 // Close is CloseWithReason(code.OK, "").
 func (c *Conn) Close() error { return c.CloseWithReason(code.OK, "") }
 
@@ -37,12 +40,11 @@ func (c *Conn) CloseWithReason(cd code.Code, reason string) error {
 // finish sends last as the final record and closes the path.
 func (c *Conn) finish(last []byte) error {
 	c.finishOnce.Do(func() {
-		close(c.finished)
-		c.stopKeepAlive()
+		c.beginEnd()
 		until := time.Now().Add(c.linger)
 		if c.stopReads(); c.broken() {
 			// Nobody listens any more, or nobody should be trusted to.
-			until = time.Now().Add(min(c.linger, 50*time.Millisecond))
+			until = soonest(until, time.Now().Add(brief))
 		}
 		_ = c.nc.SetReadDeadline(until)
 		drained := make(chan bool, 1)
@@ -53,7 +55,8 @@ func (c *Conn) finish(last []byte) error {
 			_ = cw.CloseWrite()
 		}
 		if err != nil {
-			_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+			// What the peer had said before is still there to be read.
+			_ = c.nc.SetReadDeadline(soonest(until, time.Now().Add(brief)))
 		}
 		if peerEnded := <-drained; peerEnded {
 			err = nil // it has closed by itself and needs no telling
@@ -64,6 +67,22 @@ func (c *Conn) finish(last []byte) error {
 		c.closeErr = errors.Join(err, closeErr)
 	})
 	return c.closeErr
+}
+
+// beginEnd takes nc's read deadline away from SetReadDeadline, and ends the
+// keepalive.
+func (c *Conn) beginEnd() {
+	c.deadlineMu.Lock()
+	close(c.finished)
+	c.deadlineMu.Unlock()
+	c.stopKeepAlive()
+}
+
+func soonest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // stopReads frees a Read that waits, and returns when none is under way.
@@ -119,13 +138,14 @@ func (c *Conn) Detach() (nc net.Conn, leftover []byte, err error) {
 	c.finishOnce.Do(func() {
 		done = true
 		c.detached.Store(true)
-		close(c.finished)
-		c.stopKeepAlive()
+		c.beginEnd()
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // frees a Read
 		leftover, err = c.detach()
 		_ = c.nc.SetDeadline(time.Time{})
 		if err != nil {
 			sock.ResetClose(c.nc)
+			c.w.flushers.Wait()
+			c.dropReads()
 		}
 	})
 	if !done {
@@ -144,6 +164,9 @@ func (c *Conn) detach() ([]byte, error) {
 	c.w.flushers.Wait()
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	if c.dead.Load() {
+		return nil, fmt.Errorf("detaching: %w", ErrDead)
+	}
 	if c.readErr != nil {
 		return nil, fmt.Errorf("detaching: %w", c.readErr)
 	}

@@ -28,7 +28,7 @@ func Initiate(ctx context.Context, nc net.Conn, l *Local, want identity.Identifi
 	stop := h.bound(ctx)
 	c, err := h.initiate(l, want, p, request)
 	if interrupted := stop(); err == nil && interrupted {
-		err = &HandshakeError{Step: "message 3", Err: ctx.Err()}
+		err = &HandshakeError{Step: "message 3", Err: context.Cause(ctx)}
 	}
 	if err != nil {
 		_ = nc.Close()
@@ -47,7 +47,7 @@ func Respond(ctx context.Context, nc net.Conn, l *Local, p Purpose, opt Options)
 	stop := h.bound(ctx)
 	in, err := h.respond(l, p)
 	if interrupted := stop(); err == nil && interrupted {
-		err = &HandshakeError{Step: "message 3", Err: ctx.Err()}
+		err = &HandshakeError{Step: "message 3", Err: context.Cause(ctx)}
 	}
 	if err != nil {
 		_ = nc.Close()

@@ -101,11 +101,11 @@ func cutReason(s string) string {
 	if len(s) <= maxReason {
 		return s
 	}
-	s = s[:maxReason]
-	for len(s) > 0 && !utf8.ValidString(s[len(s)-min(len(s), utf8.UTFMax):]) {
-		s = s[:len(s)-1]
+	end := maxReason
+	for end > maxReason-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
 	}
-	return s
+	return s[:end]
 }
 
 // printable replaces what could harm a log or a terminal.

@@ -27,8 +27,10 @@ const (
 	// hand-off; larger ones go through the flusher, so that the caller prepares
 	// the next bytes while these are being sent.
 	inlineMax = 16 << 10
-	// maxKeyBytes is the hard stop under one key.
+	// maxKeyBytes is the hard stop under one key. Writes end keyReserve before
+	// it: what has been accepted, and the CLOSE that says why, still leave.
 	maxKeyBytes = 512 << 30
+	keyReserve  = 1 << 20
 )
 
 type wireBuf [wireBufSize]byte
@@ -42,24 +44,25 @@ type writer struct {
 	nc     net.Conn
 	cipher *noise.Cipher
 
-	sent atomic.Int64 // time of the last send, in ns since the conn's base
-	base time.Time
+	keyBytes atomic.Uint64 // of plaintext sealed
+	sent     atomic.Int64  // time of the last send, in ns since the conn's base
+	base     time.Time
 
-	mu       sync.Mutex
-	changed  sync.Cond // room, idle, err or the deadline
-	pend     *wireBuf  // data records not yet sealed; nil when there are none
-	n        int       // pend's length
-	open     int       // offset of pend's record that still takes bytes, or -1
-	ping     bool      // a PING is due
-	pong     bool      // a PONG is due
-	echo     [pingLen]byte
-	count    uint64 // bytes of data accepted
-	keyBytes uint64
-	last     []byte // plaintext of the record that ends the direction
-	ended    bool   // nothing more is accepted
-	busy     bool
-	inline   bool // busy, by a caller of Write
-	err      error
+	mu      sync.Mutex
+	changed sync.Cond // room, idle, err or the deadline
+	pend    *wireBuf  // data records not yet sealed; nil when there are none
+	n       int       // pend's length
+	open    int       // offset of pend's record that still takes bytes, or -1
+	ping    bool      // a PING is due
+	pong    bool      // a PONG is due
+	echo    [pingLen]byte
+	partly  bool   // a Write waits for room for the rest of its bytes
+	count   uint64 // bytes of data accepted
+	last    []byte // plaintext of the record that ends the direction
+	ended   bool   // nothing more is accepted
+	busy    bool
+	inline  bool // busy, by a caller of Write
+	err     error
 
 	deadline    *time.Timer
 	deadlineGen int
@@ -83,16 +86,25 @@ func (w *writer) init(nc net.Conn, cipher *noise.Cipher, base time.Time) {
 }
 
 // write accepts all of p, waiting for room. When it returns without an error,
-// p is in a buffer or sent; a later failure ends the Conn.
+// p is in a buffer or sent; a later failure ends the Conn. No bytes of another
+// Write come between those of p.
 func (w *writer) write(p []byte) (n int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
 		if err := w.stateLocked(); err != nil {
+			if n > 0 {
+				w.partly = false
+				w.changed.Broadcast()
+			}
 			return n, err
 		}
-		k := w.appendLocked(p[n:])
-		n += k
+		k := 0
+		if n > 0 || !w.partly {
+			k = w.appendLocked(p[n:])
+			n += k
+			w.partly = 0 < n && n < len(p)
+		}
 		if k > 0 {
 			w.sendLocked(len(p))
 		}
@@ -108,10 +120,12 @@ func (w *writer) write(p []byte) (n int, err error) {
 // stateLocked returns why nothing can be written now, or nil.
 func (w *writer) stateLocked() error {
 	switch {
-	case w.err != nil:
-		return w.err
 	case w.ended:
 		return net.ErrClosed
+	case w.err != nil:
+		return w.err
+	case w.keyBytes.Load() > maxKeyBytes-keyReserve:
+		return ErrKeyExhausted
 	case w.timedOut:
 		return os.ErrDeadlineExceeded
 	}
@@ -197,9 +211,9 @@ func (w *writer) flush() {
 	if buf, rest := w.restBuf, w.rest; buf != nil {
 		w.mu.Unlock()
 		_, err := w.send(rest)
-		wireBufs.Put(buf)
 		w.mu.Lock()
 		w.restBuf, w.rest = nil, nil
+		wireBufs.Put(buf)
 		w.failLocked(err)
 	}
 	for w.workLocked() {
@@ -291,7 +305,7 @@ func (w *writer) controlLocked(buf *wireBuf) int {
 func (w *writer) seal(b []byte) ([]byte, error) {
 	for off := 0; off < len(b); {
 		n := int(binary.BigEndian.Uint16(b[off:]))
-		if w.keyBytes += uint64(n); w.keyBytes > maxKeyBytes {
+		if w.keyBytes.Add(uint64(n)) > maxKeyBytes {
 			return nil, ErrKeyExhausted
 		}
 		plain := b[off+headerLen : off+headerLen+n]

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -19,9 +18,6 @@ const lookupTime = 5 * time.Second
 
 // A lookupFunc finds a host's IP addresses, as [net.Resolver.LookupHost] does.
 type lookupFunc func(ctx context.Context, host string) ([]string, error)
-
-// A dialFunc connects, as [net.Dialer.DialContext] does.
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // resolve returns the host's addresses as ip:port, each once, at most
 // maxAddresses, in the order of SHA-256 over (order, address). All who know

@@ -187,15 +187,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		for _, st := range a.update(found, err) {
+			stations.Go(func() { a.serve(ctx, st) })
+		}
 		pause := a.cfg.Refresh
 		if err != nil {
 			a.cfg.Trace.LookupFailed(err)
 			pause = min(pause, retry.NextBackOff())
 		} else {
 			retry.Reset()
-		}
-		for _, st := range a.update(found, err) {
-			stations.Go(func() { a.serve(ctx, st) })
 		}
 		if !sleep(ctx, pause) {
 			break

@@ -61,16 +61,21 @@ func TestAgentEveryAddress(t *testing.T) {
 			}
 			dns.set("relay", "127.0.0.1", "127.0.0.2")
 			at("127.0.0.1 127.0.0.2")
-			dns.set("relay", "127.0.0.1", "127.0.0.2", "127.0.0.3")
+			eventually(t, "all spares are parked", func() bool {
+				st := agent.Status()
+				return st[0].Spares == SpareConns && st[1].Spares == SpareConns
+			})
+			// One for another: the old one works, and is kept.
+			dns.set("relay", "127.0.0.1", "127.0.0.3")
 			at("127.0.0.1 127.0.0.2 127.0.0.3")
-			// The order of the list says nothing.
-			dns.set("relay", "127.0.0.3", "127.0.0.1")
+			dns.set("relay", "127.0.0.3", "127.0.0.2", "127.0.0.1")
 			caller := &Dialer{Local: newLocal(t)}
 			for _, relay := range []*testRelay{one, two, three} {
 				nc := path(t, caller, route.Route{relay.hop(t)}, agent.local.Identifier(), nil)
 				carries(t, nc, "hello")
 			}
 			// Not listed any more, and then gone: not tried again.
+			dns.set("relay", "127.0.0.3", "127.0.0.1")
 			two.stop()
 			at("127.0.0.1 127.0.0.3")
 			eventually(t, "the address that is gone is forgotten", func() bool { return len(agent.Status()) == 2 })
@@ -135,7 +140,7 @@ func TestAgentDeregisters(t *testing.T) {
 		}
 	})
 	agent.log.await(t, 1, "registered at")
-	path(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, agent.local.Identifier(), nil)
+	nc := path(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, agent.local.Identifier(), nil)
 	eventually(t, "both spares are there", func() bool { return relay.Status().Registrations[0].Spares == SpareConns })
 	start := time.Now()
 	agent.stop()
@@ -146,6 +151,7 @@ func TestAgentDeregisters(t *testing.T) {
 		t.Error("Run has not waited for the handler")
 	}
 	relay.log.await(t, 1, "registration ended shutdown")
+	nc.Close()
 	eventually(t, "no conn is left", func() bool { return relay.Status().Conns == 0 })
 	err := noPath(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, agent.local.Identifier(), nil)
 	wantRefusal(t, err, code.NotRegistered, "")

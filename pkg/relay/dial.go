@@ -118,10 +118,17 @@ func (d *Dialer) ask(ctx context.Context, nc net.Conn, hop identity.Identifier, 
 		return nil, m, err
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(d.AnswerTimeout))
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(past) })
+	cut, waiting := make(chan struct{}), conn // a name that no return clears
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		_ = waiting.SetReadDeadline(past)
+	})
 	m, err = readMessage(conn)
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
+	if !stop() {
+		<-cut // or it might cut what the conn is used for next
+		if err == nil {
+			err = context.Cause(ctx)
+		}
 	}
 	if err == nil && m.Kind != msgOK {
 		err = fmt.Errorf("%w: of kind %d as an answer", errMessage, m.Kind)

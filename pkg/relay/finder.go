@@ -52,30 +52,53 @@ type behind struct {
 
 	mu    sync.Mutex
 	known []string // by index; empty where that one could not be reached
+	check int      // the index to look at next
 }
 
-// addresses asks for one address more than were known last. When there is none
-// and all of those could be reached, they are still taken to be the same;
-// otherwise it asks for all of them.
+// addresses returns all addresses. As long as nothing speaks for a change it
+// does not ask for all of them: only whether there is one more than before, and
+// for one of the others, in turn.
 func (f *behind) addresses(ctx context.Context) ([]string, error) {
 	f.mu.Lock()
-	known := f.known
+	known, check := f.known, f.check
+	f.check++
 	f.mu.Unlock()
 	if len(known) > 0 && !slices.Contains(known, "") {
-		nc, _, err := f.d.reach(ctx, f.route, f.order, len(known))
-		if nc != nil {
-			_ = sock.ResetClose(nc)
-		}
-		if errors.Is(err, errNoAddress) {
-			return known, nil
+		i := check % len(known)
+		if f.at(ctx, len(known)) == "" && i >= 0 {
+			return unique(known), nil
 		}
 	}
 	return f.scan(ctx)
 }
 
+// at returns the address of an index: empty past the last one.
+func (f *behind) at(ctx context.Context, index int) string {
+	nc, address, err := f.d.reach(ctx, f.route, f.order, index)
+	switch {
+	case errors.Is(err, errNoAddress):
+		return ""
+	case err != nil:
+		return "unknown"
+	}
+	_ = sock.ResetClose(nc)
+	return address
+}
+
+// unique returns list without what it holds twice, and without the empty.
+func unique(list []string) []string {
+	var u []string
+	for _, s := range list {
+		if s != "" && !slices.Contains(u, s) {
+			u = append(u, s)
+		}
+	}
+	return u
+}
+
 // scan asks for all addresses.
 func (f *behind) scan(ctx context.Context) ([]string, error) {
-	var known, found []string
+	var known []string
 	var last error
 	for i := range maxAddresses {
 		nc, address, err := f.d.reach(ctx, f.route, f.order, i)
@@ -92,52 +115,53 @@ func (f *behind) scan(ctx context.Context) ([]string, error) {
 		}
 		_ = sock.ResetClose(nc)
 		known = append(known, address)
-		if !slices.Contains(found, address) {
-			found = append(found, address)
-		}
 	}
 	f.mu.Lock()
 	f.known = known
 	f.mu.Unlock()
+	found := unique(known)
 	if len(found) == 0 {
 		return nil, last
 	}
 	return found, nil
 }
 
+// reach looks where the address was found, and then everywhere: the relay's
+// list may have changed, and is asked for anew when it has.
 func (f *behind) reach(ctx context.Context, address string) (net.Conn, error) {
 	f.mu.Lock()
 	guess := slices.Index(f.known, address)
 	f.mu.Unlock()
-	// First where it was found, then everywhere: the relay's list may have
-	// changed.
-	indexes := []int{}
 	if guess >= 0 {
-		indexes = append(indexes, guess)
-	}
-	for i := range maxAddresses {
-		if i != guess {
-			indexes = append(indexes, i)
+		nc, got, err := f.d.reach(ctx, f.route, f.order, guess)
+		if err == nil && got == address {
+			return nc, nil
+		}
+		if err == nil {
+			_ = sock.ResetClose(nc)
+		}
+		f.mu.Lock()
+		f.known = nil
+		f.mu.Unlock()
+		if err != nil && !errors.Is(err, errNoAddress) {
+			return nil, err // it is tried again, then without a guess
 		}
 	}
 	var last error
-	for _, i := range indexes {
+	for i := range maxAddresses {
 		nc, got, err := f.d.reach(ctx, f.route, f.order, i)
 		switch {
 		case err == nil && got == address:
 			return nc, nil
 		case err == nil:
 			_ = sock.ResetClose(nc)
-		case errors.Is(err, errNoAddress) && i != guess:
-			if last == nil {
-				last = fmt.Errorf("%s is no address of %s any more", address, f.route[len(f.route)-1].Host)
-			}
+		case errors.Is(err, errNoAddress):
+			last = errors.Join(last, fmt.Errorf("%s is no address of %s any more", address, f.route[len(f.route)-1].Host))
 			return nil, last
-		case !errors.Is(err, errNoAddress):
+		case !isUnreachable(err):
+			return nil, err
+		default:
 			last = err
-			if !isUnreachable(err) {
-				return nil, err
-			}
 		}
 	}
 	return nil, last

@@ -211,11 +211,12 @@ type testAgent struct {
 	stop  func()
 }
 
-// echo is a Handle that sends back what it gets.
+// echo is a Handle that sends back what it gets. It keeps io.Copy from using
+// splice(2), which would hold a pipe.
 func echo(ctx context.Context, nc net.Conn) {
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	_, _ = io.Copy(nc, nc)
+	_, _ = io.Copy(struct{ io.Writer }{nc}, struct{ io.Reader }{nc})
 }
 
 // saying is an echo that first says who echoes.

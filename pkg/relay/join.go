@@ -42,9 +42,14 @@ func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, firs
 		c.cfg.Trace.Abandoned(c.peer, c.req.Kind.String(), err)
 		return
 	}
-	c.cfg.Trace.Joined(j.status())
-	err = c.move(ctx, j, near, far, early, first)
-	c.finish(j, func() { c.cfg.Trace.JoinEnded(j.status(), err) })
+	c.carry(ctx, j, near, far, early, first)
+}
+
+// carry moves bytes between the legs of a join that has begun until it ends.
+func (v *serving) carry(ctx context.Context, j *join, near, far net.Conn, fromNear, fromFar []byte) {
+	v.cfg.Trace.Joined(j.status())
+	err := v.move(ctx, j, near, far, fromNear, fromFar)
+	v.finish(j, func() { v.cfg.Trace.JoinEnded(j.status(), err) })
 }
 
 // answer writes ok, as this side's last record, and ends the records.
@@ -85,12 +90,12 @@ func (s *Server) finish(j *join, tell func()) {
 
 // move carries bytes between the caller's leg and the far one until both have
 // ended or one has failed, which resets the other.
-func (c *call) move(ctx context.Context, j *join, near, far net.Conn, fromNear, fromFar []byte) error {
+func (v *serving) move(ctx context.Context, j *join, near, far net.Conn, fromNear, fromFar []byte) error {
 	a, aok := near.(*net.TCPConn)
 	b, bok := far.(*net.TCPConn)
 	if aok && bok {
 		return pump.Splice(ctx, a, b, pump.Options{
-			Idle: c.cfg.Timing.Idle, Rate: c.cfg.Limits.BytesPerSecond, Pipes: c.pipes, Counters: &j.counters,
+			Idle: v.cfg.Timing.Idle, Rate: v.cfg.Limits.BytesPerSecond, Pipes: v.pipes, Counters: &j.counters,
 			FirstA: fromNear, FirstB: fromFar,
 		}).Err
 	}

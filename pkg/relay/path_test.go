@@ -165,31 +165,40 @@ func TestPathErrors(t *testing.T) {
 		code  code.Code // OK: no refusal
 	}{
 		{
-			"outlet not registered", route.Route{a.hop(t), b.hop(t)},
+			"outlet not registered",
+			route.Route{a.hop(t), b.hop(t)},
 			[]string{fmt.Sprintf("hop 2 of 2 (%s): relay refuses to connect: not_registered: outlet %s is not registered here", b.hop(t), outlet)},
 			code.NotRegistered,
 		},
 		{
-			"first hop dead", route.Route{gone, b.hop(t)},
-			[]string{fmt.Sprintf("hop 1 of 2 (%s): dial tcp", gone), "connection refused"}, code.OK,
+			"first hop dead",
+			route.Route{gone, b.hop(t)},
+			[]string{fmt.Sprintf("hop 1 of 2 (%s): dial tcp", gone), "connection refused"},
+			code.OK,
 		},
 		{
-			"second hop dead", route.Route{a.hop(t), gone},
+			"second hop dead",
+			route.Route{a.hop(t), gone},
 			[]string{fmt.Sprintf("hop 2 of 2 (%s): hop 1 cannot reach it: unreachable: dial tcp", gone), "connection refused"},
 			code.Unreachable,
 		},
 		{
-			"second hop unknown", route.Route{a.hop(t), unknown},
+			"second hop unknown",
+			route.Route{a.hop(t), unknown},
 			[]string{fmt.Sprintf("hop 2 of 2 (%s): hop 1 cannot reach it: no_address: looking up no-such-host.invalid", unknown)},
 			code.NoAddress,
 		},
 		{
-			"first hop unknown", route.Route{unknown},
-			[]string{fmt.Sprintf("hop 1 of 1 (%s): looking up no-such-host.invalid", unknown)}, code.OK,
+			"first hop unknown",
+			route.Route{unknown},
+			[]string{fmt.Sprintf("hop 1 of 1 (%s): looking up no-such-host.invalid", unknown)},
+			code.OK,
 		},
 		{
-			"second hop proves another identity", route.Route{a.hop(t), wrong},
-			[]string{fmt.Sprintf("hop 2 of 2 (%s): ", wrong), "peer proves to be " + b.hop(t).Identifier.String()}, code.OK,
+			"second hop proves another identity",
+			route.Route{a.hop(t), wrong},
+			[]string{fmt.Sprintf("hop 2 of 2 (%s): ", wrong), "peer proves to be " + b.hop(t).Identifier.String()},
+			code.OK,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -202,13 +203,14 @@ func TestTalksTooEarly(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		req  request
+		say  string
 		when func()
 	}{
-		{"at once", connectRequest(outlet.d.Local.Identifier(), nil), func() {}},
-		{"while held", connectRequest(outlet.d.Local.Identifier(), nil), func() {
+		{"at once", connectRequest(outlet.d.Local.Identifier(), nil), "are you there?", func() {}},
+		{"while held", connectRequest(outlet.d.Local.Identifier(), nil), "?", func() {
 			eventually(t, "the caller is held", func() bool { return relay.Status().Registrations[0].Waiting == 1 })
 		}},
-		{"while dialled for", extendRequest("127.0.0.1:1", [32]byte{}, 0), func() { <-dialling }},
+		{"while dialled for", extendRequest("127.0.0.1:1", [32]byte{}, 0), "?", func() { <-dialling }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			nc, err := net.Dial("tcp", relay.addr)
@@ -225,7 +227,7 @@ func TestTalksTooEarly(t *testing.T) {
 			}
 			defer conn.Close()
 			tc.when()
-			if _, err := conn.Write([]byte("are you there?")); err != nil {
+			if _, err := conn.Write([]byte(tc.say)); err != nil {
 				t.Fatal(err)
 			}
 			_ = conn.SetReadDeadline(time.Now().Add(patience))
@@ -240,6 +242,39 @@ func TestTalksTooEarly(t *testing.T) {
 	if n := relay.Status().Refusals[code.Protocol]; n != 3 {
 		t.Errorf("%d refusals counted, want 3", n)
 	}
+}
+
+// Part of a record is talking, too.
+func TestTalksHalfTooEarly(t *testing.T) {
+	relay := startRelay(t)
+	outlet := newByHand(t, relay)
+	outlet.register(t)
+	_, parked := outlet.park(t)
+	nc, err := net.Dial("tcp", relay.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := connectRequest(outlet.d.Local.Identifier(), nil).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := channel.Initiate(context.Background(), nc, newLocal(t), relay.local.Identifier(), channel.PurposeHop, b, channel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	expect(t, parked, msgGo)
+	if _, err := nc.Write([]byte{0}); err != nil { // half a record's length
+		t.Fatal(err)
+	}
+	// The byte is there before the relay looks: it answers nothing until going.
+	sock.WaitSent(nc, patience)
+	if err := writeMessage(parked, message{Kind: msgGoing}); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	_, err = readMessage(conn)
+	wantRefusal(t, err, code.Protocol, "bytes came before the answer")
 }
 
 // A caller that leaves while it is held frees its place, and takes no spare

@@ -115,13 +115,13 @@ func TestClosedSpareIsReplaced(t *testing.T) {
 	outlet := newByHand(t, relay)
 	control := outlet.register(t)
 	expect(t, control, msgMore)
-	nc, parked := outlet.park(t)
+	_, parked := outlet.park(t)
 	outlet.park(t)
 	_ = parked.Close()
 	if m := expect(t, control, msgMore); m.Count != 1 {
 		t.Errorf("asked for %d, want 1", m.Count)
 	}
-	nc, parked = outlet.park(t)
+	nc, parked := outlet.park(t)
 	drop(nc, parked)
 	if m := expect(t, control, msgMore); m.Count != 1 {
 		t.Errorf("asked for %d, want 1", m.Count)

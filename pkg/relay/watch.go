@@ -41,9 +41,6 @@ func (w *watch) run() {
 }
 
 func (w *watch) look() error {
-	if w.conn.Buffered() > 0 {
-		return errEarly
-	}
 	var b [1]byte
 	switch _, err := w.conn.Read(b[:]); {
 	case err == nil:
@@ -69,7 +66,7 @@ func (w *watch) stop() error {
 	switch cause := context.Cause(w.ctx); {
 	case w.err != nil:
 		return w.err
-	case w.conn.Buffered() > 0:
+	case w.conn.Buffered() > 0: // part of a record
 		return errEarly
 	case errors.Is(cause, errStopping):
 		return errStopping

@@ -29,7 +29,7 @@ const (
 type adapter struct {
 	carrier Carrier
 	client  bool // this side opens the streams
-	limit   int  // streams that may be followed
+	limit   int  // streams that may be followed: open, unanswered, control and one being refused
 	windows windows
 
 	// Owned by yamux's sending goroutine.

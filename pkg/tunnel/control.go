@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
-
-	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // abortGrace is how long a reader may take to come to the RST that stands
 // behind data in the stream, once an ABORT has overtaken it.
 const abortGrace = time.Second
+
+// maxQueue bounds what waits for a peer that does not read its control stream:
+// several times what 10,000 streams can have to say at once.
+const maxQueue = 1 << 20
 
 // A control is the session's first stream, for what cannot or need not go
 // inside the stream it is about.
@@ -36,18 +38,23 @@ func (c *control) init() {
 
 func (c *control) attach(y *yamux.Stream) { c.attached <- y }
 
-func (c *control) abort(id uint32, cd code.Code) {
+// push queues a frame. It reports false when the peer takes none.
+func (c *control) push(frame []byte) bool {
 	c.mu.Lock()
-	c.queue = appendAbort(c.queue, id, cd)
+	ok := len(c.queue) < maxQueue
+	if ok {
+		c.queue = append(c.queue, frame...)
+	}
 	c.mu.Unlock()
 	c.signal()
+	return ok
 }
 
-func (c *control) stop(id uint32) {
-	c.mu.Lock()
-	c.queue = appendFrame(c.queue, controlStop, binary.BigEndian.AppendUint32(nil, id)...)
-	c.mu.Unlock()
-	c.signal()
+// tell queues a frame for the control stream.
+func (s *Session) tell(frame []byte) {
+	if !s.control.push(frame) {
+		s.failProtocol(fmt.Errorf("%w: control stream is not read", errProtocol))
+	}
 }
 
 func (c *control) drain(reason string) {

@@ -6,28 +6,30 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
-// fill writes until the stream's window is full.
+// fill writes until the stream's whole window is full, to the last byte.
 func fill(t testing.TB, st *Stream) (written int) {
 	t.Helper()
-	buf := make([]byte, 64<<10)
-	for {
-		_ = st.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-		n, err := st.Write(buf)
-		written += n
-		if isTimeout(err) {
-			_ = st.SetWriteDeadline(time.Time{})
-			return written
+	buf := make([]byte, maxData)
+	eventually(t, "the window is full", func() bool {
+		for {
+			n := min(len(buf), st.win.available()-frameHeader)
+			if n <= 0 {
+				return written > maxWindow/2 // else the peer's first update is on its way
+			}
+			if _, err := st.Write(buf[:n]); err != nil {
+				t.Fatalf("filling the window: %v", err)
+			}
+			written += n
 		}
-		if err != nil {
-			t.Fatalf("filling the window: %v", err)
-		}
-	}
+	})
+	return written
 }
 
 // blocked returns the outcome of a Write that must wait for window.
@@ -193,14 +195,15 @@ func TestEarlyControl(t *testing.T) {
 		return stop != nil && abort != nil && stop.early.stopped && abort.early.aborted
 	})
 	v.release()
-	for i := range 2 {
-		r := p.accept(t)
-		if got := isClosed(r.st.noWrite); got != (i == 1) {
-			t.Errorf("request %d: stopped %v", i, got)
-		}
-	}
-	r := p.accept(t)
-	await(t, r.Canceled(), "the aborted request's Canceled")
+	var stopped, aborted *Stream
+	eventually(t, "the session has both streams", func() bool {
+		p.server.mu.Lock()
+		defer p.server.mu.Unlock()
+		stopped, aborted = p.server.streams[requests[1].ID()], p.server.streams[requests[2].ID()]
+		return stopped != nil && aborted != nil
+	})
+	await(t, stopped.noWrite, "STOP's effect")
+	await(t, aborted.gone, "ABORT's effect")
 }
 
 func TestRefuse(t *testing.T) {
@@ -265,16 +268,18 @@ func TestDeadlineBesideClose(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			return err
 		})
-		mover := async(func() error {
-			for c.SetReadDeadline(time.Now().Add(time.Hour)) == nil {
-			}
-			return nil
-		})
+		var movers sync.WaitGroup
+		for range 4 {
+			movers.Go(func() {
+				for c.SetReadDeadline(time.Now().Add(time.Hour)) == nil {
+				}
+			})
+		}
 		_ = c.Close()
 		if err := await(t, reader, "the Read"); !errors.Is(err, net.ErrClosed) {
 			t.Fatalf("Read: got %v, want net.ErrClosed", err)
 		}
-		await(t, mover, "the mover")
+		movers.Wait()
 		_ = s.Close()
 	}
 	p.forgotten(t)

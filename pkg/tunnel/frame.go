@@ -107,6 +107,10 @@ func appendAbort(dst []byte, id uint32, c code.Code) []byte {
 	return appendFrame(dst, controlAbort, binary.BigEndian.AppendUint16(body, uint16(c))...)
 }
 
+func appendStop(dst []byte, id uint32) []byte {
+	return appendFrame(dst, controlStop, binary.BigEndian.AppendUint32(nil, id)...)
+}
+
 func parseAbort(b []byte) (id uint32, c code.Code, err error) {
 	if len(b) != 6 {
 		return 0, 0, fmt.Errorf("%w: ABORT of %d bytes", errProtocol, len(b))

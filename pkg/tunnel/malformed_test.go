@@ -135,10 +135,24 @@ func TestRefusedAndKept(t *testing.T) {
 	s := NewServer(c, Config{MaxStreams: 1})
 	run(t, s)
 	mux := startMux(t, y, true)
-	for range 1 + 1 + backlog + 1 { // control, the one stream, the refused, one more
+	for range 2 + 1 + backlog + 2 { // more than control, the one stream, the refused
 		if _, err := mux.OpenStream(); err != nil {
 			break
 		}
+	}
+	wantProtocol(t, s, c)
+}
+
+// TestControlNotRead: a peer that takes no control frames cannot make this side
+// keep them without bound.
+func TestControlNotRead(t *testing.T) {
+	a, b := plainPair(t)
+	defer b.Close()
+	c := a.(*plainCarrier)
+	s := NewServer(c, Config{}) // no control stream comes
+	run(t, s)
+	for range maxQueue/len(appendStop(nil, 3)) + 2 {
+		s.tell(appendStop(nil, 3))
 	}
 	wantProtocol(t, s, c)
 }
@@ -152,7 +166,7 @@ func TestFloodOfSYN(t *testing.T) {
 	}
 	s, _, y := attack(t, b)
 	eventually(t, "something happens", func() bool { return s.adapter.windows.count() > 1 || s.Err() != nil })
-	if n, most := s.adapter.windows.count(), defaultMaxStreams+backlog+1; n > most {
+	if n, most := s.adapter.windows.count(), defaultMaxStreams+backlog+2; n > most {
 		t.Errorf("%d streams are followed, at most %d may be", n, most)
 	}
 	_ = y.Close()

@@ -60,13 +60,13 @@ func (w *world) explained(s *side, err error, reading bool) bool {
 		return true
 	case err == io.EOF:
 		return reading && s.peer != nil && s.peer.fin
-	case errors.Is(err, net.ErrClosed):
-		return s.closed || !reading && s.fin
 	case errors.As(err, &refused):
 		c, ok := w.refused[s]
 		return ok && c == refused.Code
 	case errors.As(err, &loss):
 		return w.lost
+	case errors.Is(err, net.ErrClosed): // after LossError, whose cause may be one
+		return s.closed || !reading && s.fin
 	case errors.As(err, &reset) && !reset.Remote:
 		return slices.Contains(s.resets, reset.Code)
 	case errors.As(err, &reset) && s.peer != nil:

@@ -98,7 +98,7 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 	}
 	s := &Session{
 		carrier: c, client: client, cfg: cfg,
-		adapter:  &adapter{carrier: c, client: client, limit: cfg.MaxStreams + backlog + 1},
+		adapter:  &adapter{carrier: c, client: client, limit: cfg.MaxStreams + backlog + 2},
 		gate:     gate{free: gateBytes},
 		started:  make(chan struct{}),
 		stopping: make(chan struct{}),
@@ -407,12 +407,14 @@ func (s *Session) acceptLoop() {
 			st := s.newStream(y, false)
 			s.spawn(func() { s.awaitOpen(st) })
 		default:
-			s.spawn(func() { s.refuseMux(y) })
+			s.refuseMux(y)
 		}
 	}
 }
 
-// refuseMux answers a stream for which there is no room.
+// refuseMux answers a stream for which there is no room. It waits for the
+// carrier: were the refusals not as fast as the peer, streams that it has closed
+// already would count against it.
 func (s *Session) refuseMux(y *yamux.Stream) {
 	_, _ = y.Write(appendRefused(nil, code.Limit, ErrTooMany.Error()))
 	_ = y.Close()

@@ -239,7 +239,7 @@ func TestManyRefused(t *testing.T) {
 	a, b := plainPair(t)
 	p := startPair(t, a, b, Config{}, Config{MaxStreams: 1})
 	p.open(t)
-	const workers, rounds = 50, 60
+	const workers, rounds = backlog + 200, 4
 	errs := make(chan error, workers)
 	for range workers {
 		go func() {

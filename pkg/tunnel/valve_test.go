@@ -14,6 +14,7 @@ type valve struct {
 	wait  chan struct{} // nil while open
 	freed chan struct{}
 	dead  bool
+	held  bool // a Write waits
 	sizes []write
 }
 
@@ -34,12 +35,13 @@ func (v *valve) release() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	close(v.wait)
-	v.wait = nil
+	v.wait, v.held = nil, false
 }
 
 func (v *valve) Write(p []byte) (int, error) {
 	v.mu.Lock()
 	wait := v.wait
+	v.held = wait != nil
 	v.mu.Unlock()
 	if wait != nil {
 		select {
@@ -62,6 +64,13 @@ func (v *valve) SetDeadline(t time.Time) error {
 	}
 	v.mu.Unlock()
 	return v.Carrier.SetDeadline(t)
+}
+
+// holds reports whether a Write waits: nothing gets past it.
+func (v *valve) holds() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.held
 }
 
 // mark returns the number of writes so far.

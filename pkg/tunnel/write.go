@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -14,10 +13,6 @@ import (
 
 // A frameBuf holds a whole DATA frame.
 type frameBuf [frameHeader + maxData]byte
-
-// errNoWindow is for what cannot happen while the mux knows the stream: every
-// frame has waited for its window, or is in the reserve.
-var errNoWindow = errors.New("no window left for a frame")
 
 var frameBufs = sync.Pool{New: func() any { return new(frameBuf) }}
 
@@ -149,24 +144,26 @@ func (st *Stream) passLocked(frame []byte) error {
 // sendLocked hands a frame that has passed the gate to the mux.
 func (st *Stream) sendLocked(frame []byte) error {
 	defer st.s.gate.done(len(frame))
+	// There is window for every frame, by waiting or by the reserve, as long as
+	// the mux knows the stream.
 	if !st.win.take(len(frame)) {
-		return st.writeFailed(errNoWindow)
+		return st.writeFailed()
 	}
 	if _, err := st.y.Write(frame); err != nil {
-		return st.writeFailed(err)
+		return st.writeFailed()
 	}
 	return nil
 }
 
-// writeFailed says what an error of the mux's Write means.
-func (st *Stream) writeFailed(err error) error {
+// writeFailed ends the stream because the mux does not take a frame, and
+// returns why.
+func (st *Stream) writeFailed() error {
 	if over := st.overErr(); over != nil {
 		return over
 	}
+	var err error = &ResetError{Code: code.Aborted, Remote: true}
 	if st.s.mux.IsClosed() {
 		err = st.s.lossErr()
-	} else {
-		err = &ResetError{Code: code.Aborted, Remote: true}
 	}
 	st.end(ending{err: err})
 	return err
@@ -363,8 +360,7 @@ func (st *Stream) end(e ending) {
 // leave says what is left to say and gives the stream back to the mux.
 func (st *Stream) leave(e ending) {
 	if e.abort {
-		code := CodeOf(e.err)
-		st.s.control.abort(st.id, code)
+		st.s.tell(appendAbort(nil, st.id, CodeOf(e.err)))
 	}
 	if len(e.last) > 0 {
 		// The window's reserve is for this: it waits for no reader.
@@ -375,7 +371,7 @@ func (st *Stream) leave(e ending) {
 		st.writeMu.Unlock()
 	}
 	if e.stop {
-		st.s.control.stop(st.id)
+		st.s.tell(appendStop(nil, st.id))
 	}
 	_ = st.y.Close()
 	st.s.forget(st)

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,12 +172,9 @@ func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me := w.id("me")
-	taken := freeAddr(t)
-	ln, err := net.Listen("tcp", taken)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listenTCP(t)
 	defer ln.Close()
+	taken := ln.Addr().String()
 	for _, args := range [][]string{
 		{"relay", "--listen", taken, "--register", me, "--connect", me},
 		{"inlet", "--listen", taken, "--service", "db", "--outlet", me, "--route", w.hop("me")},

@@ -24,9 +24,8 @@ var (
 	nextPort = firstPort + rand.IntN(lastPort-firstPort)
 )
 
-// freeAddr returns a loopback address that nothing listens on and that no other
-// test of this run gets.
-func freeAddr(t testing.TB) string {
+// listenTCP listens on a loopback port that no other test of this run has had.
+func listenTCP(t testing.TB) net.Listener {
 	t.Helper()
 	portMu.Lock()
 	defer portMu.Unlock()
@@ -35,31 +34,28 @@ func freeAddr(t testing.TB) string {
 		if nextPort >= lastPort {
 			nextPort = firstPort
 		}
-		addr := fmt.Sprintf("127.0.0.1:%d", nextPort)
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			ln.Close()
-			return addr
+		if ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort)); err == nil {
+			return ln
 		}
 	}
 	t.Fatal("no free port")
-	return ""
+	return nil
+}
+
+// freeAddr returns a loopback address that nothing listens on and that no other
+// test of this run gets.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	ln := listenTCP(t)
+	defer ln.Close()
+	return ln.Addr().String()
 }
 
 // serveTCP hands each connection to handle until the test ends, and then waits
 // for all that it started.
 func serveTCP(t *testing.T, handle func(*net.TCPConn)) (addr string) {
 	t.Helper()
-	addr = freeAddr(t)
-	serveTCPAt(t, addr, handle)
-	return addr
-}
-
-func serveTCPAt(t *testing.T, addr string, handle func(*net.TCPConn)) {
-	t.Helper()
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listenTCP(t)
 	var (
 		running sync.WaitGroup
 		mu      sync.Mutex
@@ -95,6 +91,7 @@ func serveTCPAt(t *testing.T, addr string, handle func(*net.TCPConn)) {
 		mu.Unlock()
 		running.Wait()
 	})
+	return ln.Addr().String()
 }
 
 // echo sends back what it gets, and ends when the other side has ended.

@@ -118,9 +118,6 @@ func TestStopWhileWaiting(t *testing.T) {
 	w := newWorld(t)
 	inlet := w.startInlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("relay")}}}})
 	c := dial(t, w.at("inlet", "echo"))
-	if _, err := io.WriteString(c, "hello?"); err != nil {
-		t.Fatal(err)
-	}
 	inlet.wantNotReady(5*time.Second, "echo")
 	inlet.stop()
 	wantReset(t, c, time.Second)

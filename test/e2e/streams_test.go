@@ -45,18 +45,14 @@ func TestHTTP(t *testing.T) {
 		got, n, err := sum(r.Body)
 		fmt.Fprint(rw, got, n, err)
 	})
-	addr := freeAddr(t)
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listenTCP(t)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(ln) })
 	t.Cleanup(func() { srv.Close(); serving.Wait() })
 
 	acrossRoutes(t, func(t *testing.T, relays int) {
-		w := chain(t, relays, map[string]string{"web": addr})
+		w := chain(t, relays, map[string]string{"web": ln.Addr().String()})
 		bigDownAndUp(t, "http://"+w.at("inlet", "web")+"/big", want, size)
 	})
 }
