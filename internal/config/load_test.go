@@ -112,7 +112,8 @@ func TestDesignFiles(t *testing.T) {
 		equal(t, got, &Inlet{
 			Common: wantCommon("inlet.key"),
 			Services: []InletService{{
-				Address{"127.0.0.1", 15432}, "orders-db", testIDs[2],
+				Address{"127.0.0.1", 15432},
+				"orders-db", testIDs[2],
 				[]route.Route{hops(t, "tcp://relay-a:4000/<ID>"), hops(t, "tcp://relay-b:4000/<ID>,tcp://relay-c:4000/<ID2>")},
 			}},
 			ConnectTimeout: 10 * time.Second,
@@ -149,7 +150,8 @@ func TestFlagForms(t *testing.T) {
 	equal(t, inlet, &Inlet{
 		Common: wantCommon("F"),
 		Services: []InletService{{
-			Address{"127.0.0.1", 15432}, "orders-db", testIDs[0],
+			Address{"127.0.0.1", 15432},
+			"orders-db", testIDs[0],
 			[]route.Route{hops(t, "tcp://a:1/<ID2>,tcp://b:1/<ID3>"), hops(t, "tcp://c:1/<ID3>")},
 		}},
 		ConnectTimeout: 10 * time.Second,

@@ -11,7 +11,7 @@ func BenchmarkHandshake(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		x, y := tcpPair(b)
-		c, err, ans := handshakeOn(x, y, init, resp, PurposeChannel, nil, Options{})
+		c, ans, err := handshakeOn(x, y, init, resp, PurposeChannel, nil, Options{})
 		if err != nil || ans.err != nil {
 			b.Fatal(err, ans.err)
 		}

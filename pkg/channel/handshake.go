@@ -25,11 +25,11 @@ import (
 func Initiate(ctx context.Context, nc net.Conn, l *Local, want identity.Identifier, p Purpose, request []byte, opt Options) (*Conn, error) {
 	opt = opt.withDefaults()
 	h := &handshake{nc: nc, opt: opt}
-	stop := h.bound(ctx)
-	c, err := h.initiate(l, want, p, request)
-	if interrupted := stop(); err == nil && interrupted {
-		err = &HandshakeError{Step: "message 3", Err: context.Cause(ctx)}
-	}
+	var c *Conn
+	err := h.within(ctx, func() (err error) {
+		c, err = h.initiate(l, want, p, request)
+		return err
+	})
 	if err != nil {
 		_ = nc.Close()
 		return nil, h.explain(ctx, err)
@@ -44,11 +44,11 @@ func Initiate(ctx context.Context, nc net.Conn, l *Local, want identity.Identifi
 func Respond(ctx context.Context, nc net.Conn, l *Local, p Purpose, opt Options) (*Incoming, error) {
 	opt = opt.withDefaults()
 	h := &handshake{nc: nc, opt: opt}
-	stop := h.bound(ctx)
-	in, err := h.respond(l, p)
-	if interrupted := stop(); err == nil && interrupted {
-		err = &HandshakeError{Step: "message 3", Err: context.Cause(ctx)}
-	}
+	var in *Incoming
+	err := h.within(ctx, func() (err error) {
+		in, err = h.respond(l, p)
+		return err
+	})
 	if err != nil {
 		_ = nc.Close()
 		return nil, h.explain(ctx, err)
@@ -89,18 +89,22 @@ type handshake struct {
 	got bool // any byte came from the peer
 }
 
-// bound applies the time-out and ctx to nc. The returned func lifts both and
-// reports whether ctx ended first.
-func (h *handshake) bound(ctx context.Context) func() bool {
-	_ = h.nc.SetDeadline(time.Now().Add(h.opt.Timeout))
-	stop := context.AfterFunc(ctx, func() { _ = h.nc.SetDeadline(time.Unix(1, 0)) })
-	return func() bool {
-		if !stop() {
-			return true
-		}
-		_ = h.nc.SetDeadline(time.Time{})
-		return false
+// within calls f while the time-out and ctx bound what nc does. A path that
+// has no deadlines could hold up everything here for ever, and is refused.
+func (h *handshake) within(ctx context.Context, f func() error) error {
+	if err := h.nc.SetDeadline(time.Now().Add(h.opt.Timeout)); err != nil {
+		return &HandshakeError{Step: "preamble", Err: fmt.Errorf("bounding the path: %w", err)}
 	}
+	stop := context.AfterFunc(ctx, func() { _ = h.nc.SetDeadline(time.Unix(1, 0)) })
+	err := f()
+	if !stop() {
+		if err == nil {
+			err = &HandshakeError{Step: "message 3", Err: context.Cause(ctx)}
+		}
+		return err
+	}
+	_ = h.nc.SetDeadline(time.Time{})
+	return err
 }
 
 // explain turns a bare time-out into what ran out.

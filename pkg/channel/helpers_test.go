@@ -52,7 +52,7 @@ type answer struct {
 }
 
 // handshakeOn runs both sides and returns both outcomes.
-func handshakeOn(a, b net.Conn, init, resp *Local, p Purpose, request []byte, opt Options) (*Conn, error, answer) {
+func handshakeOn(a, b net.Conn, init, resp *Local, p Purpose, request []byte, opt Options) (*Conn, answer, error) {
 	ch := make(chan answer, 1)
 	go func() {
 		in, err := Respond(context.Background(), b, resp, p, opt)
@@ -62,13 +62,13 @@ func handshakeOn(a, b net.Conn, init, resp *Local, p Purpose, request []byte, op
 	if err != nil {
 		_ = a.Close()
 	}
-	return c, err, <-ch
+	return c, <-ch, err
 }
 
 // connPair returns two handshaken Conns on the given path.
 func connPair(t testing.TB, a, b net.Conn, opt Options) (*Conn, *Conn) {
 	t.Helper()
-	c, err, ans := handshakeOn(a, b, newLocal(t), newLocal(t), PurposeChannel, nil, opt)
+	c, ans, err := handshakeOn(a, b, newLocal(t), newLocal(t), PurposeChannel, nil, opt)
 	if err != nil {
 		t.Fatalf("Initiate: %v", err)
 	}

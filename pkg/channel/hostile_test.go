@@ -173,12 +173,13 @@ func TestDrippingPathIsFoundDead(t *testing.T) {
 		x.SetKeepAlive(0, 10*time.Second)
 		var dripper sync.WaitGroup
 		dripper.Go(func() {
-			for {
+			for range 60 {
 				if _, err := b.Write([]byte{0xff}); err != nil {
 					return
 				}
 				time.Sleep(time.Second)
 			}
+			_ = b.Close()
 		})
 		start := time.Now()
 		_, err := x.Read(make([]byte, 1))

@@ -42,7 +42,8 @@ const maxAttempts = 64
 // path ends there.
 //
 // Every hop is tried at all of its host's addresses, in an order of the
-// outlet's own, before it has failed; an error is a [*PathError], or ctx's.
+// outlet's own, before it has failed; an error is a [*PathError], or ctx's. The
+// Dialer's times bound each step; ctx is to bound them all.
 func (d *Dialer) Path(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance) (net.Conn, error) {
 	if len(r) == 0 {
 		return nil, errors.New("route is empty")

@@ -65,7 +65,7 @@ func (f *behind) addresses(ctx context.Context) ([]string, error) {
 	f.mu.Unlock()
 	if len(known) > 0 && !slices.Contains(known, "") {
 		i := check % len(known)
-		if f.at(ctx, len(known)) == "" && i >= 0 {
+		if f.at(ctx, len(known)) == "" && f.at(ctx, i) == known[i] {
 			return unique(known), nil
 		}
 	}

@@ -17,7 +17,8 @@ var errStopping = errors.New("relay is stopping")
 // shall not keep its place, and one that talks before the answer is refused,
 // since it cannot know yet to whom it talks.
 type watch struct {
-	ctx    context.Context // ends when the caller leaves or talks
+	serve  context.Context // Serve's
+	ctx    context.Context // ends when the caller leaves or talks, and with Serve's
 	cancel context.CancelCauseFunc
 	conn   *channel.Conn
 	done   chan struct{}
@@ -26,7 +27,7 @@ type watch struct {
 }
 
 func watchCaller(ctx context.Context, conn *channel.Conn) *watch {
-	w := &watch{conn: conn, done: make(chan struct{})}
+	w := &watch{serve: ctx, conn: conn, done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	w.unhook = context.AfterFunc(ctx, func() { w.cancel(errStopping) })
 	go w.run()
@@ -63,13 +64,13 @@ func (w *watch) stop() error {
 	_ = w.conn.SetReadDeadline(time.Time{})
 	w.unhook()
 	w.cancel(nil)
-	switch cause := context.Cause(w.ctx); {
+	switch {
 	case w.err != nil:
 		return w.err
 	case w.conn.Buffered() > 0: // part of a record
 		return errEarly
-	case errors.Is(cause, errStopping):
-		return errStopping
+	case w.serve.Err() != nil:
+		return errStopping // whatever it was that Serve's end has ended first
 	default:
 		return nil
 	}

@@ -44,6 +44,19 @@ type adapter struct {
 	closed atomic.Bool
 	failMu sync.Mutex
 	failed error // the first error of the carrier or the peer
+
+	// yamux's Reads spin from its shutdown on until the last of its goroutines
+	// has ended, which thousands of them can keep from running. So yamux is not
+	// told of an error before nobody is left in a Read.
+	broke chan struct{} // closed when failed is set
+	freed chan struct{} // closed by the session: no stream waits in a Read
+}
+
+func newAdapter(c Carrier, client bool, limit int) *adapter {
+	return &adapter{
+		carrier: c, client: client, limit: limit,
+		broke: make(chan struct{}), freed: make(chan struct{}),
+	}
 }
 
 // Read hands out what the carrier brings, once the headers in it are found
@@ -110,12 +123,12 @@ func (a *adapter) received(h [muxHeader]byte) error {
 			return err
 		}
 	}
-	if flags&flagFIN != 0 {
-		a.windows.closed(id, false, true)
+	if flags&flagFIN != 0 && !a.windows.closed(id, false, true) {
+		return fmt.Errorf("%w: stream %d closed twice", errProtocol, id)
 	}
 	if h[1] == muxData {
 		a.skip = int(length)
-		return nil
+		return a.windows.received(id, length)
 	}
 	return a.windows.grow(id, length)
 }
@@ -162,8 +175,11 @@ func (a *adapter) sending(h [muxHeader]byte) error {
 	if flags&flagRST != 0 {
 		a.windows.closed(id, true, true)
 	}
-	if h[1] == muxData {
-		a.bodyLeft = int(binary.BigEndian.Uint32(h[8:]))
+	switch length := binary.BigEndian.Uint32(h[8:]); h[1] {
+	case muxData:
+		a.bodyLeft = int(length)
+	case muxWindowUpdate:
+		a.windows.allow(id, length)
 	}
 	return nil
 }
@@ -176,15 +192,17 @@ func (a *adapter) Close() error {
 	return nil
 }
 
-// fail remembers the first error, unless this side has closed, and returns an
-// error for yamux.
+// fail remembers the first error, unless this side has closed, waits until the
+// session has acted on it, and returns an error for yamux.
 func (a *adapter) fail(err error) error {
 	if !a.closed.Load() {
 		a.failMu.Lock()
 		if a.failed == nil {
 			a.failed = err
+			close(a.broke)
 		}
 		a.failMu.Unlock()
+		<-a.freed
 	}
 	if errors.Is(err, io.EOF) {
 		return io.EOF

@@ -84,6 +84,9 @@ func wantProtocol(t *testing.T, s *Session, c *plainCarrier) {
 	if err := s.Err(); !errors.Is(err, errProtocol) {
 		t.Errorf("session ended with %v, want the peer's breach of protocol", err)
 	}
+	if err := s.Err(); err != nil && strings.Contains(err.Error(), "mux refused") {
+		t.Error("the mux found it, not the adapter: yamux spins when it ends by itself")
+	}
 	if c.code != code.Protocol {
 		t.Errorf("carrier closed with %v, want %v", c.code, code.Protocol)
 	}

@@ -98,7 +98,7 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 	}
 	s := &Session{
 		carrier: c, client: client, cfg: cfg,
-		adapter:  &adapter{carrier: c, client: client, limit: cfg.MaxStreams + backlog + 2},
+		adapter:  newAdapter(c, client, cfg.MaxStreams+backlog+2),
 		gate:     gate{free: gateBytes},
 		started:  make(chan struct{}),
 		stopping: make(chan struct{}),
@@ -147,6 +147,8 @@ func (s *Session) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		s.stop(code.Shutdown, "", context.Cause(ctx))
 	case <-s.stopping:
+	case <-s.adapter.broke:
+		s.lose()
 	case <-mux.CloseChan():
 		s.lose()
 	}
@@ -159,8 +161,8 @@ func (s *Session) lose() {
 	cause := s.adapter.cause()
 	switch {
 	case cause == nil:
-		// Neither the carrier nor the adapter: the mux itself found the peer's
-		// frames bad (data beyond the window, a stream closed twice).
+		// Neither the carrier nor the adapter: the mux itself found something
+		// bad in the peer's frames that the adapter does not know of.
 		s.failProtocol(fmt.Errorf("%w: mux refused its frames", errProtocol))
 		return
 	case errors.Is(cause, errProtocol):
@@ -172,18 +174,22 @@ func (s *Session) lose() {
 	s.stop(code.OK, "", cause)
 }
 
-// finish ends everything that runs.
+// finish ends everything that runs: first the streams, so that nothing waits
+// inside the mux any more, then the mux, then the carrier.
 func (s *Session) finish() {
 	s.cause = s.stopErr
 	close(s.lost)
-	_ = s.mux.Close()
 	s.mu.Lock()
-	s.over = true
 	left := slices.Collect(maps.Values(s.streams))
 	s.mu.Unlock()
 	for _, st := range left {
-		st.end(ending{err: s.lossErr()})
+		st.end(ending{err: s.lossErr(), lost: true})
 	}
+	close(s.adapter.freed)
+	_ = s.mux.Close()
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
 	_ = s.carrier.CloseWithReason(s.stopCode, s.stopReason)
 	s.wg.Wait()
 	close(s.ended)
@@ -345,10 +351,10 @@ func (s *Session) openStream(ctx context.Context, frame []byte) (*Stream, error)
 
 // muxErr turns an error of the mux into what it means.
 func (s *Session) muxErr(err error) error {
-	if errors.Is(err, yamux.ErrSessionShutdown) || s.mux.IsClosed() {
-		return s.lossErr()
+	if errors.Is(err, yamux.ErrStreamsExhausted) {
+		return err
 	}
-	return err
+	return s.lossErr() // the mux has shut down, or is about to
 }
 
 // newStream registers a stream of the mux, for which the caller holds a slot
@@ -362,7 +368,7 @@ func (s *Session) newStream(y *yamux.Stream, opener bool) *Stream {
 	}
 	s.mu.Lock()
 	s.streams[st.id] = st
-	over, early := s.over, st.win.early
+	early := st.win.early
 	s.mu.Unlock()
 	if early.aborted {
 		st.aborted(early.code)
@@ -370,8 +376,8 @@ func (s *Session) newStream(y *yamux.Stream, opener bool) *Stream {
 	if early.stopped {
 		st.stopped()
 	}
-	if over {
-		st.end(ending{err: s.lossErr()})
+	if isClosed(s.lost) { // finish may have looked before
+		st.end(ending{err: s.lossErr(), lost: true})
 	}
 	return st
 }

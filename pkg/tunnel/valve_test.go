@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ type valve struct {
 	freed chan struct{}
 	dead  bool
 	held  bool // a Write waits
+	bad   bool // Writes fail
 	sizes []write
 }
 
@@ -29,6 +31,14 @@ func (v *valve) shut() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.wait = make(chan struct{})
+}
+
+// fail has the Write that waits, and all later ones, return an error.
+func (v *valve) fail() {
+	v.mu.Lock()
+	v.bad = true
+	v.mu.Unlock()
+	v.release()
 }
 
 func (v *valve) release() {
@@ -52,7 +62,11 @@ func (v *valve) Write(p []byte) (int, error) {
 	}
 	v.mu.Lock()
 	v.sizes = append(v.sizes, write{len(p), p[len(p)-1]})
+	bad := v.bad
 	v.mu.Unlock()
+	if bad {
+		return 0, io.ErrClosedPipe
+	}
 	return v.Carrier.Write(p)
 }
 

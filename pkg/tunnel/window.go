@@ -26,9 +26,10 @@ type windows struct {
 // A window is what one stream may still send, and whether the mux still knows
 // the stream: it does until both sides have closed it.
 type window struct {
-	mu     sync.Mutex
-	n      int64
-	opened chan struct{} // capacity 1: n has grown
+	mu      sync.Mutex
+	n       int64
+	allowed int64         // what the peer may still send
+	opened  chan struct{} // capacity 1: n has grown
 
 	// Guarded by windows.mu.
 	near, far bool   // closed by this side, by the peer
@@ -58,7 +59,7 @@ func (ws *windows) open(id uint32, limit int) error {
 	if len(ws.byID) >= limit {
 		return fmt.Errorf("%w: more than %d streams", errProtocol, limit)
 	}
-	ws.byID[id] = &window{n: initialWindow, opened: make(chan struct{}, 1)}
+	ws.byID[id] = &window{n: initialWindow, allowed: initialWindow, opened: make(chan struct{}, 1)}
 	return nil
 }
 
@@ -84,13 +85,14 @@ func (ws *windows) onGone(id uint32, release func()) *window {
 	return w
 }
 
-// closed says that one side, or both, has closed the stream.
-func (ws *windows) closed(id uint32, near, far bool) {
+// closed says that one side, or both, has closed the stream. It reports false
+// when the peer has done so before.
+func (ws *windows) closed(id uint32, near, far bool) bool {
 	ws.mu.Lock()
 	w := ws.byID[id]
-	if w == nil {
+	if w == nil || far && w.far {
 		ws.mu.Unlock()
-		return
+		return w == nil
 	}
 	w.near, w.far = w.near || near, w.far || far
 	gone := w.near && w.far
@@ -101,6 +103,7 @@ func (ws *windows) closed(id uint32, near, far bool) {
 	if gone && w.release != nil {
 		w.release()
 	}
+	return true
 }
 
 func (ws *windows) count() int {
@@ -124,6 +127,30 @@ func (ws *windows) grow(id, delta uint32) error {
 	select {
 	case w.opened <- struct{}{}:
 	default:
+	}
+	return nil
+}
+
+// allow adds what this side lets the peer send.
+func (ws *windows) allow(id, delta uint32) {
+	if w := ws.get(id); w != nil && delta > 0 {
+		w.mu.Lock()
+		w.allowed += int64(delta)
+		w.mu.Unlock()
+	}
+}
+
+// received uses what the peer may send. The mux checks this too, but only we
+// can end the session for it without its spin (adapter.freed).
+func (ws *windows) received(id, n uint32) error {
+	w := ws.get(id)
+	if w == nil {
+		return nil // late
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.allowed -= int64(n); w.allowed < 0 {
+		return fmt.Errorf("%w: data beyond the window of stream %d", errProtocol, id)
 	}
 	return nil
 }

@@ -334,6 +334,7 @@ type ending struct {
 	local bool   // this side decided it
 	abort bool   // say ABORT too
 	stop  bool   // say STOP too
+	lost  bool   // the session is over: there is nobody to tell
 }
 
 // end ends the stream once. Telling the peer and closing the mux's stream
@@ -354,6 +355,12 @@ func (st *Stream) end(e ending) {
 	st.writeDeadline.set(time.Time{})
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
+	if e.lost {
+		// Closing the mux's stream would look like an abort to the peer.
+		st.s.forget(st)
+		st.ack()
+		return
+	}
 	st.s.spawn(func() { st.leave(e) })
 }
 
