@@ -17,7 +17,7 @@ const (
 // which. Nesting by indentation is bounded by the file's length, since n levels
 // take n² characters.
 func overBounds(tokens token.Tokens) (*token.Token, error) {
-	c := counter{block: map[int]int{}}
+	var c counter
 	for _, tk := range tokens {
 		if tk.Position == nil {
 			continue
@@ -31,10 +31,13 @@ func overBounds(tokens token.Tokens) (*token.Token, error) {
 
 // A counter counts levels and keys, a token at a time.
 type counter struct {
-	line, onLine int         // what opens a level on this line
-	flow         []int       // keys so far in each open bracket
-	block        map[int]int // keys so far in each open section, by column
+	line, onLine int        // what opens a level on this line
+	flow         []int      // keys so far in each open bracket
+	block        []indented // the open sections, the rightmost last
 }
+
+// An indented is an open section by indentation: its column and keys so far.
+type indented struct{ column, keys int }
 
 func (c *counter) count(tk *token.Token) error {
 	if tk.Position.Line != c.line {
@@ -78,15 +81,17 @@ func (c *counter) key(tk *token.Token) int {
 	}
 	column := tk.Position.Column
 	c.leave(column)
-	c.block[column]++
-	return c.block[column]
+	if n := len(c.block); n == 0 || c.block[n-1].column < column {
+		c.block = append(c.block, indented{column: column})
+	}
+	top := &c.block[len(c.block)-1]
+	top.keys++
+	return top.keys
 }
 
 // leave forgets the sections to the right of a column, which have ended.
 func (c *counter) leave(column int) {
-	for col := range c.block {
-		if col > column {
-			delete(c.block, col)
-		}
+	for n := len(c.block); n > 0 && c.block[n-1].column > column; n-- {
+		c.block = c.block[:n-1]
 	}
 }

@@ -88,9 +88,7 @@ func TestLongFiles(t *testing.T) {
 		"---\n", "- a: b\n  c: d\n", "[a, ", "]", "}", "a: |\n b\n", "%\n", ": ", ", ", "\"\\", "- |\n  a\n", " ", "- \"a\n\"\n", "x: ${A}\n", "- \n", "a:\n- \n", "- {a: b}\n", "[a]\n", "{a: b, c: d}, ",
 	} {
 		data := repeat(s, maxFileLen)
-		st := time.Now()
-		_, _ = parseYAML("x.yaml", data)
-		println(s, time.Since(st).String())
+		within(t, 10*time.Second, data, func() { _, _ = parseYAML("x.yaml", data) })
 	}
 	if _, faults := parseYAML("x.yaml", make([]byte, maxFileLen+1)); faults == nil {
 		t.Error("a longer file was read")

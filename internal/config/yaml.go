@@ -16,8 +16,9 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxFileLen bounds a settings file, in bytes.
-const maxFileLen = 1 << 20
+// maxFileLen bounds a settings file, in bytes: about a thousand identifiers. The
+// parser takes time quadratic in the length of some hostile files.
+const maxFileLen = 64 << 10
 
 // A shape is what a value in a file can be.
 type shape int
