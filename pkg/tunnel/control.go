@@ -89,7 +89,7 @@ func (s *Session) controlLoop() {
 	if y == nil {
 		return
 	}
-	defer y.SetReadDeadline(time.Unix(1, 0)) // ends readControl
+	defer func() { _ = y.SetReadDeadline(time.Unix(1, 0)) }() // ends readControl
 	s.spawn(func() { s.readControl(y) })
 	for {
 		if b := s.control.take(); len(b) > 0 {
