@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"strings"
@@ -563,6 +564,35 @@ func TestSecretsStayOut(t *testing.T) {
 		_, err := LoadRelay(source(t, KindRelay, "relay.yaml", nil, nil))
 		if err == nil || strings.Contains(err.Error(), lines[1][:16]) {
 			t.Errorf("%q: got %v", file[:20], err)
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	keys := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	for _, tt := range []struct{ name, file, want string }{
+		{"keys", keys(maxKeys+1, "k%d: a\n"), "x.yaml:201:5: more than 200 keys in one section"},
+		{"keys in braces", "a: {" + keys(maxKeys+1, "k%d: a,\n") + "}", "x.yaml:201:5: more than 200 keys in one section"},
+		{"question marks", keys(maxKeys+1, "? k%d\n"), "x.yaml:201:1: more than 200 keys in one section"},
+		{"keys inside", "a:\n" + keys(maxKeys+1, "  k%d: a\n"), "x.yaml:202:7: more than 200 keys in one section"},
+		{"keys of many sections", "a:\n" + keys(maxKeys, "  - a: 1\n    b: 2\n# %d\n"), ""},
+		{"keys of two sections", "a:\n" + keys(maxKeys-1, "  k%d: a\n") + "b:\n" + keys(maxKeys-1, "  k%d: a\n"), ""},
+		{"brackets", "a: " + strings.Repeat("[", maxDepth+1), "x.yaml:1:20: nested more than 16 deep"},
+		{"most brackets", "a: " + strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth), ""},
+	} {
+		_, faults := parseYAML("x.yaml", []byte(tt.file))
+		got := ""
+		if faults != nil {
+			got = faults.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
