@@ -135,6 +135,8 @@ func (in *Inlet) work(ctx context.Context) {
 	defer stopLinks(errShutdown)
 	streamCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errShutdown)
+	acceptCtx, stopAccepting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAccepting()
 
 	var links, accepting, clients sync.WaitGroup
 	for _, l := range in.links {
@@ -146,11 +148,13 @@ func (in *Inlet) work(ctx context.Context) {
 			defer free()
 			in.serveClient(streamCtx, s, nc.(*net.TCPConn))
 		}}
-		accepting.Go(func() { a.run(ctx) })
+		accepting.Go(func() { a.run(acceptCtx) })
 	}
 	in.setReady()
 	<-ctx.Done()
+	// First, so that nobody is refused by a process that says it is ready.
 	in.obs.Ready.Set("process", errShutdown)
+	stopAccepting()
 	accepting.Wait()
 	in.log.Info("stopping", zap.Int64("streams", in.countStreams()), zap.Duration("drain_timeout", in.cfg.DrainTimeout))
 	if done := ended(&clients); !waitFor(done, in.cfg.DrainTimeout) {

@@ -137,6 +137,8 @@ func (out *Outlet) work(ctx context.Context) {
 	// Conns and registrations outlive ctx for the drain time.
 	liveCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errShutdown)
+	acceptCtx, stopAccepting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAccepting()
 
 	var accepting, agents, conns sync.WaitGroup
 	for _, a := range out.agents {
@@ -147,11 +149,13 @@ func (out *Outlet) work(ctx context.Context) {
 		a := &acceptor{ln: ln, slots: out.slots, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
 			out.serveConn(liveCtx, nc, "", free)
 		}}
-		accepting.Go(func() { a.run(ctx) })
+		accepting.Go(func() { a.run(acceptCtx) })
 	}
 	out.setReady()
 	<-ctx.Done()
+	// First, so that nobody is refused by a process that says it is ready.
 	out.obs.Ready.Set("process", errShutdown)
+	stopAccepting()
 	accepting.Wait()
 	for _, a := range out.agents {
 		a.Drain()
