@@ -302,7 +302,7 @@ func TestEveryEndIsForgotten(t *testing.T) {
 		switch end := i % (len(ends) + 2); end {
 		case len(ends): // refused
 			st := p.request(t)
-			p.accept(t).Refuse(code.ServiceUnknown, "")
+			p.acceptSkip(t, st).Refuse(code.ServiceUnknown, "")
 			_ = st.Answered(soon(t))
 		case len(ends) + 1: // given up before the answer
 			st := p.request(t)
@@ -323,17 +323,22 @@ func TestEveryEndIsForgotten(t *testing.T) {
 func (p *pair) openSkip(t *testing.T) (client, server *Stream) {
 	t.Helper()
 	client = p.request(t)
+	server, err := p.acceptSkip(t, client).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
+
+// acceptSkip returns the request of a stream, past those that were given up.
+func (p *pair) acceptSkip(t *testing.T, client *Stream) *Request {
+	t.Helper()
 	for {
 		r := p.accept(t)
-		if r.StreamID() != client.ID() {
-			r.Refuse(code.Aborted, "")
-			continue
+		if r.StreamID() == client.ID() {
+			return r
 		}
-		s, err := r.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return client, s
+		r.Refuse(code.Aborted, "")
 	}
 }
 
