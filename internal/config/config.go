@@ -101,8 +101,8 @@ type Limits struct {
 	Connections              int   // accepted and open, of all callers
 	ConnectionsPerIdentity   int   // accepted and open, of one caller
 	RegistrationsPerIdentity int   // instances of one outlet side by side
-	WaitingCallers           int   // callers that wait for an outlet's spare connection
-	BytesPerSecond           int64 // for one caller's joins together, both ways added up; 0: no limit
+	WaitingCallers           int   // callers that wait for one registration's spare connection
+	BytesPerSecond           int64 // for each direction of one join; 0: no limit
 }
 
 // DefaultLimits returns the limits of a relay that sets none.

@@ -147,7 +147,7 @@ func TestCloseWithReason(t *testing.T) {
 	if !errors.As(err, &ce) || ce.Code != code.Shutdown {
 		t.Fatalf("Read = %v, want a CloseError with %v", err, code.Shutdown)
 	}
-	if !strings.HasPrefix(ce.Reason, "going?[31m home é") || len(ce.Reason) > maxReason || strings.HasSuffix(ce.Reason, "?") {
+	if !strings.HasPrefix(ce.Reason, "going?[31m home é") || len(ce.Reason) > code.MaxReason || strings.HasSuffix(ce.Reason, "?") {
 		t.Errorf("reason = %q, want it cut at a rune and printable", ce.Reason)
 	}
 	_ = y.Close()

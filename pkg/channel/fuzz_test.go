@@ -54,7 +54,7 @@ func FuzzParseClose(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(reason) > maxReason*4 {
+		if len(reason) > code.MaxReason*4 {
 			t.Errorf("reason of %d bytes", len(reason))
 		}
 		again := appendClose(nil, offset, c, string(b[closeFixed:]))[1:]

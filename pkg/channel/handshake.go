@@ -56,8 +56,9 @@ func Respond(ctx context.Context, nc net.Conn, l *Local, p Purpose, opt Options)
 	return in, nil
 }
 
-// An Incoming is an authenticated peer that waits for an answer. Exactly one
-// of Accept and Refuse is to be called.
+// An Incoming is an authenticated peer that waits for an answer: Accept or
+// Refuse. Who has called Accept may still Refuse while nothing was written on
+// the Conn, which is then closed.
 type Incoming struct {
 	conn    *Conn
 	request []byte

@@ -53,7 +53,7 @@ func TestPeerThatBreaksTheProtocol(t *testing.T) {
 		{"CLOSE too early", [][]byte{record(typeData, "abc"), appendClose(nil, 4, code.OK, "")}, "abc"},
 		{"CLOSE too late", [][]byte{record(typeData, "abc"), appendClose(nil, 2, code.OK, "")}, "abc"},
 		{"CLOSE cut", [][]byte{appendClose(nil, 0, code.OK, "")[:closeFixed]}, ""},
-		{"CLOSE with a long reason", [][]byte{append(appendClose(nil, 0, code.OK, ""), make([]byte, maxReason+1)...)}, ""},
+		{"CLOSE with a long reason", [][]byte{append(appendClose(nil, 0, code.OK, ""), make([]byte, code.MaxReason+1)...)}, ""},
 		{"REFUSED after data", [][]byte{record(typeData, "abc"), appendRefused(nil, code.Busy, "")}, "abc"},
 		{"empty DATA", [][]byte{record(typeData, "")}, ""},
 		{"short PING", [][]byte{record(typePing, "1234567")}, ""},
@@ -284,13 +284,13 @@ func TestKeyExhausted(t *testing.T) {
 
 func TestCutReason(t *testing.T) {
 	for _, r := range []string{"x", "é", "あ", "\U0001f6b0"} {
-		s := bytes.Repeat([]byte(r), maxReason)
-		want := string(s[:maxReason/len(r)*len(r)])
-		if got := cutReason(string(s)); got != want {
+		s := bytes.Repeat([]byte(r), code.MaxReason)
+		want := string(s[:code.MaxReason/len(r)*len(r)])
+		if got := code.CutReason(string(s)); got != want {
 			t.Errorf("%s: cut to %d bytes, want %d", r, len(got), len(want))
 		}
 	}
-	if got := cutReason(string(bytes.Repeat([]byte{0x80}, 2*maxReason))); len(got) > maxReason {
+	if got := code.CutReason(string(bytes.Repeat([]byte{0x80}, 2*code.MaxReason))); len(got) > code.MaxReason {
 		t.Errorf("not UTF-8: cut to %d bytes", len(got))
 	}
 }

@@ -3,9 +3,6 @@ package channel
 import (
 	"encoding/binary"
 	"fmt"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/noise"
@@ -40,7 +37,6 @@ const (
 	maxRecord  = 65535
 	maxPlain   = maxRecord - tagLen // with the type
 	pingLen    = 8
-	maxReason  = 1024
 	closeFixed = 8 + 2 // offset u64, code u16
 )
 
@@ -65,13 +61,13 @@ func appendClose(dst []byte, offset uint64, c code.Code, reason string) []byte {
 	dst = append(dst, byte(typeClose))
 	dst = binary.BigEndian.AppendUint64(dst, offset)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(c))
-	return append(dst, cutReason(reason)...)
+	return append(dst, code.CutReason(reason)...)
 }
 
 func appendRefused(dst []byte, c code.Code, reason string) []byte {
 	dst = append(dst, byte(typeRefused))
 	dst = binary.BigEndian.AppendUint16(dst, uint16(c))
-	return append(dst, cutReason(reason)...)
+	return append(dst, code.CutReason(reason)...)
 }
 
 // parseClose reads a CLOSE record's body.
@@ -90,30 +86,8 @@ func parseCodeReason(b []byte) (code.Code, string, error) {
 	if len(b) < 2 {
 		return 0, "", fmt.Errorf("%w: code of %d bytes", ErrProtocol, len(b))
 	}
-	if len(b) > 2+maxReason {
-		return 0, "", fmt.Errorf("%w: reason of %d bytes, at most %d", ErrProtocol, len(b)-2, maxReason)
+	if len(b) > 2+code.MaxReason {
+		return 0, "", fmt.Errorf("%w: reason of %d bytes, at most %d", ErrProtocol, len(b)-2, code.MaxReason)
 	}
-	return code.Code(binary.BigEndian.Uint16(b)), printable(string(b[2:])), nil
-}
-
-// cutReason shortens a reason to what the wire allows, at a rune's border.
-func cutReason(s string) string {
-	if len(s) <= maxReason {
-		return s
-	}
-	end := maxReason
-	for end > maxReason-utf8.UTFMax && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end]
-}
-
-// printable replaces what could harm a log or a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
+	return code.Code(binary.BigEndian.Uint16(b)), code.Printable(string(b[2:])), nil
 }

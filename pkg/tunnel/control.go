@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // abortGrace is how long a reader may take to come to the RST that stands
@@ -61,7 +63,7 @@ func (c *control) drain(reason string) {
 	c.mu.Lock()
 	if !c.drained {
 		c.drained = true
-		c.queue = appendFrame(c.queue, controlDrain, []byte(cut(reason))...)
+		c.queue = appendFrame(c.queue, controlDrain, []byte(code.CutReason(reason))...)
 	}
 	c.mu.Unlock()
 	c.signal()

@@ -3,9 +3,6 @@ package tunnel
 import (
 	"encoding/binary"
 	"fmt"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/culvert-net/culvert/internal/canon"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -49,7 +46,6 @@ const (
 	maxData     = 64 << 10
 	maxOpen     = 4 << 10
 	maxControl  = 4 << 10
-	maxReason   = 1 << 10
 	maxService  = 253
 	maxAddress  = 256
 )
@@ -72,7 +68,7 @@ func checkFrame(t frameType, n int) error {
 		low, high = 1, maxOpen
 	case frameOpened, frameFin:
 	case frameRefused:
-		low, high = 2, 2+maxReason
+		low, high = 2, 2+code.MaxReason
 	case frameData:
 		low, high = 1, maxData
 	case frameRst:
@@ -99,7 +95,7 @@ func appendRst(dst []byte, c code.Code) []byte {
 }
 
 func appendRefused(dst []byte, c code.Code, reason string) []byte {
-	return appendFrame(dst, frameRefused, append([]byte{byte(c >> 8), byte(c)}, cut(reason)...)...)
+	return appendFrame(dst, frameRefused, append([]byte{byte(c >> 8), byte(c)}, code.CutReason(reason)...)...)
 }
 
 func appendAbort(dst []byte, id uint32, c code.Code) []byte {
@@ -121,7 +117,7 @@ func parseAbort(b []byte) (id uint32, c code.Code, err error) {
 // parseRefused reads a REFUSED frame's body, whose bounds checkFrame has seen
 // to.
 func parseRefused(b []byte) (code.Code, string) {
-	return code.Code(binary.BigEndian.Uint16(b)), printable(b[2:])
+	return code.Code(binary.BigEndian.Uint16(b)), code.Printable(string(b[2:]))
 }
 
 // Open is what an opening side asks for.
@@ -158,30 +154,8 @@ func (o Open) check() error {
 		return fmt.Errorf("service name of %d bytes, want 1 to %d", len(o.Service), maxService)
 	case len(o.ClientAddress) > maxAddress:
 		return fmt.Errorf("client address of %d bytes, at most %d", len(o.ClientAddress), maxAddress)
-	case printable([]byte(o.Service)) != o.Service || printable([]byte(o.ClientAddress)) != o.ClientAddress:
+	case code.Printable(o.Service) != o.Service || code.Printable(o.ClientAddress) != o.ClientAddress:
 		return fmt.Errorf("service name or client address with unprintable characters")
 	}
 	return nil
-}
-
-// cut shortens a reason to what the wire allows, at a rune's border.
-func cut(s string) string {
-	if len(s) <= maxReason {
-		return s
-	}
-	n := maxReason
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
-}
-
-// printable replaces what could harm a log or a terminal.
-func printable(b []byte) string {
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, string(b))
 }

@@ -273,7 +273,7 @@ func TestMalformedAnswers(t *testing.T) {
 		"OPEN first":           openFrame(t),
 		"OPENED with a body":   appendFrame(nil, frameOpened, 1),
 		"REFUSED of 1":         appendFrame(nil, frameRefused, 1),
-		"REFUSED too long":     appendFrame(nil, frameRefused, make([]byte, maxReason+3)...),
+		"REFUSED too long":     appendFrame(nil, frameRefused, make([]byte, code.MaxReason+3)...),
 		"type 0":               joined(opened, appendFrame(nil, 0)),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -99,21 +99,9 @@ func (st *Stream) endErr() error {
 // which there is window.
 func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
 	putHeader(buf[:], frameData, n)
-	for !st.s.gate.enter(&st.place, frameHeader+n) {
-		select {
-		case <-st.place.ready:
-		case <-st.gone:
-		case <-st.noWrite:
-		case <-st.s.lost:
-		case <-st.writeDeadline.passed():
-		}
-		if st.s.gate.passed(&st.place) {
-			break
-		}
-		st.s.gate.leave(&st.place)
-		if err := st.writeErrLocked(); err != nil {
-			return err
-		}
+	err := st.enterLocked(frameHeader+n, true, (*Stream).writeErrLocked)
+	if err != nil {
+		return err
 	}
 	return st.sendLocked(buf[:frameHeader+n])
 }
@@ -124,21 +112,37 @@ func (st *Stream) passLocked(frame []byte) error {
 	if err := st.endErr(); err != nil {
 		return err
 	}
-	for !st.s.gate.enter(&st.place, len(frame)) {
+	if err := st.enterLocked(len(frame), false, (*Stream).endErr); err != nil {
+		return err
+	}
+	return st.sendLocked(frame)
+}
+
+// enterLocked waits for passage of n bytes, until the stream or the session is
+// over or, for data, the peer's STOP or the write deadline ends the wait. why
+// says whether that counts.
+func (st *Stream) enterLocked(n int, data bool, why func(*Stream) error) error {
+	var stopped, expired <-chan struct{}
+	for !st.s.gate.enter(&st.place, n) {
+		if data { // the deadline may have been moved since the last turn
+			stopped, expired = st.noWrite, st.writeDeadline.passed()
+		}
 		select {
 		case <-st.place.ready:
 		case <-st.gone:
 		case <-st.s.lost:
+		case <-stopped:
+		case <-expired:
 		}
 		if st.s.gate.passed(&st.place) {
 			break
 		}
 		st.s.gate.leave(&st.place)
-		if err := st.endErr(); err != nil {
+		if err := why(st); err != nil {
 			return err
 		}
 	}
-	return st.sendLocked(frame)
+	return nil
 }
 
 // sendLocked hands a frame that has passed the gate to the mux.
