@@ -30,6 +30,12 @@ type Conn struct {
 	linger  time.Duration
 	base    time.Time // times below are nanoseconds since
 
+	// channel is what the Conn is a path of, nil for a Conn of its own. It is
+	// set before anything is read or written, and takes DATA's bytes from Read
+	// and the records that are a channel's from control.
+	channel *Channel
+	epoch   uint64 // the attempt that has made this path
+
 	w writer
 
 	// The read side, guarded by readMu. buf[r:n] is ciphertext as it came,
@@ -40,9 +46,12 @@ type Conn struct {
 	buf     *wireBuf // nil while nothing is held
 	r, n    int
 	plain   []byte
-	count   uint64 // bytes of data received
-	keyUsed uint64
-	readErr error // sticky
+	count   uint64        // bytes of data received
+	keyUsed atomic.Uint64 // of plaintext opened; written under readMu
+	readErr error         // sticky
+	lie     error         // authenticated, but not allowed: what the peer is not to be forgiven
+	unused  bool          // a path whose responder has not said ATTACHED yet
+	attach  attached      // what it has said
 
 	received atomic.Int64  // time of the last authenticated record
 	waiting  atomic.Int64  // since when a Read waits for a record, 0 if none does
@@ -71,7 +80,7 @@ func newConn(nc net.Conn, send, recv *noise.Cipher, peer Peer, p Purpose, opt Op
 		nc: nc, peer: peer, purpose: p, linger: opt.Linger,
 		base: time.Now(), recv: recv, ready: sock.NewReader(nc), finished: make(chan struct{}),
 	}
-	c.w.init(nc, send, c.base)
+	c.w.init(c, send)
 	if len(leftover) > 0 {
 		c.buf = wireBufs.Get().(*wireBuf)
 		c.n = copy(c.buf[:], leftover)
@@ -184,6 +193,9 @@ func (c *Conn) recordLocked() error {
 	plain, err := c.openLocked(sealed)
 	if err == nil {
 		err = c.handleLocked(recordType(plain[0]), plain[typeLen:])
+		if errors.Is(err, ErrProtocol) {
+			c.lie = err
+		}
 	}
 	if err != nil {
 		c.failLocked(err)
@@ -221,7 +233,7 @@ func (c *Conn) openLocked(sealed []byte) ([]byte, error) {
 	if len(sealed) < tagLen+typeLen {
 		return nil, fmt.Errorf("%w: record of %d bytes", ErrProtocol, len(sealed))
 	}
-	if c.keyUsed += uint64(len(sealed) - tagLen); c.keyUsed > maxKeyBytes+(maxKeyBytes>>4) {
+	if c.keyUsed.Add(uint64(len(sealed)-tagLen)) > maxKeyBytes+(maxKeyBytes>>4) {
 		return nil, ErrKeyExhausted
 	}
 	plain, err := c.recv.Open(sealed[:0], nil, sealed)
@@ -236,8 +248,8 @@ func (c *Conn) openLocked(sealed []byte) ([]byte, error) {
 func (c *Conn) handleLocked(t recordType, body []byte) error {
 	switch t {
 	case typeData:
-		if len(body) == 0 {
-			return fmt.Errorf("%w: empty DATA", ErrProtocol)
+		if len(body) == 0 || c.unused {
+			return fmt.Errorf("%w: DATA that is empty or before ATTACHED", ErrProtocol)
 		}
 		c.plain = body
 		c.count += uint64(len(body))
@@ -253,7 +265,15 @@ func (c *Conn) handleLocked(t recordType, body []byte) error {
 			return fmt.Errorf("%w: PONG of %d bytes", ErrProtocol, len(body))
 		}
 		return nil
+	case typeAck, typeAttached:
+		if c.channel == nil {
+			return fmt.Errorf("%w: record of type %d, which only channels have", ErrProtocol, t)
+		}
+		return c.channel.control(c, t, body)
 	case typeClose:
+		if c.channel != nil {
+			return c.channel.control(c, t, body)
+		}
 		offset, cd, reason, err := parseClose(body)
 		switch {
 		case err != nil:
@@ -269,7 +289,7 @@ func (c *Conn) handleLocked(t recordType, body []byte) error {
 		if err != nil {
 			return err
 		}
-		if c.count > 0 {
+		if c.count > 0 || c.channel != nil && !c.unused {
 			return fmt.Errorf("%w: REFUSED after %d bytes", ErrProtocol, c.count)
 		}
 		return &RefusedError{Code: cd, Reason: reason}

@@ -17,6 +17,8 @@ var (
 	ErrProtocol = errors.New("peer broke the protocol")
 	// ErrDetached is returned by a Conn that has been given up.
 	ErrDetached = errors.New("conn is detached")
+
+	errPathGone = errors.New("path was given up")
 )
 
 // A HandshakeError says which step of a handshake failed. Step is a stable

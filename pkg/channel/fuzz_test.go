@@ -33,7 +33,7 @@ func FuzzVerifyPayload(f *testing.F) {
 }
 
 func FuzzParseChannelRequest(f *testing.F) {
-	good, err := NewChannel()
+	good, err := anyRequest()
 	if err != nil {
 		f.Fatal(err)
 	}

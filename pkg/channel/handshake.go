@@ -62,7 +62,12 @@ func Respond(ctx context.Context, nc net.Conn, l *Local, p Purpose, opt Options)
 type Incoming struct {
 	conn    *Conn
 	request []byte
+	channel channelRequest // of PurposeChannel
 }
+
+// Resumes reports whether the peer wants another path for a channel that it has
+// here, and so [Table.Resume]; else it wants a new one.
+func (in *Incoming) Resumes() bool { return in.channel.Mode == modeResume }
 
 // Peer returns who asks.
 func (in *Incoming) Peer() Peer { return in.conn.peer }
@@ -127,7 +132,7 @@ func (h *handshake) explain(ctx context.Context, err error) error {
 func (h *handshake) initiate(l *Local, want identity.Identifier, p Purpose, request []byte) (*Conn, error) {
 	if request == nil && p == PurposeChannel {
 		var err error
-		if request, err = NewChannel(); err != nil {
+		if request, err = anyRequest(); err != nil {
 			return nil, err
 		}
 	}
@@ -209,19 +214,15 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	return in, in.checkChannel(p)
 }
 
-// checkChannel answers a request that this version cannot serve.
-func (in *Incoming) checkChannel(p Purpose) error {
+// checkChannel reads the request for a channel, and answers one that makes no
+// sense.
+func (in *Incoming) checkChannel(p Purpose) (err error) {
 	if p != PurposeChannel {
 		return nil
 	}
-	r, err := parseChannelRequest(in.request)
-	if err != nil {
+	if in.channel, err = parseChannelRequest(in.request); err != nil {
 		_ = in.Refuse(code.Protocol, err.Error())
 		return &HandshakeError{Step: "request", Err: err}
-	}
-	if r.Mode == modeResume {
-		_ = in.Refuse(code.UnknownChannel, "this instance holds no such channel")
-		return &HandshakeError{Step: "request", Err: errors.New("resume of an unknown channel")}
 	}
 	return nil
 }

@@ -324,9 +324,16 @@ func TestResponderRefusesWrongPayloads(t *testing.T) {
 		{"no history", func(p *payload) { p.History = nil }, "history"},
 		{"short instance", func(p *payload) { p.Instance = []byte{1} }, "instance of 1 bytes"},
 		{"too many credentials", func(p *payload) { p.Credentials = make([][]byte, 17) }, "17 credentials"},
-		{"resume", func(p *payload) {
-			p.Request, _ = canon.Marshal(channelRequest{ID: make([]byte, 16), Mode: modeResume, Epoch: 1})
-		}, "unknown_channel"},
+		{"resume without an epoch", func(p *payload) {
+			p.Request, _ = canon.Marshal(channelRequest{ID: make([]byte, 16), Mode: modeResume, Window: minWindow})
+		}, "resume without an epoch"},
+		{"new with a past", func(p *payload) {
+			p.Request, _ = canon.Marshal(channelRequest{ID: make([]byte, 16), Mode: modeNew, Received: 1, Window: minWindow})
+		}, "has a past"},
+		{"no window", func(p *payload) {
+			p.Request, _ = canon.Marshal(channelRequest{ID: make([]byte, 16), Mode: modeNew})
+		}, "window of 0 bytes"},
+		{"a name that is none", func(p *payload) { p.Name = "a b" }, "letters, digits"},
 		{"channel without a name", func(p *payload) { p.Request, _ = canon.Marshal(channelRequest{Mode: modeNew}) }, "channel name of 0 bytes"},
 		{"no request", func(p *payload) { p.Request = nil }, "channel request"},
 	}
@@ -364,7 +371,7 @@ func initiateWith(t *testing.T, nc net.Conn, l *Local, change func(*payload)) er
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := NewChannel()
+	request, err := anyRequest()
 	if err != nil {
 		t.Fatal(err)
 	}

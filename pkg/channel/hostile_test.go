@@ -242,7 +242,7 @@ func TestBothSidesCountTheSameBytesUnderAKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	y.readMu.Lock()
-	if got, want := y.keyUsed, x.w.keyBytes.Load(); got != want {
+	if got, want := y.keyUsed.Load(), x.w.keyBytes.Load(); got != want {
 		t.Errorf("the receiver counts %d bytes under the key, the sender %d", got, want)
 	}
 	y.readMu.Unlock()

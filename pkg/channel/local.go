@@ -26,6 +26,7 @@ const (
 type Local struct {
 	id       *identity.Identity
 	instance Instance
+	name     string
 
 	mu          sync.Mutex
 	static      *ecdh.PrivateKey
@@ -35,8 +36,17 @@ type Local struct {
 
 // NewLocal draws an instance and a static key for id. The identity stays the
 // caller's and must not change.
-func NewLocal(id *identity.Identity) (*Local, error) {
-	l := &Local{id: id}
+func NewLocal(id *identity.Identity) (*Local, error) { return NewNamedLocal(id, "") }
+
+// NewNamedLocal is NewLocal for a process that has a name ([CheckName]): a
+// later process of the same identity and name takes its place.
+func NewNamedLocal(id *identity.Identity, name string) (*Local, error) {
+	if name != "" {
+		if err := CheckName(name); err != nil {
+			return nil, err
+		}
+	}
+	l := &Local{id: id, name: name}
 	if _, err := rand.Read(l.instance[:]); err != nil {
 		return nil, fmt.Errorf("drawing an instance: %w", err)
 	}

@@ -14,6 +14,7 @@ const (
 	maxCredentials     = 16
 	maxCredentialBytes = 8 << 10 // all of them together
 	maxRequest         = 4 << 10
+	maxName            = 63
 )
 
 // A payload is the encrypted content of message 2 and of message 3, in
@@ -24,6 +25,7 @@ type payload struct {
 	Instance    []byte   `cbor:"3,keyasint"`
 	Credentials [][]byte `cbor:"4,keyasint,omitempty"`
 	Request     []byte   `cbor:"5,keyasint,omitempty"`
+	Name        string   `cbor:"6,keyasint,omitempty"`
 }
 
 func (l *Local) payload(attestation, request []byte) ([]byte, error) {
@@ -35,6 +37,7 @@ func (l *Local) payload(attestation, request []byte) ([]byte, error) {
 		Attestation: attestation,
 		Instance:    l.instance[:],
 		Request:     request,
+		Name:        l.name,
 	})
 }
 
@@ -72,6 +75,7 @@ func verifyPayload(b, static []byte, now time.Time, skew time.Duration) (Peer, [
 	return Peer{
 		Identifier:  h.Identifier(),
 		Instance:    Instance(p.Instance),
+		Name:        p.Name,
 		History:     h,
 		Credentials: p.Credentials,
 	}, p.Request, nil
@@ -91,18 +95,34 @@ func (p *payload) checkSizes() error {
 	if len(p.Request) > maxRequest {
 		return fmt.Errorf("request of %d bytes, at most %d", len(p.Request), maxRequest)
 	}
+	if p.Name != "" {
+		return CheckName(p.Name)
+	}
 	return nil
 }
 
-// A ChannelRequest is the request of a handshake with [PurposeChannel]: it
-// names the channel, and says whether it is new or goes on. This version opens
-// new channels only; the fields for resuming are on the wire already.
+// CheckName says what is wrong with a process's name, which is 1 to 63 letters,
+// digits, dots, hyphens and underscores.
+func CheckName(name string) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("a name has 1 to %d characters, this one has %d", maxName, len(name))
+	}
+	for _, r := range name {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_') {
+			return fmt.Errorf("a name has letters, digits, dots, hyphens and underscores only, not %q", r)
+		}
+	}
+	return nil
+}
+
+// A channelRequest is the request of a handshake with [PurposeChannel]: it names
+// the channel, and says whether it is new or goes on.
 type channelRequest struct {
 	ID       []byte `cbor:"1,keyasint"`           // 16 random bytes, the channel's name
 	Mode     uint64 `cbor:"2,keyasint"`           // modeNew or modeResume
-	Received uint64 `cbor:"3,keyasint,omitempty"` // resume: bytes the initiator holds
-	Epoch    uint64 `cbor:"4,keyasint,omitempty"` // resume: higher at each attempt
-	Window   uint64 `cbor:"5,keyasint,omitempty"` // bytes the responder may have in flight
+	Received uint64 `cbor:"3,keyasint,omitempty"` // resume: bytes the initiator has
+	Epoch    uint64 `cbor:"4,keyasint,omitempty"` // resume: one higher at each attempt
+	Window   uint64 `cbor:"5,keyasint"`           // bytes the responder may have on their way
 }
 
 const (
@@ -110,26 +130,42 @@ const (
 	modeResume = 2
 )
 
-// NewChannel returns the request for a new channel, to be handed to
-// [Initiate] with [PurposeChannel].
-func NewChannel() ([]byte, error) {
-	id := make([]byte, 16)
-	if _, err := rand.Read(id); err != nil {
-		return nil, fmt.Errorf("naming the channel: %w", err)
+// newID draws a channel's name.
+func newID() (id ID, err error) {
+	if _, err := rand.Read(id[:]); err != nil {
+		return id, fmt.Errorf("naming the channel: %w", err)
 	}
-	return canon.Marshal(channelRequest{ID: id, Mode: modeNew})
+	return id, nil
 }
 
-// parseChannelRequest reads a request made by NewChannel.
+// anyRequest asks for a new channel of a Conn that is no Channel's path.
+func anyRequest() ([]byte, error) {
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	return channelRequest{ID: id[:], Mode: modeNew, Window: maxWindow}.encode()
+}
+
+func (r channelRequest) encode() ([]byte, error) { return canon.Marshal(r) }
+
+// parseChannelRequest reads what encode made, and refuses what no initiator
+// says.
 func parseChannelRequest(b []byte) (channelRequest, error) {
 	var r channelRequest
 	if err := canon.Unmarshal(b, &r); err != nil {
 		return channelRequest{}, fmt.Errorf("reading the channel request: %w", err)
 	}
-	if len(r.ID) != 16 {
+	switch {
+	case len(r.ID) != 16:
 		return channelRequest{}, fmt.Errorf("%w: channel name of %d bytes, want 16", ErrProtocol, len(r.ID))
-	}
-	if r.Mode != modeNew && r.Mode != modeResume {
+	case r.Window < minWindow:
+		return channelRequest{}, fmt.Errorf("%w: window of %d bytes, at least %d", ErrProtocol, r.Window, minWindow)
+	case r.Mode == modeNew && (r.Received != 0 || r.Epoch != 0):
+		return channelRequest{}, fmt.Errorf("%w: a new channel that has a past", ErrProtocol)
+	case r.Mode == modeResume && r.Epoch == 0:
+		return channelRequest{}, fmt.Errorf("%w: resume without an epoch", ErrProtocol)
+	case r.Mode != modeNew && r.Mode != modeResume:
 		return channelRequest{}, fmt.Errorf("%w: channel mode %d", ErrProtocol, r.Mode)
 	}
 	return r, nil

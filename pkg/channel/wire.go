@@ -38,17 +38,20 @@ const (
 	maxPlain   = maxRecord - tagLen // with the type
 	pingLen    = 8
 	closeFixed = 8 + 2 // offset u64, code u16
+	ackLen     = 8
+	// ATTACHED: received u64, epoch u64, start u64, window u32
+	attachedLen = 8 + 8 + 8 + 4
 )
 
 type recordType byte
 
 const (
 	typeData     recordType = 1 // bytes of the stream, at least one
-	typeAck      recordType = 2 // reserved for channels that outlive their paths
+	typeAck      recordType = 2 // u64: all bytes before this offset are consumed
 	typePing     recordType = 3 // 8 bytes, to be sent back
 	typePong     recordType = 4 // the PING's 8 bytes
 	typeClose    recordType = 5 // offset u64, code u16, reason
-	typeAttached recordType = 6 // reserved for channels that outlive their paths
+	typeAttached recordType = 6 // received u64, epoch u64, start u64, window u32
 	typeRefused  recordType = 7 // code u16, reason
 )
 
@@ -62,6 +65,33 @@ func appendClose(dst []byte, offset uint64, c code.Code, reason string) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, offset)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(c))
 	return append(dst, code.CutReason(reason)...)
+}
+
+// An attached is the body of ATTACHED, by which the responder takes a path into
+// use: what it has received, which attempt of the initiator's it answers, where
+// its own bytes on the new path begin, and how many it takes unconsumed.
+type attached struct {
+	received, epoch, start uint64
+	window                 uint32
+}
+
+func (a attached) append(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, a.received)
+	dst = binary.BigEndian.AppendUint64(dst, a.epoch)
+	dst = binary.BigEndian.AppendUint64(dst, a.start)
+	return binary.BigEndian.AppendUint32(dst, a.window)
+}
+
+func parseAttached(b []byte) (attached, error) {
+	if len(b) != attachedLen {
+		return attached{}, fmt.Errorf("%w: ATTACHED of %d bytes, want %d", ErrProtocol, len(b), attachedLen)
+	}
+	return attached{
+		received: binary.BigEndian.Uint64(b),
+		epoch:    binary.BigEndian.Uint64(b[8:]),
+		start:    binary.BigEndian.Uint64(b[16:]),
+		window:   binary.BigEndian.Uint32(b[24:]),
+	}, nil
 }
 
 func appendRefused(dst []byte, c code.Code, reason string) []byte {

@@ -10,13 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/noise"
 )
 
 const (
 	// headroom at the front of a wireBuf takes the control records that
-	// overtake its data: one PING and one PONG.
-	headroom = 2 * (headerLen + typeLen + pingLen + tagLen)
+	// overtake its data: one ATTACHED, ACK, PONG and PING each.
+	headroom = 4*(headerLen+typeLen+tagLen) + attachedLen + ackLen + 2*pingLen
 	// wireBufSize holds two whole records. A writer has at most two such
 	// buffers, one being filled and one on its way: 256 KiB unsent.
 	wireBufSize = headroom + 2*(headerLen+maxRecord)
@@ -47,6 +48,7 @@ type writer struct {
 	keyBytes atomic.Uint64 // of plaintext sealed
 	sent     atomic.Int64  // time of the last send, in ns since the conn's base
 	base     time.Time
+	failure  atomic.Pointer[error] // err, for those who may not take mu
 
 	mu      sync.Mutex
 	changed sync.Cond // room, idle, err or the deadline
@@ -56,10 +58,14 @@ type writer struct {
 	ping    bool      // a PING is due
 	pong    bool      // a PONG is due
 	echo    [pingLen]byte
-	partly  bool   // a Write waits for room for the rest of its bytes
-	count   uint64 // bytes of data accepted
-	last    []byte // plaintext of the record that ends the direction
-	ended   bool   // nothing more is accepted
+	ack     bool     // an ACK is due, of what channel says then
+	first   []byte   // ATTACHED's body, which goes before everything else
+	channel *Channel // has the bytes, instead of pend, of a Conn that is its path
+	conn    *Conn    // the writer's own
+	partly  bool     // a Write waits for room for the rest of its bytes
+	count   uint64   // bytes of data accepted
+	last    []byte   // plaintext of the record that ends the direction
+	ended   bool     // nothing more is accepted
 	busy    bool
 	inline  bool // busy, by a caller of Write
 	err     error
@@ -79,8 +85,8 @@ type writer struct {
 	flushers sync.WaitGroup
 }
 
-func (w *writer) init(nc net.Conn, cipher *noise.Cipher, base time.Time) {
-	w.nc, w.cipher, w.base, w.open = nc, cipher, base, -1
+func (w *writer) init(c *Conn, cipher *noise.Cipher) {
+	w.conn, w.nc, w.cipher, w.base, w.open = c, c.nc, cipher, c.base, -1
 	w.changed.L = &w.mu
 	w.flusher = w.flush
 }
@@ -192,7 +198,7 @@ func (w *writer) sendLocked(size int) {
 
 // signalLocked asks for control records to be sent, without ever blocking.
 func (w *writer) signalLocked() {
-	if !w.busy {
+	if !w.busy && w.err == nil {
 		w.busy = true
 		w.startFlusherLocked()
 	}
@@ -223,7 +229,8 @@ func (w *writer) flush() {
 }
 
 func (w *writer) workLocked() bool {
-	return w.err == nil && (w.pend != nil || w.ping || w.pong || w.last != nil)
+	return w.err == nil && (w.pend != nil || w.ping || w.pong || w.ack || w.first != nil || w.last != nil ||
+		w.channel != nil && w.channel.sendable(w.conn))
 }
 
 func (w *writer) idleLocked() {
@@ -236,9 +243,15 @@ func (w *writer) failLocked(err error) {
 		return
 	}
 	w.err = err
+	failure := err // a name of its own: err's address would cost every caller an allocation
+	w.failure.Store(&failure)
 	if w.pend != nil {
 		wireBufs.Put(w.pend)
 		w.pend = nil
+	}
+	if w.channel != nil {
+		// Whoever reads the path finds its end, and tells the channel.
+		_ = sock.ResetClose(w.nc)
 	}
 	w.changed.Broadcast()
 }
@@ -256,9 +269,13 @@ func (w *writer) roundLocked() {
 	if w.last != nil && wireBufSize-n >= headerLen+len(w.last)+tagLen {
 		last, w.last = w.last, nil
 	}
+	ch := w.channel
 	w.changed.Broadcast()
 	w.mu.Unlock()
 
+	if ch != nil && last == nil {
+		n = w.gather(ch, buf, n)
+	}
 	if last != nil {
 		binary.BigEndian.PutUint16(buf[n:], uint16(len(last)))
 		n += headerLen + copy(buf[n+headerLen:], last) + tagLen
@@ -279,25 +296,48 @@ func (w *writer) roundLocked() {
 	w.restBuf, w.rest = buf, wire
 }
 
+// gather puts records of what the channel has to send behind the first n bytes
+// of buf, in the layout of appendLocked, and returns the new length.
+func (w *writer) gather(ch *Channel, buf *wireBuf, n int) int {
+	for wireBufSize-n >= minRoom {
+		room := min(maxPlain-typeLen, wireBufSize-n-headerLen-typeLen-tagLen)
+		t, k := ch.fill(w.conn, buf[n+headerLen+typeLen:][:room])
+		if t == 0 {
+			break
+		}
+		binary.BigEndian.PutUint16(buf[n:], uint16(typeLen+k))
+		buf[n+headerLen] = byte(t)
+		n += headerLen + typeLen + k + tagLen
+	}
+	return n
+}
+
 // controlLocked puts the control records that are due into buf's headroom and
 // returns where they start.
 func (w *writer) controlLocked(buf *wireBuf) int {
 	start := headroom
-	put := func(t recordType, body [pingLen]byte) {
-		start -= headerLen + typeLen + pingLen + tagLen
-		binary.BigEndian.PutUint16(buf[start:], typeLen+pingLen)
+	put := func(t recordType, body []byte) {
+		start -= headerLen + typeLen + len(body) + tagLen
+		binary.BigEndian.PutUint16(buf[start:], uint16(typeLen+len(body)))
 		buf[start+headerLen] = byte(t)
-		copy(buf[start+headerLen+typeLen:], body[:])
+		copy(buf[start+headerLen+typeLen:], body)
 	}
+	var number [8]byte
 	if w.ping {
-		var now [pingLen]byte
-		binary.BigEndian.PutUint64(now[:], uint64(time.Since(w.base)))
-		put(typePing, now)
+		binary.BigEndian.PutUint64(number[:], uint64(time.Since(w.base)))
+		put(typePing, number[:])
 	}
 	if w.pong {
-		put(typePong, w.echo)
+		put(typePong, w.echo[:])
 	}
-	w.ping, w.pong = false, false
+	if w.ack {
+		binary.BigEndian.PutUint64(number[:], w.channel.ack(w.conn))
+		put(typeAck, number[:])
+	}
+	if w.first != nil {
+		put(typeAttached, w.first)
+	}
+	w.ping, w.pong, w.ack, w.first = false, false, false, nil
 	return start
 }
 
@@ -361,6 +401,9 @@ func (w *writer) takeKick(err error) (kicked, inline bool) {
 func (w *writer) setDeadline(t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.ended {
+		return
+	}
 	if w.deadline != nil {
 		w.deadline.Stop()
 		w.deadline = nil

@@ -1,0 +1,212 @@
+package channel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// A Caller makes channels to one peer, and the paths of those channels, over
+// alternative routes. Everything but Local, Peer, Routes and Path has a
+// default. It is safe for concurrent use and keeps nothing between calls.
+type Caller struct {
+	Local *Local
+	Peer  identity.Identifier
+	// Routes is how many routes there are; they are numbered from 0, the best
+	// first.
+	Routes int
+	// Path makes a live path along a route, ready for the handshake: to that
+	// instance of the peer's, or to any if it is nil.
+	Path func(ctx context.Context, route int, instance *Instance) (net.Conn, error)
+
+	Settings Settings
+	Timing   Timing
+
+	// Failed is told of each attempt over a route that did not work; nil means
+	// nobody is. It must not block.
+	Failed func(route int, err error)
+}
+
+// Timing is when a [Caller] makes paths. Zero means the default.
+type Timing struct {
+	// Stagger is how long a route may take before the next one is tried beside
+	// it; 1 s.
+	Stagger time.Duration
+	// MaxPause is the longest pause between attempts, before jitter; 2 s. The
+	// first comes at once, the second within 50 ms.
+	MaxPause time.Duration
+	// Renew is how long a path may live, give or take a tenth, before a new
+	// handshake brings new keys; 1 h. RenewBytes is how many bytes of one
+	// direction; 64 GiB.
+	Renew      time.Duration
+	RenewBytes uint64
+	// Return is how long a route has to hold before better ones are tried
+	// again; 30 s. It doubles, up to 20 times that, each time that a better one
+	// does not hold for as long.
+	Return time.Duration
+}
+
+func (t Timing) withDefaults() Timing {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&t.Stagger, time.Second},
+		{&t.MaxPause, 2 * time.Second},
+		{&t.Renew, time.Hour},
+		{&t.Return, 30 * time.Second},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.value
+		}
+	}
+	if t.RenewBytes == 0 {
+		t.RenewBytes = 64 << 30
+	}
+	return t
+}
+
+// An InstanceError says that another process of the peer's identity has
+// answered than the one that holds the channel, which is therefore no more.
+type InstanceError struct {
+	Want, Got Instance
+}
+
+func (e *InstanceError) Error() string {
+	return fmt.Sprintf("peer is another process now: %s, the channel is with %s", e.Got, e.Want)
+}
+
+// Dial opens a channel over the first route that works: one after the other,
+// from route first on, the next when one has failed or takes long. It returns
+// when the peer has accepted, and the channel is used by nobody until its Run
+// is called. Failed has heard why routes do not work; the error is theirs,
+// joined, or ctx's.
+func (d *Caller) Dial(ctx context.Context, first int) (*Channel, error) {
+	order := make([]int, d.Routes)
+	for i := range order {
+		order[i] = (first + i) % d.Routes
+	}
+	r := race[*Channel]{
+		order: order, stagger: d.Timing.withDefaults().Stagger, failed: d.Failed,
+		try:  d.open,
+		drop: func(c *Channel) { _ = c.CloseWithReason(code.OK, "another route was faster") },
+	}
+	c, _, err := r.run(ctx)
+	return c, err
+}
+
+// open opens a channel over one route.
+func (d *Caller) open(ctx context.Context, route int) (*Channel, error) {
+	set := d.Settings.withDefaults()
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.handshake(ctx, route, nil, channelRequest{ID: id[:], Mode: modeNew, Window: uint64(set.Window)})
+	if err != nil {
+		return nil, err
+	}
+	c := newChannel(id, set, p.peer)
+	c.keeper = newKeeper(d, c)
+	p.asPath(c, 0, true)
+	if err := c.take(ctx, p, route, Lost); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// take waits until the responder takes p into use, and uses it. An error ends
+// p.
+func (c *Channel) take(ctx context.Context, p *Conn, route int, cause Cause) error {
+	if _, err := p.awaitAttached(ctx, c.set.Handshake.withDefaults().Timeout); err != nil {
+		p.discard(nil)
+		return err
+	}
+	return c.install(p, route, cause)
+}
+
+func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, r channelRequest) (*Conn, error) {
+	request, err := r.encode()
+	if err != nil {
+		return nil, err
+	}
+	nc, err := d.Path(ctx, route, instance)
+	if err != nil {
+		return nil, err
+	}
+	return Initiate(ctx, nc, d.Local, d.Peer, PurposeChannel, request, d.Settings.Handshake)
+}
+
+// A race tries one after the other until one succeeds, the next when one has
+// failed or takes long.
+type race[T any] struct {
+	order   []int
+	stagger time.Duration
+	try     func(ctx context.Context, i int) (T, error)
+	drop    func(T) // of a success that came too late
+	failed  func(i int, err error)
+}
+
+type result[T any] struct {
+	i   int
+	got T
+	err error
+}
+
+// run returns the first success, or the errors of all. When it returns nothing
+// that it started runs any more.
+func (r *race[T]) run(ctx context.Context) (got T, which int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan result[T])
+	timer := time.NewTimer(r.stagger)
+	defer timer.Stop()
+	var errs []error
+	started, pending, won := 0, 0, false
+	start := func() {
+		if started == len(r.order) || won || ctx.Err() != nil {
+			return
+		}
+		i := r.order[started]
+		started++
+		pending++
+		timer.Reset(r.stagger)
+		go func() { // joined by the loop below, which reads all results
+			got, err := r.try(ctx, i)
+			results <- result[T]{i, got, err}
+		}()
+	}
+	for start(); pending > 0; {
+		select {
+		case <-timer.C:
+			start()
+		case a := <-results:
+			pending--
+			switch {
+			case a.err == nil && won:
+				r.drop(a.got)
+			case a.err == nil:
+				got, which, won = a.got, a.i, true
+				cancel()
+			case !won:
+				errs = append(errs, a.err)
+				if r.failed != nil && ctx.Err() == nil {
+					r.failed(a.i, a.err)
+				}
+				start()
+			}
+		}
+	}
+	if won {
+		return got, which, nil
+	}
+	if err := errors.Join(errs...); err != nil {
+		return got, -1, err
+	}
+	return got, -1, context.Cause(ctx)
+}

@@ -1,0 +1,296 @@
+package channel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// returnMax bounds how much longer than Timing.Return a route is kept for which
+// there are better ones that do not hold.
+const returnMax = 20
+
+// A keeper makes the paths of one channel, at its initiator. Everything but
+// what says otherwise belongs to Run's goroutine.
+type keeper struct {
+	d       *Caller
+	c       *Channel
+	timing  Timing
+	wish    chan Cause // Renewed or Asked; at most one waits
+	renewAt time.Time
+	// When better routes are tried again, and how long the present one has to
+	// hold before that.
+	returnAt time.Time
+	hold     time.Duration
+}
+
+func newKeeper(d *Caller, c *Channel) *keeper {
+	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), wish: make(chan Cause, 1)}
+	k.hold = k.timing.Return
+	return k
+}
+
+// checkKeysLocked asks for new keys when the path's have carried enough. It is
+// called with the channel's mu, by whoever sends or reads; a nil keeper does
+// nothing.
+func (k *keeper) checkKeysLocked(p *Conn) {
+	if k != nil && max(p.w.keyBytes.Load(), p.keyUsed.Load()) >= k.timing.RenewBytes {
+		k.ask(Renewed)
+	}
+}
+
+func (k *keeper) ask(cause Cause) {
+	select {
+	case k.wish <- cause:
+	default:
+	}
+}
+
+// Move asks for another path while the present one works: its relay drains. It
+// does nothing at the responder.
+func (c *Channel) Move() {
+	if c.keeper != nil {
+		c.keeper.ask(Asked)
+	}
+}
+
+// Run keeps the channel until it is over, and returns why: at the initiator it
+// makes the channel's paths. When ctx ends the channel ends, without a word;
+// call Close first. Nothing of the channel runs any more when Run has returned.
+func (c *Channel) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.Fail(code.Shutdown, context.Cause(ctx)) })
+	defer stop()
+	if c.keeper != nil {
+		c.keeper.run(c.life)
+	}
+	<-c.Done()
+	c.background.Wait()
+	return c.Err()
+}
+
+// run makes paths until the channel is over.
+func (k *keeper) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		up, changed := k.c.Up()
+		if !up {
+			k.recover(ctx)
+			continue
+		}
+		if cause := k.await(ctx, changed); cause != "" {
+			k.improve(ctx, cause, changed)
+		}
+	}
+}
+
+// await waits until there is a reason to make a path: "" when the present one
+// has changed.
+func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
+	st := k.c.State()
+	if k.renewAt.Before(st.Since) {
+		// A tenth more or less, so that not all channels of a process renew
+		// their keys at once.
+		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1))
+	}
+	if k.returnAt.Before(st.Since) {
+		k.returnAt = st.Since.Add(k.hold)
+	}
+	renew := time.NewTimer(time.Until(k.renewAt))
+	defer renew.Stop()
+	back := time.NewTimer(time.Until(k.returnAt))
+	defer back.Stop()
+	if st.Route <= 0 {
+		back.Stop()
+	}
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case cause := <-k.wish:
+		return cause
+	case <-renew.C:
+		return Renewed
+	case <-back.C:
+		return Returned
+	}
+	return ""
+}
+
+// recover makes a path for a channel that has none, or ends it.
+func (k *keeper) recover(ctx context.Context) {
+	k.forgetWish()
+	st := k.c.State()
+	if st.Up {
+		return
+	}
+	k.judge()
+	ctx, cancel := context.WithDeadline(ctx, st.Since.Add(k.c.set.Grace))
+	defer cancel()
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: 30 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: k.timing.MaxPause,
+	}
+	pause.Reset()
+	for {
+		err := k.attempt(ctx, k.order(st.Route), Lost)
+		if err == nil || k.hopeless(err) {
+			return
+		}
+		t := time.NewTimer(pause.NextBackOff())
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			k.c.graceOver() // where it was not the channel that has ended
+			return
+		}
+	}
+}
+
+// judge makes the next return wait for twice as long when the last one has
+// brought a path that did not hold.
+func (k *keeper) judge() {
+	k.c.mu.Lock()
+	cause, held := k.c.cause, k.c.held
+	k.c.mu.Unlock()
+	switch {
+	case held >= k.timing.Return:
+		k.hold = k.timing.Return
+	case cause == Returned:
+		k.hold = min(2*k.hold, returnMax*k.timing.Return)
+	}
+}
+
+// forgetWish drops a wish that another path has fulfilled.
+func (k *keeper) forgetWish() {
+	select {
+	case <-k.wish:
+	default:
+	}
+}
+
+// order returns all routes, the best first and last the one that has just
+// failed.
+func (k *keeper) order(last int) []int {
+	var order []int
+	for i := range k.d.Routes {
+		if i != last {
+			order = append(order, i)
+		}
+	}
+	if last >= 0 {
+		order = append(order, last)
+	}
+	return order
+}
+
+// A verdict is an error, from the peer itself, that means that there is nothing
+// to go back to. What relays say on the way is none.
+type verdict struct{ *LostError }
+
+// verdictOf returns what the peer's answer to a resume means for the channel.
+func verdictOf(err error) error {
+	var r *RefusedError
+	if errors.As(err, &r) && (r.Code == code.UnknownChannel || r.Code == code.ChannelDenied || r.Code == code.Protocol) {
+		return verdict{&LostError{Code: r.Code, Err: fmt.Errorf("resuming: %w", r)}}
+	}
+	return err
+}
+
+// hopeless reports whether the channel is over, and ends it for a verdict.
+func (k *keeper) hopeless(err error) bool {
+	var v verdict
+	if errors.As(err, &v) {
+		k.c.Fail(v.Code, v.Err)
+	}
+	return k.c.Err() != nil
+}
+
+// improve makes a path while there is one, which is given up only for a better
+// one. When the present one ends, so does the attempt.
+func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct{}) {
+	st := k.c.State()
+	var order []int
+	switch cause {
+	case Renewed:
+		order = append([]int{st.Route}, k.order(st.Route)[:k.d.Routes-1]...)
+	case Returned:
+		for i := range st.Route {
+			order = append(order, i)
+		}
+	default:
+		order = k.order(st.Route)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	err := k.attempt(ctx, order, cause)
+	cancel()
+	watch.Wait()
+	if err == nil || k.hopeless(err) {
+		return
+	}
+	switch cause {
+	case Renewed: // the keys are good for much more
+		k.renewAt = time.Now().Add(k.timing.Renew / 20)
+	case Returned:
+		k.returnAt = time.Now().Add(k.timing.Return)
+	}
+}
+
+// attempt makes one path, over the first of the routes that works.
+func (k *keeper) attempt(ctx context.Context, order []int, cause Cause) error {
+	r := race[*Conn]{
+		order: order, stagger: k.timing.Stagger, failed: k.d.Failed,
+		try: func(ctx context.Context, route int) (*Conn, error) { return k.try(ctx, route, cause) },
+		// One that came too late is in use already, and the other is not.
+		drop: func(*Conn) {},
+	}
+	_, _, err := r.run(ctx)
+	return err
+}
+
+// try makes a path over one route, up to its use.
+func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error) {
+	c := k.c
+	request := channelRequest{ID: c.id[:], Mode: modeResume, Window: uint64(c.set.Window)}
+	nc, err := k.d.Path(ctx, route, &c.instance)
+	if err != nil {
+		return nil, err
+	}
+	// The count is taken as late as can be: what the old path brings meanwhile
+	// need not come twice.
+	c.mu.Lock()
+	c.epoch++
+	request.Received, request.Epoch = c.received, c.epoch
+	c.mu.Unlock()
+	b, err := request.encode()
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	p, err := Initiate(ctx, nc, k.d.Local, k.d.Peer, PurposeChannel, b, c.set.Handshake)
+	if err != nil {
+		return nil, err
+	}
+	if got := p.peer.Instance; got != c.instance {
+		p.discard(nil)
+		return nil, verdict{&LostError{Code: code.Gone, Err: &InstanceError{Want: c.instance, Got: got}}}
+	}
+	p.asPath(c, request.Epoch, true)
+	if err := c.take(ctx, p, route, cause); err != nil {
+		return nil, verdictOf(err)
+	}
+	return p, nil
+}

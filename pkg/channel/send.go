@@ -1,0 +1,148 @@
+package channel
+
+import (
+	"fmt"
+	"io"
+	"net"
+)
+
+// Write accepts all of p or returns an error. No bytes of another Write come
+// between those of p.
+func (c *Channel) Write(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.writing {
+		if err := c.writeStateLocked(); err != nil {
+			return 0, err
+		}
+		c.writable.Wait()
+	}
+	c.writing = true
+	defer func() {
+		c.writing = false
+		c.writable.Broadcast()
+	}()
+	for {
+		if err := c.writeStateLocked(); err != nil {
+			return n, err
+		}
+		k := c.acceptLocked(p[n:])
+		n += k
+		if path := c.path; k > 0 && path != nil {
+			size := len(p)
+			if !c.writeUntil.at.IsZero() {
+				size = inlineMax + 1 // not by this goroutine, which has to look at the time
+			}
+			c.mu.Unlock()
+			path.w.kick(size)
+			c.mu.Lock()
+		}
+		if n == len(p) {
+			return n, nil
+		}
+		if k == 0 {
+			c.writable.Wait()
+		}
+	}
+}
+
+func (c *Channel) writeStateLocked() error {
+	if err := c.stateLocked(&c.writeUntil); err != nil {
+		return err
+	}
+	if c.peerEnd == io.EOF {
+		return fmt.Errorf("peer has closed the channel: %w", net.ErrClosed)
+	}
+	return c.peerEnd
+}
+
+// acceptLocked keeps as much of p as the peer's window, the bound on what is
+// unsent and the budget have room for.
+func (c *Channel) acceptLocked(p []byte) (n int) {
+	room := min(c.window-min(c.window, c.out.end-c.out.base), unsentMax-min(unsentMax, c.out.end-c.next))
+	p = p[:min(uint64(len(p)), room)]
+	for n < len(p) {
+		if c.out.room() == 0 {
+			if !c.set.Buffers.take(c.out.held(), c) {
+				break
+			}
+			c.out.grow()
+		}
+		n += c.out.append(p[n:])
+	}
+	return n
+}
+
+// sendable reports whether p, if it is the path, has something to send.
+func (c *Channel) sendable(p *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return p == c.path && c.next < c.sendEndLocked()
+}
+
+// sendEndLocked is the offset after all there is to send, CLOSE included.
+func (c *Channel) sendEndLocked() uint64 {
+	if c.closing {
+		return c.out.end + 1
+	}
+	return c.out.end
+}
+
+// fill puts the body of the next record for p into dst, and says of which
+// type; nothing for 0. Its caller owns p's sending.
+func (c *Channel) fill(p *Conn, dst []byte) (recordType, int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p != c.path || c.next == c.sendEndLocked() {
+		return 0, 0
+	}
+	if c.next == c.out.end {
+		if len(dst) < len(c.last) {
+			return 0, 0
+		}
+		c.next++
+		c.sentMax = max(c.sentMax, c.next)
+		return typeClose, copy(dst, c.last)
+	}
+	n := c.out.copyAt(c.next, dst)
+	c.next += uint64(n)
+	c.sentMax = max(c.sentMax, c.next)
+	if c.writing {
+		c.writable.Broadcast()
+	}
+	return typeData, n
+}
+
+// ack returns what to say in an ACK on p now.
+func (c *Channel) ack(p *Conn) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p == c.path {
+		c.acked = c.consumed
+	}
+	return c.consumed
+}
+
+// ackedTo acts on the peer's ACK: it has consumed all before offset to.
+func (c *Channel) ackedTo(p *Conn, to uint64) error {
+	c.mu.Lock()
+	if p != c.path {
+		c.mu.Unlock()
+		return nil // of a path that was given up meanwhile
+	}
+	if to < c.out.base || to > c.sentMax {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: ACK of %d, outside %d to %d", ErrProtocol, to, c.out.base, c.sentMax)
+	}
+	c.keeper.checkKeysLocked(p)
+	woken := c.set.Buffers.give(c.out.drop(min(to, c.out.end)))
+	if to > c.out.end {
+		c.closed = true
+	}
+	if c.writing || c.closed {
+		c.writable.Broadcast()
+	}
+	c.mu.Unlock()
+	wake(woken)
+	return nil
+}

@@ -1,0 +1,192 @@
+package channel
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// Limits bound the channels that a [Table] keeps without a path. Zero means
+// the default. Beyond them the one that has been without for longest ends.
+type Limits struct {
+	Detached            int // in all; 1,024
+	DetachedPerInstance int // of one peer process; 16
+}
+
+// A Table is the responder's side of channels: it opens new ones, and gives
+// those that exist their next path. It is safe for concurrent use.
+type Table struct {
+	set    Settings
+	limits Limits
+
+	// mu may be taken with a channel's mu held, not the other way round.
+	mu       sync.Mutex
+	channels map[tableKey]*Channel
+	waiting  *list.List // of *Channel, those without a path, the oldest first
+	places   map[*Channel]*list.Element
+	perPeer  map[Instance]int // of waiting
+}
+
+// A tableKey is what a channel is found by: a stranger who knows its name
+// finds nothing.
+type tableKey struct {
+	peer     identity.Identifier
+	instance Instance
+	id       ID
+}
+
+// NewTable returns a Table whose channels have those settings.
+func NewTable(set Settings, limits Limits) *Table {
+	if limits.Detached <= 0 {
+		limits.Detached = 1024
+	}
+	if limits.DetachedPerInstance <= 0 {
+		limits.DetachedPerInstance = 16
+	}
+	return &Table{
+		set: set.withDefaults(), limits: limits, channels: map[tableKey]*Channel{},
+		waiting: list.New(), places: map[*Channel]*list.Element{}, perPeer: map[Instance]int{},
+	}
+}
+
+func keyOf(in *Incoming) tableKey {
+	p := in.conn.peer
+	return tableKey{p.Identifier, p.Instance, ID(in.channel.ID)}
+}
+
+// Open accepts a new channel: the path is via, for the State. Channels of
+// another instance of the same identity and name, which is not "", end: that
+// process is no more. An error has been told to the peer, and in is closed.
+func (t *Table) Open(in *Incoming, via string) (*Channel, error) {
+	if in.Resumes() {
+		return nil, in.refused(&RefusedError{Code: code.Protocol, Reason: "a channel that is to go on is not new"})
+	}
+	p := in.conn
+	c := newChannel(ID(in.channel.ID), t.set, p.peer)
+	c.table, c.via, c.window = t, via, min(in.channel.Window, maxWindow)
+	key := keyOf(in)
+	t.mu.Lock()
+	if t.channels[key] != nil {
+		t.mu.Unlock()
+		c.tick.Stop()
+		return nil, in.refused(&RefusedError{Code: code.Protocol, Reason: "there is a channel of that name already"})
+	}
+	t.channels[key] = c
+	replaced := t.replacedLocked(p.peer)
+	t.mu.Unlock()
+	for _, old := range replaced {
+		old.Fail(code.Replaced, fmt.Errorf("another instance of %s has started as %q", p.peer.Identifier, p.peer.Name))
+	}
+	c.mu.Lock()
+	c.attachLocked(p, 0, Move{})
+	c.mu.Unlock()
+	c.started(p)
+	return c, nil
+}
+
+// replacedLocked returns the channels of processes that peer has taken the
+// place of.
+func (t *Table) replacedLocked(peer Peer) (list []*Channel) {
+	if peer.Name == "" {
+		return nil
+	}
+	for key, c := range t.channels {
+		// A name never changes while a process lives.
+		if key.peer == peer.Identifier && key.instance != peer.Instance && c.name == peer.Name {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// Resume gives a channel another path. An error has been told to the peer, and
+// in is closed.
+func (t *Table) Resume(in *Incoming, via string) (*Channel, error) {
+	t.mu.Lock()
+	c := t.channels[keyOf(in)]
+	t.mu.Unlock()
+	if c == nil || !in.Resumes() {
+		return nil, in.refused(&RefusedError{Code: code.UnknownChannel, Reason: "this instance holds no such channel"})
+	}
+	if err := c.resume(in, via); err != nil {
+		return nil, in.refused(err)
+	}
+	return c, nil
+}
+
+// refused tells the peer why it gets no path, and returns err.
+func (in *Incoming) refused(err error) error {
+	var r *RefusedError
+	if !errors.As(err, &r) {
+		r = &RefusedError{Code: code.Internal}
+	}
+	_ = in.Refuse(r.Code, r.Reason) // the peer may have gone, which is no news
+	return fmt.Errorf("path of channel %x refused: %s: %s", in.channel.ID, r.Code, r.Reason)
+}
+
+// Detached returns how many channels have no path.
+func (t *Table) Detached() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiting.Len()
+}
+
+// detached counts c among those without a path, and returns those that are too
+// many then, for the caller to end.
+func (t *Table) detached(c *Channel) (tooMany []*Channel) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.places[c] != nil {
+		return nil
+	}
+	if t.perPeer[c.instance] >= t.limits.DetachedPerInstance {
+		tooMany = append(tooMany, t.evictLocked(func(o *Channel) bool { return o.instance == c.instance }))
+	}
+	if t.waiting.Len() >= t.limits.Detached {
+		tooMany = append(tooMany, t.evictLocked(func(*Channel) bool { return true }))
+	}
+	t.places[c] = t.waiting.PushBack(c)
+	t.perPeer[c.instance]++
+	return tooMany
+}
+
+// evictLocked takes the channel off the list that has waited for longest and
+// is meant. There is one.
+func (t *Table) evictLocked(meant func(*Channel) bool) *Channel {
+	for e := t.waiting.Front(); ; e = e.Next() {
+		if c := e.Value.(*Channel); meant(c) {
+			t.removeLocked(c)
+			return c
+		}
+	}
+}
+
+func (t *Table) attached(c *Channel) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeLocked(c)
+}
+
+func (t *Table) removeLocked(c *Channel) {
+	e := t.places[c]
+	if e == nil {
+		return
+	}
+	t.waiting.Remove(e)
+	delete(t.places, c)
+	if t.perPeer[c.instance]--; t.perPeer[c.instance] == 0 {
+		delete(t.perPeer, c.instance)
+	}
+}
+
+// forget drops a channel that is over.
+func (t *Table) forget(c *Channel) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeLocked(c)
+	delete(t.channels, tableKey{c.identifier, c.instance, c.id})
+}
