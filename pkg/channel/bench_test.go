@@ -78,3 +78,61 @@ func BenchmarkRoundTrip(b *testing.B) {
 	_ = x.Close()
 	<-done
 }
+
+// BenchmarkChannel carries one way over a channel's path.
+func BenchmarkChannel(b *testing.B) {
+	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10, 256 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			l := newLab(b, 1, Settings{}, Timing{}, Limits{})
+			x, y := l.open()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, y, make([]byte, 256<<10))
+				_ = y.Close()
+			}()
+			data := make([]byte, size)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := x.Write(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			_ = x.Close()
+			<-done
+		})
+	}
+}
+
+// BenchmarkChannelRoundTrip sends a small request and its answer, one at a
+// time.
+func BenchmarkChannelRoundTrip(b *testing.B) {
+	l := newLab(b, 1, Settings{}, Timing{}, Limits{})
+	x, y := l.open()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 64)
+		for {
+			if _, err := io.ReadFull(y, buf); err != nil {
+				return
+			}
+			if _, err := y.Write(buf); err != nil {
+				return
+			}
+		}
+	}()
+	buf := make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = x.Write(buf)
+		if _, err := io.ReadFull(x, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	closeChannels(b, x, y)
+	<-done
+}

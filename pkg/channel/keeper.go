@@ -71,8 +71,9 @@ func (c *Channel) Run(ctx context.Context) error {
 		c.keeper.run(c.life)
 	}
 	<-c.Done()
+	err := c.Err() // behind mu: what ended the channel has started all that it starts
 	c.background.Wait()
-	return c.Err()
+	return err
 }
 
 // run makes paths until the channel is over.
