@@ -24,7 +24,8 @@ import (
 const (
 	// notSentLowat bounds what waits unsent in the kernel below a channel, in
 	// bytes, so that control records overtake data.
-	notSentLowat = 128 << 10
+	notSentLowat     = 128 << 10
+	leastUserTimeout = 10 * time.Second
 	// cutTime bounds, after the drain time, how long streams may take to end
 	// once they are cut.
 	cutTime = 5 * time.Second
@@ -40,10 +41,15 @@ type base struct {
 	log    *zap.Logger
 	id     *identity.Identity
 	local  *channel.Local
+
+	// What channels share; not a relay's.
+	buffers *channel.Buffers
+	paths   *pathMetrics
 }
 
-// newBase reads the identity. Its errors name the setting at fault.
-func newBase(c *config.Common, o *obs.Obs) (*base, error) {
+// newBase reads the identity. Its errors name the setting at fault. A relay has
+// no channels.
+func newBase(c *config.Common, channels *config.Channels, o *obs.Obs) (*base, error) {
 	id, err := identity.ReadFile(c.Identity)
 	if err != nil {
 		return nil, c.Fault("identity", err)
@@ -51,18 +57,29 @@ func newBase(c *config.Common, o *obs.Obs) (*base, error) {
 	if err := id.History().CheckTime(time.Now(), 0); err != nil {
 		return nil, c.Fault("identity", fmt.Errorf("%s: %w", c.Identity, err))
 	}
-	local, err := channel.NewLocal(id)
-	if err != nil {
+	b := &base{common: c, obs: o, log: o.Log, id: id}
+	name := ""
+	if channels != nil {
+		name = channels.Name
+		b.buffers = channel.NewBuffers(channels.Buffers)
+		b.paths = newPathMetrics(o.Registry, b.buffers)
+	}
+	if b.local, err = channel.NewNamedLocal(id, name); err != nil {
 		return nil, fmt.Errorf("preparing handshakes: %w", err)
 	}
-	return &base{common: c, obs: o, log: o.Log, id: id, local: local}, nil
+	return b, nil
 }
+
+// userTimeout bounds how long the kernel waits for the far end of a leg. It is
+// no less than what a slow link can need to make room; silence is noticed by
+// PINGs, sooner.
+func (b *base) userTimeout() time.Duration { return max(2*b.common.Keepalive, leastUserTimeout) }
 
 // tune sets what the socket under a channel needs: a hole in the network is
 // noticed by the side that sends, and little waits in the kernel. A socket
 // that cannot is used as it is.
 func (b *base) tune(nc net.Conn) {
-	_ = sock.SetUserTimeout(nc, 2*b.common.Keepalive)
+	_ = sock.SetUserTimeout(nc, b.userTimeout())
 	_ = sock.SetNotSentLowat(nc, notSentLowat)
 }
 

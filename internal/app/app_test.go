@@ -224,8 +224,8 @@ func wantEnds(t *testing.T, sys *system, code string) {
 	}
 }
 
-// The relay dies under an open stream: the client is reset, the inlet is not
-// ready, and once a relay is back everything works again by itself.
+// The relay dies under an open stream: the inlet is not ready, and once a relay
+// is back the stream goes on.
 func TestRelayDiesAndComesBack(t *testing.T) {
 	relayKey, relayID := newIdentity(t)
 	port := freePort(t)
@@ -243,15 +243,106 @@ func TestRelayDiesAndComesBack(t *testing.T) {
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
 	sys.stopRelay()
-	wantReset(t, nc)
-	wantEnds(t, sys, "channel_lost")
 	eventually(t, "not ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return !ok })
+	if st := sys.inlet.Status().Channels[0]; st.State != "resuming" || st.Path.Up || st.Path.Error == "" || st.Streams != 1 {
+		t.Errorf("status: %+v, path %+v; want a channel that resumes, with its stream", st, st.Path)
+	}
 
 	waiting := sys.dial(t) // before the relay is back
 	startRelay(t, rc)
 	wantEcho(t, waiting, "here again")
+	wantEcho(t, nc, "still here")
+	for side, o := range map[string]*obs.Obs{"inlet": sys.inlet.obs, "outlet": sys.outlet.obs} {
+		if got := metric(t, o, "culvert_channel_path_changes_total", "lost"); got < 1 {
+			t.Errorf("%s: culvert_channel_path_changes_total: %v, want at least 1", side, got)
+		}
+		if got := metric(t, o, "culvert_channel_path_losses_total", "ended"); got < 1 {
+			t.Errorf("%s: culvert_channel_path_losses_total: %v, want at least 1", side, got)
+		}
+	}
+	for side, log := range map[string]*logBuffer{"inlet": sys.inletLog, "outlet": sys.outletLog} {
+		for _, msg := range []string{"path lost, streams wait for another", "path changed"} {
+			if got := len(log.lines(t, map[string]string{"msg": msg, "level": "info"})); got < 1 {
+				t.Errorf("%s logs %q %d times, want it once a change", side, msg, got)
+			}
+		}
+	}
 	if ok, states := sys.inlet.obs.Ready.Check(); !ok {
 		t.Errorf("not ready: %v", states)
+	}
+}
+
+// The relay stays away: when the grace time is over the streams are reset on
+// both sides, and a new channel works once there is a relay again.
+func TestRelayStaysAway(t *testing.T) {
+	relayKey, relayID := newIdentity(t)
+	port := freePort(t)
+	var rc config.Relay
+	sys := startSystem(t, setup{
+		relay: func(c *config.Relay) {
+			c.Identity, c.Listen, c.DrainTimeout = relayKey, []config.Address{local(port)}, time.Millisecond
+			rc = *c
+		}, outlet: func(c *config.Outlet) {
+			c.Relays, c.Grace = []route.Route{withIdentity(c.Relays[0], relayID)}, 300*time.Millisecond
+		},
+		inlet: func(c *config.Inlet) {
+			c.Services[0].Routes = []route.Route{withIdentity(c.Services[0].Routes[0], relayID)}
+			c.ConnectTimeout, c.Grace = patience, 300*time.Millisecond
+		},
+	})
+	nc := sys.dial(t)
+	wantEcho(t, nc, "hello")
+	sys.stopRelay()
+	wantReset(t, nc)
+	wantEnds(t, sys, "channel_lost")
+	waiting := sys.dial(t)
+	startRelay(t, rc)
+	wantEcho(t, waiting, "here again")
+}
+
+// A relay that drains is left before it ends: the channel moves to the other
+// relay's route, and is never without a path.
+func TestChannelsMoveFromADrainingRelay(t *testing.T) {
+	otherKey, otherID := newIdentity(t)
+	port := freePort(t)
+	other := routeTo(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)}, otherID)
+	var ic config.Inlet
+	sys := startSystem(t, setup{
+		relay: func(c *config.Relay) {
+			c.DrainTimeout = patience
+			rc := *c
+			rc.Identity, rc.Listen = otherKey, []config.Address{local(port)}
+			startRelay(t, rc)
+		},
+		outlet: func(c *config.Outlet) { c.Relays = append(c.Relays, other) },
+		inlet: func(c *config.Inlet) {
+			c.Services[0].Routes = append(c.Services[0].Routes, other)
+			ic = *c
+		},
+	})
+	sys.stopInlet()
+	eventually(t, "both registrations", func() bool { return sys.outlet.countRegistrations() == 2 })
+	sys.inlet, sys.inletLog, sys.stopInlet = startInlet(t, ic) // not before: the first route is to be the one
+	nc := sys.dial(t)
+	wantEcho(t, nc, "hello")
+	done := startStop(sys.stopRelay)
+	eventually(t, "the channel has moved", func() bool {
+		st := sys.inlet.Status().Channels[0]
+		return st.State == "open" && st.Route == other.String() && st.Routes[1].State == routeUsed
+	})
+	wantEcho(t, nc, "still here")
+	<-done
+	wantEcho(t, nc, "and here")
+	for side, o := range map[string]*obs.Obs{"inlet": sys.inlet.obs, "outlet": sys.outlet.obs} {
+		if got := metric(t, o, "culvert_channel_path_losses_total", "ended"); got != 0 {
+			t.Errorf("%s: %v paths were lost, want none", side, got)
+		}
+	}
+	if got := metric(t, sys.inlet.obs, "culvert_channel_path_changes_total", "asked"); got != 1 {
+		t.Errorf("culvert_channel_path_changes_total: %v asked, want 1", got)
+	}
+	if got := metric(t, sys.outlet.obs, "culvert_channel_path_changes_total", "moved"); got != 1 {
+		t.Errorf("culvert_channel_path_changes_total: %v moved, want 1", got)
 	}
 }
 
@@ -304,7 +395,7 @@ func TestFailover(t *testing.T) {
 	}})
 	wantEcho(t, sys.dial(t), "hello")
 	st := sys.inlet.Status().Channels[0]
-	if st.Route != st.Routes[1] || len(st.Routes) != 2 {
+	if st.Route != st.Routes[1].Route || len(st.Routes) != 2 {
 		t.Errorf("channel over %s of %v, want the second", st.Route, st.Routes)
 	}
 	if got := metric(t, sys.inlet.obs, "culvert_inlet_connects_total", "unreachable"); got < 1 {

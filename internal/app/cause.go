@@ -32,10 +32,13 @@ func label(err error, other code.Code) string {
 		identity *channel.IdentityError
 		version  *channel.VersionError
 		step     *channel.HandshakeError
+		lost     *channel.LostError
 	)
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, tunnel.ErrClosed):
 		return code.OK.String()
+	case errors.As(err, &lost):
+		return known(lost.Code)
 	case errors.As(err, &refused):
 		return known(refused.Code)
 	case errors.As(err, &closed):

@@ -8,7 +8,6 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
-	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
 const (
@@ -36,9 +35,8 @@ type channels struct {
 // An openChannel is one entry of the table.
 type openChannel struct {
 	peer    channel.Peer
-	via     string // the relay's route; "" for a direct one
 	since   time.Time
-	session *tunnel.Session
+	session *lasting
 }
 
 func newChannels(p policy) *channels {
@@ -117,6 +115,15 @@ func (c *channels) drain(reason string) {
 	c.mu.Unlock()
 	for _, ch := range c.list() {
 		ch.session.Drain(reason)
+	}
+}
+
+// move asks the peers whose paths come by via to make others.
+func (c *channels) move(via, reason string) {
+	for _, ch := range c.list() {
+		if ch.session.ch.State().Via == via {
+			ch.session.Move(reason)
+		}
 	}
 }
 

@@ -61,7 +61,8 @@ func TestInletDrains(t *testing.T) {
 	})
 }
 
-// A stream that outlasts the drain time is reset, whichever side stops.
+// A stream that outlasts the drain time is reset when inlet or outlet stops. A
+// relay's end is none of the stream's.
 func TestDrainTimeIsBounded(t *testing.T) {
 	short := func(c *config.Common) { c.DrainTimeout = 50 * time.Millisecond }
 	for _, name := range []string{"inlet", "outlet", "relay"} {
@@ -77,6 +78,15 @@ func TestDrainTimeIsBounded(t *testing.T) {
 			stop()
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("stopping took %s", took)
+			}
+			if name != "relay" {
+				wantReset(t, nc)
+				return
+			}
+			began = time.Now()
+			sys.stopInlet()
+			if took := time.Since(began); took > cutTime+5*time.Second {
+				t.Errorf("stopping the inlet without a path took %s", took)
 			}
 			wantReset(t, nc)
 		})

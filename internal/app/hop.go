@@ -20,7 +20,7 @@ import (
 
 // newDialer returns what reaches relays on behalf of this process.
 func (b *base) newDialer() *relay.Dialer {
-	return &relay.Dialer{Local: b.local, UserTimeout: 2 * b.common.Keepalive}
+	return &relay.Dialer{Local: b.local, UserTimeout: b.userTimeout()}
 }
 
 // An agent keeps an outlet registered at the last hop of a route.
@@ -40,7 +40,7 @@ func (out *Outlet) newAgent(d *relay.Dialer, r route.Route) (*agent, error) {
 			LookupFailed: func(err error) { a.say(zapcore.WarnLevel, "cannot find the relay, trying on", "", err) },
 			Registered:   a.registered,
 			Lost:         func(address string, err error) { a.say(zapcore.WarnLevel, "not registered, trying on", address, err) },
-			Draining:     func(address string) { a.say(zapcore.InfoLevel, "relay is draining", address, nil) },
+			Draining:     a.draining,
 			ParkFailed: func(address string, err error) {
 				a.out.log.Debug("spare connection lost", zap.Stringer("route", a.route), zap.String("address", address), zap.Error(err))
 			},
@@ -50,6 +50,16 @@ func (out *Outlet) newAgent(d *relay.Dialer, r route.Route) (*agent, error) {
 		return nil, fmt.Errorf("preparing to register over %s: %w", r, err)
 	}
 	return a, nil
+}
+
+// via names a way to this outlet.
+func (a *agent) via(address string) string { return a.route.String() + " at " + address }
+
+// draining asks the inlets whose paths come by a relay that goes away to make
+// others first.
+func (a *agent) draining(address string) {
+	a.say(zapcore.InfoLevel, "relay is draining, inlets are asked to move", address, nil)
+	a.out.channels.move(a.via(address), "the relay is draining")
 }
 
 func (a *agent) registered(address string, _ channel.Peer) {
@@ -72,12 +82,12 @@ func (a *agent) say(loud zapcore.Level, message, address string, err error) {
 
 // handle takes a conn that a relay has joined to a caller. It waits for its
 // turn to do a handshake, not for long: the caller has other ways.
-func (a *agent) handle(ctx context.Context, nc net.Conn) {
+func (a *agent) handle(ctx context.Context, nc net.Conn, address string) {
 	t := time.NewTimer(handshakeWait)
 	defer t.Stop()
 	select {
 	case a.out.slots <- struct{}{}:
-		a.out.serveConn(ctx, nc, a.route.String(), func() { <-a.out.slots })
+		a.out.serveConn(ctx, nc, a.via(address), func() { <-a.out.slots })
 	case <-t.C:
 		a.say(zapcore.WarnLevel, "too many handshakes at once, a caller was sent away", "", nil)
 		_ = sock.ResetClose(nc) // it is given up either way

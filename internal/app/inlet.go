@@ -62,13 +62,13 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 		return nil, in.cfg.Fault("services", errors.New("there are none"))
 	}
 	var err error
-	if in.base, err = newBase(&in.cfg.Common, o); err != nil {
+	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, o); err != nil {
 		return nil, err
 	}
 	in.path = in.newDialer().Path
 	in.streams = newStreamMetrics(o.Registry, "inlet")
 	in.connects = newCounterVec(o.Registry, "culvert_inlet_connects_total",
-		"Attempts to open a channel over one route, by result.", "result")
+		"Attempts to reach an outlet over one route, for a channel or for another path of one, by result.", "result")
 	in.connects.WithLabelValues("ok")
 	in.handshakes = newHandshakeMetrics(o.Registry)
 	newGauge(o.Registry, "culvert_inlet_channels", "Channels that are open.", in.countChannels)
@@ -85,6 +85,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 		s := &inletService{InletService: c, link: byWay[way], metrics: in.streams.service(c.Service)}
 		in.services = append(in.services, s)
 	}
+	o.Registry.MustRegister(routeStates{in.links})
 	return in, nil
 }
 
@@ -185,31 +186,6 @@ func (in *Inlet) setReady() {
 	}
 }
 
-// connect makes a session over one route.
-func (in *Inlet) connect(ctx context.Context, outlet identity.Identifier, r route.Route) (session, error) {
-	s, err := in.connectOnce(ctx, outlet, r)
-	in.handshakes.observe(err)
-	in.connects.WithLabelValues(label(err, code.Unreachable)).Inc()
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-func (in *Inlet) connectOnce(ctx context.Context, outlet identity.Identifier, r route.Route) (*tunnel.Session, error) {
-	nc, err := in.path(ctx, r, outlet, nil)
-	if err != nil {
-		return nil, err
-	}
-	in.tune(nc)
-	c, err := channel.Initiate(ctx, nc, in.local, outlet, channel.PurposeChannel, nil, channel.Options{})
-	if err != nil {
-		return nil, err
-	}
-	c.SetKeepAlive(in.cfg.Keepalive, 2*in.cfg.Keepalive)
-	return tunnel.NewClient(c, tunnel.Config{}), nil
-}
-
 // serveClient carries one local connection. Whatever goes wrong, the client
 // sees a reset, never a clean end.
 func (in *Inlet) serveClient(ctx context.Context, s *inletService, nc *net.TCPConn) {
@@ -255,7 +231,7 @@ func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tun
 		case errors.Is(err, tunnel.ErrTooMany), ctx.Err() != nil:
 			return nil, nil, err
 		case errors.Is(err, tunnel.ErrDraining):
-			s.link.retire(h)
+			s.link.retire(h, errors.New("the outlet is draining"))
 		default:
 			// The session is over, which its link is about to notice.
 			select {

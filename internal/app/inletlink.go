@@ -2,31 +2,89 @@ package app
 
 import (
 	"context"
+	"net"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
+	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
-// An inletLink is a link whose ups and downs are logged.
+// An inletLink is a link over resumable channels, whose ups and downs are
+// logged.
 type inletLink struct {
 	*link
-	in   *Inlet
-	told quiet
+	in     *Inlet
+	caller *channel.Caller
+	told   quiet
 }
 
 func (in *Inlet) newLink(outlet identity.Identifier, routes []route.Route) *inletLink {
 	l := &inletLink{link: newLink(outlet, routes), in: in}
-	l.connect = func(ctx context.Context, r route.Route) (session, error) { return in.connect(ctx, outlet, r) }
-	l.trace = linkTrace{failed: l.failed, opened: l.opened, draining: l.draining, ended: l.ended}
+	l.link.connect = l.connect
+	l.link.trace = linkTrace{failed: l.failed, opened: l.opened, replaced: l.replaced, draining: l.draining, ended: l.ended}
+	l.caller = &channel.Caller{
+		Local: in.local, Peer: outlet, Routes: len(routes),
+		Path: func(ctx context.Context, i int, instance *channel.Instance) (net.Conn, error) {
+			nc, err := in.path(ctx, routes[i], outlet, instance)
+			if err == nil {
+				in.tune(nc)
+			}
+			return nc, err
+		},
+		Settings: in.channelSettings(&in.cfg.Channels, &channel.Trace{Lost: l.pathLost, Moved: l.pathMoved}),
+		Failed:   l.attemptFailed,
+	}
 	return l
+}
+
+// connect makes a session on a new channel.
+func (l *inletLink) connect(ctx context.Context, first int) (session, error) {
+	ch, err := l.caller.Dial(ctx, first)
+	if err != nil {
+		return nil, err
+	}
+	l.pathMade(ch.State().Route)
+	return &lasting{Session: tunnel.NewClient(ch, l.in.tunnelConfig(&l.in.cfg.Channels)), ch: ch}, nil
+}
+
+// pathMade counts an attempt over a route that has worked.
+func (l *inletLink) pathMade(route int) {
+	l.worked(route)
+	l.in.connects.WithLabelValues(code.OK.String()).Inc()
+}
+
+// attemptFailed counts an attempt over a route that has not.
+func (l *inletLink) attemptFailed(route int, err error) {
+	l.in.handshakes.observe(err)
+	l.in.connects.WithLabelValues(label(err, code.Unreachable)).Inc()
+	l.link.failed(route, err)
+}
+
+func (l *inletLink) pathLost(_ *channel.Channel, err error) {
+	l.in.paths.lost(err)
+	l.in.log.Info("path lost, streams wait for another", zap.Stringer("peer", l.outlet), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
+}
+
+func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {
+	l.told.forget()
+	l.pathMade(m.Route)
+	l.in.paths.moved(m)
+	l.in.log.Info("path changed", moveFields(m, zap.Stringer("peer", l.outlet), zap.Stringer("route", l.routes[m.Route]))...)
 }
 
 func (l *inletLink) fields(r route.Route) []zap.Field {
 	return []zap.Field{zap.Stringer("peer", l.outlet), zap.Stringer("route", r)}
+}
+
+// routeOf returns the route of h's path, or of its last one.
+func (l *inletLink) routeOf(h *held) route.Route {
+	i, _, _ := h.session.Path()
+	return l.routes[max(i, 0)]
 }
 
 // say logs what happens at each retry again at debug.
@@ -40,15 +98,19 @@ func (l *inletLink) say(loud zapcore.Level, message string, r route.Route, code 
 }
 
 func (l *inletLink) failed(r route.Route, err error) {
-	l.say(zapcore.WarnLevel, "cannot open a channel, trying on", r, label(err, code.Unreachable), err)
+	l.say(zapcore.WarnLevel, "cannot reach the outlet, trying on", r, label(err, code.Unreachable), err)
 }
 
 func (l *inletLink) opened(h *held) {
-	l.say(zapcore.InfoLevel, "channel opened", l.routes[h.route], "", nil)
+	l.say(zapcore.InfoLevel, "channel opened", l.routeOf(h), "", nil)
+}
+
+func (l *inletLink) replaced(h *held) {
+	l.say(zapcore.InfoLevel, "another channel takes new streams, the old one still waits for a path", l.routeOf(h), "", nil)
 }
 
 func (l *inletLink) draining(h *held) {
-	l.say(zapcore.InfoLevel, "outlet is draining, opening another channel", l.routes[h.route], "", nil)
+	l.say(zapcore.InfoLevel, "outlet is draining, opening another channel", l.routeOf(h), "", nil)
 }
 
 // ended logs a session's end. After one that had lasted, all that happens is
@@ -59,8 +121,8 @@ func (l *inletLink) ended(h *held, err error, settled bool) {
 	}
 	switch c := label(err, code.ChannelLost); c {
 	case code.OK.String(), code.Shutdown.String(), code.Draining.String():
-		l.say(zapcore.InfoLevel, "channel closed", l.routes[h.route], c, err)
+		l.say(zapcore.InfoLevel, "channel closed", l.routeOf(h), c, err)
 	default:
-		l.say(zapcore.WarnLevel, "channel lost", l.routes[h.route], c, err)
+		l.say(zapcore.WarnLevel, "channel lost", l.routeOf(h), c, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -20,13 +21,14 @@ const (
 	// attemptTime bounds one attempt to connect, over all routes: a dial and
 	// the handshakes behind it have bounds of their own.
 	attemptTime = 30 * time.Second
-	// stagger is how long a route may take before the next one is tried beside
-	// it, so that one which swallows packets does not hold up the others.
-	stagger = 3 * time.Second
 	// settled is how long a session has to last to count as a success. One that
 	// ends sooner (the outlet takes no more, say) is followed by a longer pause
 	// and another route.
 	settled = time.Second
+	// pathPatience is how long a session may be without a path before another one
+	// is made beside it for new streams: the process that holds it may be gone,
+	// while another stands ready.
+	pathPatience = time.Second
 )
 
 // newPause returns how long to wait between attempts: at most 45 ms before the
@@ -46,6 +48,10 @@ type session interface {
 	Open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, error)
 	Draining() <-chan struct{}
 	Close(c code.Code, reason string)
+	// Path returns nil while the session has a path, else why it has none, the
+	// route of its path or its last one, and what is closed when that may have
+	// changed.
+	Path() (route int, changed <-chan struct{}, err error)
 }
 
 // A link keeps one session to an outlet alive over alternative routes, for
@@ -53,24 +59,28 @@ type session interface {
 type link struct {
 	outlet identity.Identifier
 	routes []route.Route
-	// connect makes a session over one route. It ends when ctx does.
-	connect func(ctx context.Context, r route.Route) (session, error)
+	// connect makes a session over the first route that works, beginning with
+	// route first, and calls failed for those that do not.
+	connect func(ctx context.Context, first int) (session, error)
 	trace   linkTrace
 
-	// running are the goroutines of run: those of sessions, and of attempts
-	// that lost against a faster one.
-	running sync.WaitGroup
+	running sync.WaitGroup // the goroutines of run
+
+	// errs says by route why it did not work last: nil if it did, or was not
+	// tried. It has no lock, since a channel's trace may take none.
+	errs []atomic.Pointer[error]
 
 	mu      sync.Mutex
 	current *held              // what new streams go to; nil while there is none
 	all     map[*held]struct{} // current, and those that finish their streams
-	errs    []error            // by route: why it does not work, nil if not known
+	ended   error              // why the last session that was current is so no more
 	changed chan struct{}      // closed, and made anew, when current changes
 }
 
 // A linkTrace is told what happens. The funcs must not block or call the link.
 type linkTrace struct {
 	failed   func(r route.Route, err error) // an attempt over one route
+	replaced func(h *held)                  // another session is used for new streams, since h has no path
 	opened   func(h *held)
 	draining func(h *held)
 	ended    func(h *held, err error, settled bool) // err as the session's Run returned it
@@ -79,7 +89,6 @@ type linkTrace struct {
 // A held session is one that a link keeps.
 type held struct {
 	session session
-	route   int // index into the link's routes
 	since   time.Time
 	done    chan struct{} // closed when the session is over
 
@@ -92,7 +101,7 @@ type held struct {
 func newLink(outlet identity.Identifier, routes []route.Route) *link {
 	return &link{
 		outlet: outlet, routes: routes,
-		all: map[*held]struct{}{}, errs: make([]error, len(routes)), changed: make(chan struct{}),
+		all: map[*held]struct{}{}, errs: make([]atomic.Pointer[error], len(routes)), changed: make(chan struct{}),
 	}
 }
 
@@ -108,96 +117,111 @@ func (l *link) run(ctx context.Context) {
 			continue
 		}
 		l.install(ctx, h)
-		select {
-		case <-h.done:
-		case <-h.session.Draining():
-			l.retire(h)
-			l.trace.draining(h)
-		case <-ctx.Done():
-			return
-		}
+		h = l.watch(ctx, h)
 		if time.Since(h.since) >= settled {
 			pause.Reset()
 			first = 0
 		} else {
-			first = (h.route + 1) % len(l.routes)
+			route, _, _ := h.session.Path()
+			first = (route + 1) % len(l.routes)
 		}
 	}
 }
 
-// An attempt is the result of connecting over one route.
-type attempt struct {
-	route   int
-	session session
-	err     error
-}
-
-// dial tries the routes in turn, from first on, and returns the session that
-// is there first, or nil; the trace has been told why. A route that takes long
-// is not waited for.
+// dial makes a session, or returns nil; the trace has been told why.
 func (l *link) dial(ctx context.Context, first int) *held {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
-	over := make(chan struct{})
-	defer close(over)
 	defer cancel()
-	attempts := make(chan attempt)
-	started, pending := 0, 0
-	var next <-chan time.Time
-	start := func() {
-		next = nil
-		if started == len(l.routes) || ctx.Err() != nil {
-			return
-		}
-		i := (first + started) % len(l.routes)
-		started++
-		pending++
-		l.running.Go(func() { l.try(ctx, i, attempts, over) })
-		next = time.After(stagger)
+	s, err := l.connect(ctx, first)
+	if err != nil {
+		return nil
 	}
-	for start(); pending > 0; {
+	return &held{session: s, since: time.Now(), done: make(chan struct{}), idle: make(chan struct{})}
+}
+
+// watch returns when h, or the session that has taken its place, is of no use
+// for new streams any more.
+func (l *link) watch(ctx context.Context, h *held) *held {
+	down := time.NewTimer(0)
+	defer down.Stop()
+	for {
+		_, changed, err := h.session.Path()
+		down.Stop()
+		if err != nil {
+			down.Reset(pathPatience)
+		}
 		select {
-		case a := <-attempts:
-			pending--
-			if a.err == nil {
-				return &held{session: a.session, route: a.route, since: time.Now(), done: make(chan struct{}), idle: make(chan struct{})}
+		case <-h.done:
+			return h
+		case <-ctx.Done():
+			return h
+		case <-h.session.Draining():
+			l.retire(h, errors.New("the outlet is draining"))
+			l.trace.draining(h)
+			return h
+		case <-changed:
+		case <-down.C:
+			if next := l.replace(ctx, h); next != nil {
+				l.install(ctx, next)
+				l.retire(h, err)
+				l.trace.replaced(h)
+				h = next
 			}
-			if !errors.Is(ctx.Err(), context.Canceled) {
-				l.failed(a)
-			}
-			start()
-		case <-next:
-			start()
+		}
+	}
+}
+
+// replace makes another session while h has no path. It returns nil when h has
+// one again, or is over.
+func (l *link) replace(ctx context.Context, h *held) *held {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer cancel()
+		h.awaitPath(ctx)
+	})
+	defer watching.Wait()
+	defer cancel()
+	for pause := newPause(); ctx.Err() == nil; sleep(ctx, pause.NextBackOff()) {
+		if next := l.dial(ctx, 0); next != nil {
+			return next
 		}
 	}
 	return nil
 }
 
-// try connects over one route and delivers the result, unless dial is over:
-// then a session is ended at once.
-func (l *link) try(ctx context.Context, i int, attempts chan<- attempt, over <-chan struct{}) {
-	s, err := l.connect(ctx, l.routes[i])
-	select {
-	case attempts <- attempt{i, s, err}:
-	case <-over:
+// awaitPath waits until h has a path, is over, or ctx ends.
+func (h *held) awaitPath(ctx context.Context) {
+	for {
+		_, changed, err := h.session.Path()
 		if err == nil {
-			_ = s.Run(ctx) // ctx has ended, so this only closes it
+			return
+		}
+		select {
+		case <-changed:
+		case <-h.done:
+			return
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-func (l *link) failed(a attempt) {
-	l.mu.Lock()
-	l.errs[a.route] = a.err
-	l.mu.Unlock()
-	l.trace.failed(l.routes[a.route], a.err)
+// failed is told of an attempt over a route, for a session or for another path
+// of one, that did not work.
+func (l *link) failed(route int, err error) {
+	l.errs[route].Store(&err)
+	l.trace.failed(l.routes[route], err)
 }
+
+// worked is told of a route that has become a path.
+func (l *link) worked(route int) { l.errs[route].Store(nil) }
 
 // install makes h what new streams go to, and runs it.
 func (l *link) install(ctx context.Context, h *held) {
 	l.mu.Lock()
 	l.current = h
 	l.all[h] = struct{}{}
-	clear(l.errs)
 	l.changeLocked()
 	l.mu.Unlock()
 	l.trace.opened(h)
@@ -218,8 +242,7 @@ func (l *link) hold(ctx context.Context, h *held) {
 	l.mu.Lock()
 	delete(l.all, h)
 	if l.current == h {
-		l.current = nil
-		l.errs[h.route] = err
+		l.current, l.ended = nil, err
 		l.changeLocked()
 	}
 	l.mu.Unlock()
@@ -227,8 +250,9 @@ func (l *link) hold(ctx context.Context, h *held) {
 	l.trace.ended(h, err, time.Since(h.since) >= settled)
 }
 
-// retire keeps new streams from h, which ends when it has none.
-func (l *link) retire(h *held) {
+// retire keeps new streams from h, which ends when it has none, for the reason
+// given.
+func (l *link) retire(h *held, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if h.retired {
@@ -236,8 +260,7 @@ func (l *link) retire(h *held) {
 	}
 	h.retired = true
 	if l.current == h {
-		l.current = nil
-		l.errs[h.route] = errors.New("the outlet is draining")
+		l.current, l.ended = nil, why
 		l.changeLocked()
 	}
 	if h.uses == 0 {
@@ -250,25 +273,40 @@ func (l *link) changeLocked() {
 	l.changed = make(chan struct{})
 }
 
-// acquire returns the session for one more stream, and waits for it until ctx
-// ends. The error is a *noChannelError. The caller calls release once.
+// acquire returns the session for one more stream, and waits until ctx ends for
+// one that has a path. The error is a *noChannelError. The caller calls release
+// once.
 func (l *link) acquire(ctx context.Context) (*held, error) {
 	for {
 		l.mu.Lock()
 		h, changed := l.current, l.changed
 		if h != nil {
-			h.uses++
+			_, pathChanged, err := h.session.Path()
+			if err == nil {
+				h.uses++
+				l.mu.Unlock()
+				return h, nil
+			}
 			l.mu.Unlock()
-			return h, nil
+			select {
+			case <-changed:
+			case <-pathChanged:
+			case <-h.done:
+			case <-ctx.Done():
+				return nil, l.noChannel()
+			}
+			continue
 		}
 		l.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, &noChannelError{outlet: l.outlet, last: l.lastError()}
+			return nil, l.noChannel()
 		}
 	}
 }
+
+func (l *link) noChannel() error { return &noChannelError{outlet: l.outlet, last: l.lastError()} }
 
 // release ends a use that acquire began.
 func (l *link) release(h *held) {
@@ -279,30 +317,42 @@ func (l *link) release(h *held) {
 	}
 }
 
-// ready returns nil while there is a session, else why there is none.
+// ready returns nil while there is a session with a path, else why there is
+// none.
 func (l *link) ready() error {
 	l.mu.Lock()
-	ok := l.current != nil
+	h := l.current
 	l.mu.Unlock()
-	if ok {
-		return nil
+	if h != nil {
+		if _, _, err := h.session.Path(); err == nil {
+			return nil
+		}
 	}
-	return &noChannelError{outlet: l.outlet, last: l.lastError()}
+	return l.noChannel()
 }
 
-// lastError returns why there is no session, nil if nothing has been tried to
-// its end.
+// lastError returns why there is no session with a path, nil if nothing has
+// been tried to its end.
 func (l *link) lastError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	for i, err := range l.errs {
-		if err != nil && len(l.errs) > 1 {
-			err = fmt.Errorf("route %d: %w", i+1, err)
+	for i := range l.errs {
+		err := l.errs[i].Load()
+		switch {
+		case err == nil:
+		case len(l.errs) > 1:
+			errs = append(errs, fmt.Errorf("route %d: %w", i+1, *err))
+		default:
+			errs = append(errs, *err)
 		}
-		if err != nil {
-			errs = append(errs, err)
+	}
+	if l.current != nil {
+		if _, _, err := l.current.session.Path(); err != nil {
+			errs = append(errs, fmt.Errorf("the last path ended: %w", err))
 		}
+	} else if len(errs) == 0 && l.ended != nil {
+		errs = append(errs, l.ended)
 	}
 	if len(errs) == 0 {
 		return nil

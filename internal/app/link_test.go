@@ -22,10 +22,29 @@ type fakeSession struct {
 	over     chan error
 	draining chan struct{}
 	closed   chan string // the reason of Close
+
+	mu      sync.Mutex
+	pathErr error
+	changed chan struct{}
 }
 
 func newFakeSession(route int) *fakeSession {
-	return &fakeSession{route: route, over: make(chan error, 1), draining: make(chan struct{}), closed: make(chan string, 1)}
+	return &fakeSession{route: route, over: make(chan error, 1), draining: make(chan struct{}), closed: make(chan string, 1), changed: make(chan struct{})}
+}
+
+// setPath says that the session has a path, or why it has none.
+func (s *fakeSession) setPath(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pathErr = err
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *fakeSession) Path() (int, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.route, s.changed, s.pathErr
 }
 
 func (s *fakeSession) Run(ctx context.Context) error {
@@ -54,7 +73,6 @@ func (s *fakeSession) Close(_ code.Code, reason string) {
 type fakeNet struct {
 	mu    sync.Mutex
 	dials []time.Time // of all attempts
-	last  *fakeSession
 	// connect answers an attempt over the route with that index.
 	connect func(ctx context.Context, i int) error
 }
@@ -66,22 +84,23 @@ func (n *fakeNet) link(t *testing.T, routes int) *link {
 		rs = append(rs, route.Route{{Host: "r" + string(rune('a'+i)), Port: uint16(1 + i), Identifier: identity.Identifier{byte(i + 1)}}})
 	}
 	l := newLink(identity.Identifier{9}, rs)
-	l.connect = func(ctx context.Context, r route.Route) (session, error) {
-		i := int(r[0].Port) - 1
-		n.mu.Lock()
-		n.dials = append(n.dials, time.Now())
-		n.mu.Unlock()
-		if err := n.connect(ctx, i); err != nil {
-			return nil, err
+	l.connect = func(ctx context.Context, first int) (session, error) {
+		for k := range routes {
+			i := (first + k) % routes
+			n.mu.Lock()
+			n.dials = append(n.dials, time.Now())
+			n.mu.Unlock()
+			err := n.connect(ctx, i)
+			if err == nil {
+				l.worked(i)
+				return newFakeSession(i), nil
+			}
+			l.failed(i, err)
 		}
-		s := newFakeSession(i)
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.last = s
-		return s, nil
+		return nil, errors.New("no route works")
 	}
 	l.trace = linkTrace{
-		failed: func(route.Route, error) {}, opened: func(*held) {}, draining: func(*held) {},
+		failed: func(route.Route, error) {}, opened: func(*held) {}, draining: func(*held) {}, replaced: func(*held) {},
 		ended: func(*held, error, bool) {},
 	}
 	return l
@@ -143,44 +162,76 @@ func TestLinkTakesTheFirstRouteThatWorks(t *testing.T) {
 	})
 }
 
-func TestLinkDoesNotWaitForASilentRoute(t *testing.T) {
+// A session without a path takes no new streams. When it stays without, another
+// one is made; the old one keeps its streams.
+func TestLinkReplacesASessionWithoutAPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		n := &fakeNet{connect: func(ctx context.Context, i int) error {
-			if i == 0 {
-				<-ctx.Done()
-				return ctx.Err()
-			}
-			return nil
-		}}
-		l := n.link(t, 2)
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 1)
 		start(t, l)
-		if got := l.session(t, time.Minute).route; got != 1 {
-			t.Errorf("session over route %d, want 1", got)
+		old, err := l.acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
-		if took := time.Since(began); took != stagger {
-			t.Errorf("failing over took %s, want %s", took, stagger)
+		s := old.session.(*fakeSession)
+		for range 3 {
+			s.setPath(errors.New("reset"))
+			if err := l.ready(); err == nil || !strings.Contains(err.Error(), "reset") {
+				t.Errorf("ready: %v, want why not", err)
+			}
+			time.Sleep(pathPatience - time.Millisecond)
+			s.setPath(nil)
+			if got := l.session(t, time.Millisecond); got != s {
+				t.Error("a session that has a path again is not used")
+			}
+		}
+		began := time.Now()
+		s.setPath(errors.New("reset"))
+		next := l.session(t, time.Minute)
+		if took := time.Since(began); next == s || took != pathPatience {
+			t.Errorf("new streams: same session %v, after %s; want another after %s", next == s, took, pathPatience)
+		}
+		s.setPath(nil)
+		time.Sleep(time.Hour)
+		select {
+		case <-old.done:
+			t.Error("the old session was ended while a stream was open")
+		default:
+		}
+		l.release(old)
+		synctest.Wait()
+		select {
+		case <-old.done:
+		default:
+			t.Error("the old session was not ended after its last stream")
 		}
 	})
 }
 
-func TestLinkEndsASessionThatComesTooLate(t *testing.T) {
+// While another session is tried for, the old one may get a path again.
+func TestLinkComesBackToASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &fakeNet{connect: func(_ context.Context, i int) error {
-			if i == 0 {
-				time.Sleep(stagger + time.Second) // does not look at its context
-			}
-			return nil
-		}}
-		l := n.link(t, 2)
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 1)
 		start(t, l)
-		if got := l.session(t, time.Minute).route; got != 1 {
-			t.Errorf("session over route %d, want 1", got)
+		s := l.session(t, time.Second)
+		n.mu.Lock()
+		n.connect = func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }
+		n.mu.Unlock()
+		s.setPath(errors.New("reset"))
+		time.Sleep(5 * time.Second)
+		s.setPath(nil)
+		if got := l.session(t, time.Millisecond); got != s {
+			t.Error("another session is used")
 		}
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
 		if got := l.count(); got != 1 {
 			t.Errorf("%d sessions, want 1", got)
+		}
+		s.setPath(errors.New("reset"))
+		s.over <- errors.New("unknown_channel")
+		synctest.Wait()
+		if err := l.ready(); err == nil {
+			t.Error("ready without a session")
 		}
 	})
 }
@@ -258,8 +309,9 @@ func TestLinkBacksOffWhenSessionsDoNotLast(t *testing.T) {
 		l := n.link(t, 2)
 		opened := map[int]int{}
 		l.trace.opened = func(h *held) {
-			opened[h.route]++
-			h.session.(*fakeSession).over <- errors.New("peer refuses: limit")
+			s := h.session.(*fakeSession)
+			opened[s.route]++
+			s.over <- errors.New("peer refuses: limit")
 		}
 		start(t, l)
 		time.Sleep(time.Minute)

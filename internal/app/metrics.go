@@ -100,3 +100,36 @@ func (m *handshakeMetrics) observe(err error) {
 		m.failures.WithLabelValues(he.Step).Inc()
 	}
 }
+
+// routeStates is the collector of the states of an inlet's routes.
+type routeStates struct{ links []*inletLink }
+
+var routeState = prometheus.NewDesc("culvert_inlet_route_state",
+	"How an inlet's route did last: 1 carries a channel, 0 worked or was not tried, -1 failed.", []string{"outlet", "route"}, nil)
+
+// Describe implements prometheus.Collector.
+func (routeStates) Describe(ch chan<- *prometheus.Desc) { ch <- routeState }
+
+// Collect implements prometheus.Collector. Of two links over the same route the
+// better state counts.
+func (r routeStates) Collect(ch chan<- prometheus.Metric) {
+	best := map[[2]string]float64{}
+	for _, l := range r.links {
+		st := l.status()
+		for _, route := range st.Routes {
+			key, value := [2]string{st.Outlet, route.Route}, float64(0)
+			switch route.State {
+			case routeUsed:
+				value = 1
+			case routeFailed:
+				value = -1
+			}
+			if old, ok := best[key]; !ok || value > old {
+				best[key] = value
+			}
+		}
+	}
+	for key, value := range best {
+		ch <- prometheus.MustNewConstMetric(routeState, prometheus.GaugeValue, value, key[0], key[1])
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
 
@@ -31,6 +32,7 @@ type Outlet struct {
 	services map[string]*outletService
 	policy   policy
 	channels *channels
+	table    *channel.Table
 	agents   []*agent
 	slots    chan struct{} // handshakes under way
 	told     quiet         // what strangers can cause at will
@@ -63,7 +65,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		return nil, out.cfg.Fault("relays", errors.New("nothing could reach this outlet: there are no relays and no listen addresses"))
 	}
 	var err error
-	if out.base, err = newBase(&out.cfg.Common, o); err != nil {
+	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, o); err != nil {
 		return nil, err
 	}
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
@@ -72,6 +74,8 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)
 	out.handshakes = newHandshakeMetrics(o.Registry)
+	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{})
+	newGauge(o.Registry, "culvert_outlet_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
 	newGauge(o.Registry, "culvert_outlet_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
 	newGauge(o.Registry, "culvert_outlet_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })
 	for i, s := range out.cfg.Services {

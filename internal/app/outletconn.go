@@ -18,7 +18,8 @@ import (
 )
 
 // serveConn serves a conn on which an inlet is to open a channel, until the
-// channel has ended. free is called when the handshake is over.
+// channel has ended, or to make another path for one, until that is in use. free
+// is called when the handshake is over.
 func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free func()) {
 	out.tune(nc)
 	in, err := channel.Respond(ctx, nc, out.local, channel.PurposeChannel, channel.Options{})
@@ -30,18 +31,42 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		return
 	}
 	peer := in.Peer()
+	if in.Resumes() {
+		if _, err := out.table.Resume(in, via); err != nil {
+			level := out.told.level(via+peer.Identifier.String()+label(err, code.Unreachable), zapcore.InfoLevel)
+			out.log.Log(level, "path refused", zap.Stringer("peer", peer.Identifier), viaField(via), zap.String("code", label(err, code.Unreachable)), zap.String("reason", err.Error()))
+		}
+		return
+	}
 	if r := out.channels.reserve(peer.Identifier); r != nil {
 		out.log.Warn("channel refused", zap.Stringer("peer", peer.Identifier), viaField(via), zap.Stringer("code", r.code), zap.String("reason", r.reason))
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
 	defer out.channels.release(peer.Identifier)
-	c := in.Accept()
-	c.SetKeepAlive(out.cfg.Keepalive, 2*out.cfg.Keepalive)
-	out.serveChannel(ctx, &openChannel{peer: peer, via: via, since: time.Now(), session: tunnel.NewServer(c, tunnel.Config{})})
+	c, err := out.table.Open(in, via)
+	if err != nil {
+		out.log.Warn("channel refused", zap.Stringer("peer", peer.Identifier), viaField(via), zap.String("code", label(err, code.Unreachable)), zap.String("reason", err.Error()))
+		return
+	}
+	s := &lasting{Session: tunnel.NewServer(c, out.tunnelConfig(&out.cfg.Channels)), ch: c}
+	out.serveChannel(ctx, &openChannel{peer: peer, since: time.Now(), session: s}, via)
 }
 
-// viaField is the log's field for the relay's route, if there is one.
+func (out *Outlet) pathLost(c *channel.Channel, err error) {
+	out.paths.lost(err)
+	id, instance := c.Remote()
+	out.log.Info("path lost, streams wait for another", zap.Stringer("peer", id), zap.Stringer("instance", instance), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
+}
+
+func (out *Outlet) pathMoved(c *channel.Channel, m channel.Move) {
+	out.paths.moved(m)
+	id, instance := c.Remote()
+	out.log.Info("path changed", moveFields(m, zap.Stringer("peer", id), zap.Stringer("instance", instance), viaField(m.Via))...)
+}
+
+// viaField is the log's field for the relay's route and address, if there is
+// one.
 func viaField(via string) zap.Field {
 	if via == "" {
 		return zap.Skip()
@@ -50,11 +75,11 @@ func viaField(via string) zap.Field {
 }
 
 // serveChannel runs a channel's session until it is over.
-func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel) {
+func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string) {
 	out.channels.add(ch)
 	defer out.channels.remove(ch)
-	log := out.log.With(zap.Stringer("peer", ch.peer.Identifier), zap.Stringer("instance", ch.peer.Instance), viaField(ch.via))
-	log.Info("channel opened")
+	log := out.log.With(zap.Stringer("peer", ch.peer.Identifier), zap.Stringer("instance", ch.peer.Instance), zap.Stringer("channel", ch.session.ch.ID()))
+	log.Info("channel opened", viaField(via))
 
 	stop := context.AfterFunc(ctx, func() { ch.session.Close(code.Shutdown, "the outlet is stopping") })
 	defer stop()
@@ -72,7 +97,8 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel) {
 	streams.Wait()
 
 	c, level, message := label(err, code.ChannelLost), zapcore.InfoLevel, "channel closed"
-	if c == code.ChannelLost.String() || c == code.Dead.String() || c == code.Protocol.String() {
+	var lost *channel.LostError
+	if errors.As(err, &lost) || c == code.ChannelLost.String() || c == code.Protocol.String() {
 		level, message = zapcore.WarnLevel, "channel lost"
 	}
 	fields := []zap.Field{zap.String("code", c), zap.Duration("duration", time.Since(ch.since))}

@@ -95,7 +95,7 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 			eventually(t, "the inlet logs the stream", func() bool {
 				return len(sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
 			})
-			if got := len(sys.inletLog.lines(t, map[string]string{"msg": "cannot open a channel, trying on", "code": tt.code, "level": "warn"})); got != 1 {
+			if got := len(sys.inletLog.lines(t, map[string]string{"msg": "cannot reach the outlet, trying on", "code": tt.code, "level": "warn"})); got != 1 {
 				t.Errorf("%d warnings about the channel, want 1 for all attempts", got)
 			}
 			ok, states := sys.inlet.obs.Ready.Check()

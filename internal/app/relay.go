@@ -38,7 +38,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 		return nil, r.cfg.Fault("listen", fmt.Errorf("there is no address"))
 	}
 	var err error
-	if r.base, err = newBase(&r.cfg.Common, o); err != nil {
+	if r.base, err = newBase(&r.cfg.Common, nil, o); err != nil {
 		return nil, err
 	}
 	lists, err := newRelayLists(r.cfg)
@@ -60,7 +60,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 			Waiting:                  l.WaitingCallers,
 			BytesPerSecond:           l.BytesPerSecond,
 		},
-		Timing: relay.Timing{Dial: r.cfg.DialTimeout, UserTimeout: 2 * r.cfg.Keepalive},
+		Timing: relay.Timing{Dial: r.cfg.DialTimeout, UserTimeout: r.userTimeout()},
 		Trace:  r.trace(),
 	})
 	if err != nil {

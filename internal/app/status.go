@@ -26,13 +26,46 @@ type InletEntry struct {
 // use, or why there is none.
 type ChannelStatus struct {
 	Outlet    string          `json:"outlet"`
-	State     string          `json:"state"` // open or connecting
-	Route     string          `json:"route,omitempty"`
-	Since     *time.Time      `json:"since,omitempty"`
+	State     string          `json:"state"`           // open, resuming or connecting
+	Route     string          `json:"route,omitempty"` // of the path, or of the last one
+	Since     *time.Time      `json:"since,omitempty"` // when the channel was opened
+	Path      *PathStatus     `json:"path,omitempty"`
 	Streams   int             `json:"streams"`
 	Finishing []FinishingPart `json:"finishing,omitempty"` // channels that take no new streams
 	LastError string          `json:"last_error,omitempty"`
-	Routes    []string        `json:"routes"` // all of them, best first
+	Routes    []RouteStatus   `json:"routes"` // all of them, best first
+}
+
+// A PathStatus is what carries a channel now, or that nothing does.
+type PathStatus struct {
+	Up       bool      `json:"up"`
+	Since    time.Time `json:"since"`      // of Up, or of its end
+	Attempts uint64    `json:"attempts"`   // at other paths, since the channel was opened
+	Held     int       `json:"held_bytes"` // for sending again, or for a reader
+	Error    string    `json:"error,omitempty"`
+}
+
+// The states of a route.
+const (
+	routeUsed   = "in_use" // carries a channel
+	routeFailed = "failed" // the last attempt did
+	routeSpare  = "spare"  // worked, or was not tried
+)
+
+// A RouteStatus is a route and how it did last.
+type RouteStatus struct {
+	Route string `json:"route"`
+	State string `json:"state"`
+	Error string `json:"error,omitempty"`
+}
+
+func (s *lasting) pathStatus() *PathStatus {
+	st := s.ch.State()
+	p := &PathStatus{Up: st.Up, Since: st.Since, Attempts: st.Epoch, Held: st.Kept}
+	if st.Err != nil {
+		p.Error = st.Err.Error()
+	}
+	return p
 }
 
 // A FinishingPart is a channel whose outlet drains.
@@ -60,24 +93,46 @@ func (in *Inlet) Status() InletStatus {
 
 func (l *link) status() ChannelStatus {
 	st := ChannelStatus{Outlet: l.outlet.String(), State: "connecting"}
-	for _, r := range l.routes {
-		st.Routes = append(st.Routes, r.String())
-	}
 	if err := l.lastError(); err != nil {
 		st.LastError = err.Error()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	used := map[int]bool{}
 	for h := range l.all {
-		if h == l.current {
-			since := h.since
-			st.State, st.Route, st.Since, st.Streams = "open", st.Routes[h.route], &since, h.uses
+		i, _, err := h.session.Path()
+		route := l.routes[max(i, 0)].String()
+		if err == nil {
+			used[i] = true
+		}
+		if h != l.current {
+			st.Finishing = append(st.Finishing, FinishingPart{route, h.since, h.uses})
 			continue
 		}
-		st.Finishing = append(st.Finishing, FinishingPart{st.Routes[h.route], h.since, h.uses})
+		since := h.since
+		st.State, st.Route, st.Since, st.Streams = "open", route, &since, h.uses
+		if err != nil {
+			st.State = "resuming"
+		}
+		if s, ok := h.session.(*lasting); ok {
+			st.Path = s.pathStatus()
+		}
+	}
+	for i, r := range l.routes {
+		st.Routes = append(st.Routes, l.routeStatus(i, r.String(), used[i]))
 	}
 	slices.SortFunc(st.Finishing, func(a, b FinishingPart) int { return a.Since.Compare(b.Since) })
 	return st
+}
+
+func (l *link) routeStatus(i int, route string, used bool) RouteStatus {
+	r := RouteStatus{Route: route, State: routeSpare}
+	if used {
+		r.State = routeUsed
+	} else if err := l.errs[i].Load(); err != nil {
+		r.State, r.Error = routeFailed, (*err).Error()
+	}
+	return r
 }
 
 // OutletStatus is what an outlet's /status shows.
@@ -111,11 +166,14 @@ type RegistrationStatus struct {
 
 // A PeerChannel is a channel that an inlet has opened.
 type PeerChannel struct {
-	Peer     string    `json:"peer"`
-	Instance string    `json:"instance"`
-	Route    string    `json:"route,omitempty"`
-	Since    time.Time `json:"since"`
-	Streams  int       `json:"streams"`
+	Peer     string      `json:"peer"`
+	Instance string      `json:"instance"`
+	Name     string      `json:"name,omitempty"`
+	Channel  string      `json:"channel"`
+	Route    string      `json:"route,omitempty"`
+	Since    time.Time   `json:"since"`
+	Path     *PathStatus `json:"path"`
+	Streams  int         `json:"streams"`
 }
 
 // Status returns what /status shows.
@@ -139,7 +197,8 @@ func (out *Outlet) Status() OutletStatus {
 	}
 	for _, ch := range out.channels.list() {
 		st.Channels = append(st.Channels, PeerChannel{
-			Peer: ch.peer.Identifier.String(), Instance: ch.peer.Instance.String(), Route: ch.via, Since: ch.since, Streams: ch.session.Streams(),
+			Peer: ch.peer.Identifier.String(), Instance: ch.peer.Instance.String(), Name: ch.peer.Name, Channel: ch.session.ch.ID().String(),
+			Route: ch.session.ch.State().Via, Since: ch.since, Path: ch.session.pathStatus(), Streams: ch.session.Streams(),
 		})
 	}
 	slices.SortFunc(st.Channels, func(a, b PeerChannel) int {

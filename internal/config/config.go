@@ -24,6 +24,8 @@ const (
 	DefaultDialTimeout    = 10 * time.Second
 	DefaultDrainTimeout   = 30 * time.Second
 	DefaultKeepalive      = 5 * time.Second
+	DefaultGrace          = 60 * time.Second
+	DefaultBuffers        = 256 << 20
 	DefaultLogFormat      = "console"
 	DefaultLogLevel       = "info"
 )
@@ -36,6 +38,9 @@ const (
 	MaxKeepalive = 30 * time.Second
 	MinTimeout   = time.Millisecond
 	MaxTimeout   = 24 * time.Hour
+	// MaxGrace bounds how long what nobody comes back for is held.
+	MaxGrace   = time.Hour
+	MinBuffers = 1 << 20
 )
 
 // Common are the settings that every command has. The zero value of a field
@@ -52,9 +57,17 @@ type Common struct {
 	origins map[string]Origin // by key path, such as services[0].listen
 }
 
+// Channels are the settings of channels, which inlets and outlets have.
+type Channels struct {
+	Name    string        // of the process: one that starts later under the same identity and name takes its place; "": none
+	Grace   time.Duration // how long a channel is kept without a path
+	Buffers int64         // bytes that all channels together may hold for sending again
+}
+
 // An Inlet holds the settings of the inlet command.
 type Inlet struct {
 	Common
+	Channels
 	Services       []InletService // at least one
 	ConnectTimeout time.Duration  // how long a local client waits while there is no channel
 }
@@ -70,6 +83,7 @@ type InletService struct {
 // An Outlet holds the settings of the outlet command.
 type Outlet struct {
 	Common
+	Channels
 	Relays      []route.Route   // registers at the last hop of each; this or Listen is not empty
 	Listen      []Address       // accepts channels directly
 	Services    []OutletService // at least one, names unique
@@ -121,6 +135,7 @@ func DefaultLimits() Limits {
 // done so already.
 func (c *Inlet) SetDefaults() {
 	c.Common.setDefaults()
+	c.Channels.setDefaults()
 	setDefault(&c.ConnectTimeout, DefaultConnectTimeout)
 }
 
@@ -128,6 +143,7 @@ func (c *Inlet) SetDefaults() {
 // done so already.
 func (c *Outlet) SetDefaults() {
 	c.Common.setDefaults()
+	c.Channels.setDefaults()
 	setDefault(&c.DialTimeout, DefaultDialTimeout)
 }
 
@@ -150,6 +166,11 @@ func (c *Common) setDefaults() {
 	setDefault(&c.Keepalive, DefaultKeepalive)
 	setDefault(&c.LogFormat, DefaultLogFormat)
 	setDefault(&c.LogLevel, DefaultLogLevel)
+}
+
+func (c *Channels) setDefaults() {
+	setDefault(&c.Grace, DefaultGrace)
+	setDefault(&c.Buffers, DefaultBuffers)
 }
 
 func setDefault[T comparable](p *T, d T) {

@@ -136,14 +136,18 @@ relays: [tcp://a:1/<ID>]
 connect_timeout: 10s
 extend: []
 routes: []
-name: a
+name: a b
+grace: 2h
+buffers: 10
 services: [{name: a, target: "a:1", allow: [<ID>]}]
 `,
 			want: `
 outlet.yaml:3:1: connect_timeout: unknown key (it is a key of the command inlet)
 outlet.yaml:4:1: extend: unknown key (it is a key of the command relay)
 outlet.yaml:5:1: routes: unknown key (did you mean "relays"?)
-outlet.yaml:6:1: name: unknown key (this key belongs to an item of services)
+outlet.yaml:6:7: name: a name has letters, digits, dots, hyphens and underscores only, not ' '
+outlet.yaml:7:8: grace: 2h is out of range: want 1s to 1h
+outlet.yaml:8:10: buffers: want at least 1MiB
 `,
 		},
 	})

@@ -44,6 +44,9 @@ var kindSettings = map[Kind][]setting{
 		{flag: "service", key: "service", inService: true, usage: "the service's `NAME` at the outlet"},
 		{flag: "outlet", key: "outlet", inService: true, usage: "the outlet's `IDENTIFIER`"},
 		{flag: "route", key: "routes", inService: true, repeated: true, usage: "a `ROUTE` to it, tcp://host:port/IDENTIFIER with hops joined by commas; repeat for alternatives, best first"},
+		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
+		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
+		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
 		{flag: "connect-timeout", key: "connect_timeout", usage: "a client waits up to this `TIME` for a channel (default 10s)"},
 	},
 	KindOutlet: {
@@ -51,6 +54,9 @@ var kindSettings = map[Kind][]setting{
 		{flag: "listen", key: "listen", repeated: true, usage: "accept inlets directly at `HOST:PORT`; repeat for several"},
 		{flag: "service", key: "services", repeated: true, usage: "offer a service, `NAME=HOST:PORT`; repeat for several"},
 		{flag: "allow", key: "allow", repeated: true, inService: true, usage: "the `IDENTIFIER` of an inlet that may use the services; repeat for several"},
+		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
+		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
+		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling a target after this `TIME` (default 10s)"},
 	},
 	KindRelay: {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -31,11 +32,24 @@ func (s *section) common() (c Common) {
 	return c
 }
 
+// channels reads the settings that inlets and outlets have.
+func (s *section) channels() (c Channels) {
+	s.read("name", func(text string) error {
+		c.Name = text
+		return identity.CheckName(text)
+	})
+	c.Grace = s.duration("grace", time.Second, MaxGrace)
+	if c.Buffers = s.size("buffers"); c.Buffers != 0 && c.Buffers < MinBuffers {
+		s.fault(s.origins[join(s.path, "buffers")], "buffers", "want at least 1MiB")
+	}
+	return c
+}
+
 // inlet reads an inlet's settings.
 func (d *decoder) inlet(root *value) *Inlet {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindInlet)
-	c := &Inlet{Common: s.common()}
+	c := &Inlet{Common: s.common(), Channels: s.channels()}
 	c.ConnectTimeout = s.duration("connect_timeout", MinTimeout, MaxTimeout)
 	for _, v := range s.sections("services", "say what to listen at and where to carry it (services: in a file, or --listen, --service, --outlet and --route)") {
 		c.Services = append(c.Services, d.inletService(v.v, v.path))
@@ -87,7 +101,7 @@ func (d *decoder) outlet(root *value) *Outlet {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindOutlet)
 	s.synonyms = map[string]string{"routes": "relays", "register": "relays"}
-	c := &Outlet{Common: s.common()}
+	c := &Outlet{Common: s.common(), Channels: s.channels()}
 	c.Relays = s.routes("relays", nil)
 	c.Listen = s.listenAddresses("listen")
 	if len(s.items("relays"))+len(s.items("listen")) == 0 && s.v.shape == shapeMap {

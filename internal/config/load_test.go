@@ -103,6 +103,7 @@ func TestDesignFiles(t *testing.T) {
 		}
 		equal(t, got, &Outlet{
 			Common:      wantCommon("outlet.key"),
+			Channels:    wantChannels(),
 			Relays:      []route.Route{hops(t, "tcp://relay-a:4000/<ID>")},
 			Services:    []OutletService{{"orders-db", Address{"127.0.0.1", 5432}, testIDs[1:]}},
 			DialTimeout: 10 * time.Second,
@@ -111,7 +112,8 @@ func TestDesignFiles(t *testing.T) {
 	t.Run("inlet", func(t *testing.T) {
 		got := mustLoadInlet(t, source(t, KindInlet, inFolder(t, KindInlet, inletFile), nil, nil))
 		equal(t, got, &Inlet{
-			Common: wantCommon("inlet.key"),
+			Common:   wantCommon("inlet.key"),
+			Channels: wantChannels(),
 			Services: []InletService{{
 				Address{"127.0.0.1", 15432},
 				"orders-db", testIDs[2],
@@ -149,7 +151,8 @@ func TestFlagForms(t *testing.T) {
 		"--route", "tcp://a:1/<ID2>,tcp://b:1/<ID3>", "--route", "tcp://c:1/<ID3>",
 	}, nil))
 	equal(t, inlet, &Inlet{
-		Common: wantCommon("F"),
+		Common:   wantCommon("F"),
+		Channels: wantChannels(),
 		Services: []InletService{{
 			Address{"127.0.0.1", 15432},
 			"orders-db", testIDs[0],
@@ -165,8 +168,9 @@ func TestFlagForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, outlet, &Outlet{
-		Common: wantCommon("F"),
-		Relays: []route.Route{hops(t, "tcp://a:1/<ID2>")},
+		Common:   wantCommon("F"),
+		Channels: wantChannels(),
+		Relays:   []route.Route{hops(t, "tcp://a:1/<ID2>")},
 		Services: []OutletService{
 			{"orders-db", Address{"127.0.0.1", 5432}, testIDs[:2]},
 			{"web", Address{"web", 80}, testIDs[:2]},
@@ -594,5 +598,23 @@ func TestBounds(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
+	}
+}
+
+func wantChannels() Channels { return Channels{Grace: DefaultGrace, Buffers: DefaultBuffers} }
+
+// TestChannelSettings: the same keys, flags and variables at inlet and outlet.
+func TestChannelSettings(t *testing.T) {
+	want := Channels{Name: "orders-0", Grace: 90 * time.Second, Buffers: 64 << 20}
+	inlet := mustLoadInlet(t, source(t, KindInlet, inFolder(t, KindInlet, "name: ${HOST}\ngrace: 90s\nbuffers: 64MiB\n"+inletFile), nil, []string{"HOST=orders-0"}))
+	if inlet.Channels != want {
+		t.Errorf("got %+v, want %+v", inlet.Channels, want)
+	}
+	outlet, err := LoadOutlet(source(t, KindOutlet, inFolder(t, KindOutlet, outletFile), []string{"--name", "orders-0", "--grace", "90s"}, []string{"CULVERT_BUFFERS=64MiB"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outlet.Channels != want {
+		t.Errorf("got %+v, want %+v", outlet.Channels, want)
 	}
 }

@@ -104,12 +104,14 @@ func (c *Channel) resume(in *Incoming, via string) error {
 		c.failLocked(&LostError{Code: code.Protocol, Err: err}, "")
 		return &RefusedError{Code: code.Protocol, Reason: err.Error()}
 	}
-	cause := Lost
+	cause, p := Lost, in.conn
 	if old := c.path; old != nil {
 		cause = Moved
-		c.dropPathLocked(old, nil)
+		inUse := make(chan struct{})
+		p.inUse = inUse
+		old.interruptRead()
+		c.background.Go(func() { old.leave(c.life, inUse) })
 	}
-	p := in.conn
 	c.epoch, c.via, c.peer = r.Epoch, via, p.peer
 	c.window = min(r.Window, maxWindow)
 	c.attachLocked(p, max(r.Received, c.out.base), Move{Cause: cause, Route: -1, Via: via})

@@ -256,6 +256,10 @@ func (c *Channel) Peer() Peer {
 	return c.peer
 }
 
+// Remote returns the peer's identifier and instance, also where Peer may not be
+// called.
+func (c *Channel) Remote() (identity.Identifier, Instance) { return c.identifier, c.instance }
+
 // Done is closed when the channel is over.
 func (c *Channel) Done() <-chan struct{} { return c.life.Done() }
 

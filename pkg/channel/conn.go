@@ -51,7 +51,11 @@ type Conn struct {
 	readErr error         // sticky
 	lie     error         // authenticated, but not allowed: what the peer is not to be forgiven
 	unused  bool          // a path whose responder has not said ATTACHED yet
-	attach  attached      // what it has said
+	// inUse is closed when the initiator uses the path that has taken over from
+	// another one; nil when it is known to, and at the initiator. It is guarded
+	// by the channel's mu.
+	inUse  chan struct{}
+	attach attached // what it has said
 
 	received atomic.Int64  // time of the last authenticated record
 	waiting  atomic.Int64  // since when a Read waits for a record, 0 if none does

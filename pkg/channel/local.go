@@ -38,11 +38,11 @@ type Local struct {
 // caller's and must not change.
 func NewLocal(id *identity.Identity) (*Local, error) { return NewNamedLocal(id, "") }
 
-// NewNamedLocal is NewLocal for a process that has a name ([CheckName]): a
+// NewNamedLocal is NewLocal for a process that has a name ([identity.CheckName]): a
 // later process of the same identity and name takes its place.
 func NewNamedLocal(id *identity.Identity, name string) (*Local, error) {
 	if name != "" {
-		if err := CheckName(name); err != nil {
+		if err := identity.CheckName(name); err != nil {
 			return nil, err
 		}
 	}

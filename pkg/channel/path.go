@@ -48,6 +48,10 @@ func (p *Conn) resumeRead() { _ = p.nc.SetReadDeadline(time.Time{}) }
 
 var past = time.Unix(1, 0)
 
+// leaveTime is how long the responder keeps a path open that it does not use
+// any more, for an initiator that does not say that it has changed.
+const leaveTime = 2 * time.Second
+
 // abort ends the path at once: the peer sees a reset, whoever reads or writes
 // is freed. discard does the rest.
 func (p *Conn) abort() { _ = sock.ResetClose(p.nc) }
@@ -68,6 +72,21 @@ func (p *Conn) discard(last []byte) {
 		p.w.close()
 		p.dropReads()
 	})
+}
+
+// leave ends a path that another one has taken over from, when the initiator
+// uses that one, or should. At once would be too early: the reset could come
+// before the ATTACHED by which the initiator hears of it.
+func (p *Conn) leave(life context.Context, inUse <-chan struct{}) {
+	p.w.setDeadline(past) // frees a Write that is sending by itself
+	t := time.NewTimer(leaveTime)
+	defer t.Stop()
+	select {
+	case <-inUse:
+	case <-t.C:
+	case <-life.Done():
+	}
+	p.discard(nil)
 }
 
 // part ends a path on which both sides have said their last: what is still to

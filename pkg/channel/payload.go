@@ -14,7 +14,6 @@ const (
 	maxCredentials     = 16
 	maxCredentialBytes = 8 << 10 // all of them together
 	maxRequest         = 4 << 10
-	maxName            = 63
 )
 
 // A payload is the encrypted content of message 2 and of message 3, in
@@ -96,21 +95,7 @@ func (p *payload) checkSizes() error {
 		return fmt.Errorf("request of %d bytes, at most %d", len(p.Request), maxRequest)
 	}
 	if p.Name != "" {
-		return CheckName(p.Name)
-	}
-	return nil
-}
-
-// CheckName says what is wrong with a process's name, which is 1 to 63 letters,
-// digits, dots, hyphens and underscores.
-func CheckName(name string) error {
-	if name == "" || len(name) > maxName {
-		return fmt.Errorf("a name has 1 to %d characters, this one has %d", maxName, len(name))
-	}
-	for _, r := range name {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_') {
-			return fmt.Errorf("a name has letters, digits, dots, hyphens and underscores only, not %q", r)
-		}
+		return identity.CheckName(p.Name)
 	}
 	return nil
 }

@@ -135,6 +135,10 @@ func (c *Channel) ackedTo(p *Conn, to uint64) error {
 		return fmt.Errorf("%w: ACK of %d, outside %d to %d", ErrProtocol, to, c.out.base, c.sentMax)
 	}
 	c.keeper.checkKeysLocked(p)
+	if p.inUse != nil {
+		close(p.inUse)
+		p.inUse = nil
+	}
 	woken := c.set.Buffers.give(c.out.drop(min(to, c.out.end)))
 	if to > c.out.end {
 		c.closed = true

@@ -23,10 +23,10 @@ type AgentConfig struct {
 	Dialer *Dialer
 	// Route leads to the relay to register at, its last hop.
 	Route route.Route
-	// Handle takes a path that a caller has made to this outlet: raw bytes,
-	// ready for [channel.Respond]. It owns nc. It runs on a goroutine of its
-	// own, with Run's ctx, and Run waits for it.
-	Handle func(ctx context.Context, nc net.Conn)
+	// Handle takes a path that a caller has made to this outlet by way of the
+	// relay at address: raw bytes, ready for [channel.Respond]. It owns nc. It
+	// runs on a goroutine of its own, with Run's ctx, and Run waits for it.
+	Handle func(ctx context.Context, nc net.Conn, address string)
 
 	// Refresh is how often the last hop's addresses are looked up; 0 means 10 s.
 	Refresh time.Duration
@@ -117,6 +117,11 @@ type station struct {
 	status   AddressStatus
 	instance channel.Instance // of the relay, while registered there
 }
+
+// held is how long a registration has to hold to count as a success. A relay
+// that is restarted again and again is come back to each time at once: streams
+// wait for that.
+const held = 500 * time.Millisecond
 
 // NewAgent checks cfg and returns an Agent that does nothing yet.
 func NewAgent(cfg AgentConfig) (*Agent, error) {
@@ -244,7 +249,7 @@ func (a *Agent) serve(ctx context.Context, st *station) {
 			break
 		}
 		a.cfg.Trace.Lost(st.address, err)
-		if time.Since(started) > a.cfg.MaxBackoff {
+		if time.Since(started) > held {
 			retry.Reset()
 		}
 		if !sleep(ctx, retry.NextBackOff()) {

@@ -133,7 +133,7 @@ func TestAgentDeregisters(t *testing.T) {
 	relay := startRelay(t)
 	var handled atomic.Bool
 	agent := startAgent(t, newLocal(t), route.Route{relay.hop(t)}, func(c *AgentConfig) {
-		c.Handle = func(ctx context.Context, nc net.Conn) {
+		c.Handle = func(ctx context.Context, nc net.Conn, _ string) {
 			defer nc.Close()
 			<-ctx.Done()
 			handled.Store(true)

@@ -73,7 +73,7 @@ func TestLossPassesOn(t *testing.T) {
 	conns := make(chan net.Conn, 1)
 	outlet := newLocal(t)
 	agent := startAgent(t, outlet, route.Route{relay.hop(t)}, func(c *AgentConfig) {
-		c.Handle = func(_ context.Context, nc net.Conn) { conns <- nc }
+		c.Handle = func(_ context.Context, nc net.Conn, _ string) { conns <- nc }
 	})
 	agent.log.await(t, 1, "registered at")
 	nc := path(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, outlet.Identifier(), nil)

@@ -219,6 +219,12 @@ func echo(ctx context.Context, nc net.Conn) {
 	_, _ = io.Copy(struct{ io.Writer }{nc}, struct{ io.Reader }{nc})
 }
 
+// handled makes a Handle out of a func that does not ask by which relay a conn
+// has come.
+func handled(f func(context.Context, net.Conn)) func(context.Context, net.Conn, string) {
+	return func(ctx context.Context, nc net.Conn, _ string) { f(ctx, nc) }
+}
+
 // saying is an echo that first says who echoes.
 func saying(name string) func(context.Context, net.Conn) {
 	return func(ctx context.Context, nc net.Conn) {
@@ -231,7 +237,7 @@ func startAgent(t testing.TB, local *channel.Local, r route.Route, with ...func(
 	t.Helper()
 	log := newJournal()
 	cfg := AgentConfig{
-		Dialer: &Dialer{Local: local}, Route: r, Handle: echo, Trace: log.agentTrace(),
+		Dialer: &Dialer{Local: local}, Route: r, Handle: handled(echo), Trace: log.agentTrace(),
 		MaxBackoff: 200 * time.Millisecond,
 	}
 	for _, w := range with {

@@ -115,7 +115,7 @@ func TestRoutes(t *testing.T) {
 			taps := []*tap{{}, {}}
 			if tc.register != nil {
 				agent := startAgent(t, outlet, tc.register, func(c *AgentConfig) {
-					c.Handle = answering(outlet)
+					c.Handle = handled(answering(outlet))
 					c.Dialer.Dial = taps[0].dial
 				})
 				defer agent.stop()
@@ -441,7 +441,7 @@ func TestJoinEnds(t *testing.T) {
 	outlet := newLocal(t)
 	ended := make(chan error, 1)
 	startAgent(t, outlet, route.Route{relay.hop(t)}, func(c *AgentConfig) {
-		c.Handle = func(_ context.Context, nc net.Conn) {
+		c.Handle = func(_ context.Context, nc net.Conn, _ string) {
 			defer nc.Close()
 			b, err := io.ReadAll(nc)
 			ended <- err

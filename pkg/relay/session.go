@@ -45,7 +45,7 @@ func (a *Agent) session(ctx context.Context, st *station) error {
 		return err
 	}
 	s.handle = func(nc net.Conn) {
-		a.handlers.Go(func() { a.cfg.Handle(ctx, nc) })
+		a.handlers.Go(func() { a.cfg.Handle(ctx, nc, st.address) })
 	}
 	a.cfg.Trace.Registered(st.address, s.relay)
 	sctx, cancel := context.WithCancel(ctx)

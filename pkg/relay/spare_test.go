@@ -50,7 +50,7 @@ func TestGoCrossesPong(t *testing.T) {
 // PINGs often, and many callers: no record strays into the raw bytes.
 func TestPingsAndCallers(t *testing.T) {
 	relay := startRelay(t, func(c *Config) { c.Timing.Ping = 200 * time.Millisecond })
-	agent := startAgent(t, newLocal(t), route.Route{relay.hop(t)}, func(c *AgentConfig) { c.Handle = saying("hello") })
+	agent := startAgent(t, newLocal(t), route.Route{relay.hop(t)}, func(c *AgentConfig) { c.Handle = handled(saying("hello")) })
 	agent.log.await(t, 1, "registered at")
 	caller := newLocal(t)
 	var wg sync.WaitGroup
@@ -257,7 +257,7 @@ func TestTwoInstances(t *testing.T) {
 	id := newIdentity(t)
 	r := route.Route{relay.hop(t)}
 	start := func(name string) *testAgent {
-		a := startAgent(t, localOf(t, id), r, func(c *AgentConfig) { c.Handle = saying(name) })
+		a := startAgent(t, localOf(t, id), r, func(c *AgentConfig) { c.Handle = handled(saying(name)) })
 		a.log.await(t, 1, "registered at")
 		eventually(t, "it has spares", func() bool { return a.Status()[0].Spares > 0 })
 		return a

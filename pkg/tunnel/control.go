@@ -69,6 +69,11 @@ func (c *control) drain(reason string) {
 	c.signal()
 }
 
+// move queues a MOVE, if there is room: it is a courtesy.
+func (c *control) move(reason string) {
+	c.push(appendFrame(nil, controlMove, []byte(code.CutReason(reason))...))
+}
+
 func (c *control) signal() {
 	select {
 	case c.wake <- struct{}{}:
@@ -173,6 +178,11 @@ func (s *Session) handleControl(t frameType, body []byte) error {
 		}
 	case controlDrain:
 		s.drainOnce.Do(func() { close(s.draining) })
+	case controlMove:
+		select {
+		case s.moving <- struct{}{}:
+		default: // one wish is as good as two
+		}
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 var (
 	// ErrDraining is returned by Open when the peer wants no more streams.
 	ErrDraining = errors.New("peer is draining")
+	// ErrClosed ends a session whose peer has closed the channel cleanly.
+	ErrClosed = errors.New("peer closed the channel")
 	// ErrTooMany is returned by Open at the session's limit of streams.
 	ErrTooMany = errors.New("session has too many streams")
 

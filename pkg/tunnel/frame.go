@@ -24,7 +24,7 @@ import (
 //	ABORT    stream id u32, code u16: RST for what cannot wait its turn
 //	DRAIN    reason; open no streams here any more
 //	STOP     stream id u32: its sender reads no more of that stream
-//	MOVE     reserved (18)
+//	MOVE     reason; the path here is about to end, make another
 //	REFRESH  reserved (19)
 type frameType byte
 
@@ -38,6 +38,7 @@ const (
 
 	controlAbort frameType = 16
 	controlDrain frameType = 17
+	controlMove  frameType = 18
 	controlStop  frameType = 20
 )
 

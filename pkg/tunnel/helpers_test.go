@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -67,10 +68,17 @@ func plainPair(t testing.TB) (a, b Carrier) {
 	return plain(x), plain(y)
 }
 
-// channelPair returns both ends of a channel on TCP.
+// channelPair returns both ends of a channel on TCP. Cutting what paths returns
+// makes it go on over another one.
 func channelPair(t testing.TB) (a, b Carrier) {
 	t.Helper()
-	x, y := tcpPair(t)
+	a, b, _ = lastingPair(t)
+	return a, b
+}
+
+// lastingPair is channelPair with a func that cuts the present path.
+func lastingPair(t testing.TB) (a, b Carrier, cut func()) {
+	t.Helper()
 	locals := [2]*channel.Local{}
 	for i := range locals {
 		id, err := identity.New(time.Now())
@@ -81,18 +89,50 @@ func channelPair(t testing.TB) (a, b Carrier) {
 			t.Fatal(err)
 		}
 	}
-	in := make(chan *channel.Conn, 1)
-	go func() {
-		defer close(in)
-		if got, err := channel.Respond(context.Background(), y, locals[1], channel.PurposeChannel, channel.Options{}); err == nil {
-			in <- got.Accept()
-		}
-	}()
-	c, err := channel.Initiate(context.Background(), x, locals[0], locals[1].Identifier(), channel.PurposeChannel, nil, channel.Options{})
+	var mu sync.Mutex
+	var path net.Conn
+	var serving sync.WaitGroup
+	table := channel.NewTable(channel.Settings{}, channel.Limits{})
+	opened := make(chan *channel.Channel, 1)
+	caller := &channel.Caller{
+		Local: locals[0], Peer: locals[1].Identifier(), Routes: 1,
+		Path: func(context.Context, int, *channel.Instance) (net.Conn, error) {
+			x, y := tcpPair(t)
+			mu.Lock()
+			path = x
+			mu.Unlock()
+			serving.Go(func() {
+				in, err := channel.Respond(context.Background(), y, locals[1], channel.PurposeChannel, channel.Options{})
+				switch {
+				case err != nil:
+				case in.Resumes():
+					_, _ = table.Resume(in, "")
+				default:
+					if c, err := table.Open(in, ""); err == nil {
+						opened <- c
+					}
+				}
+			})
+			return x, nil
+		},
+	}
+	c, err := caller.Dial(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, <-in
+	s := <-opened
+	ctx, cancel := context.WithCancel(context.Background())
+	serving.Go(func() { _ = c.Run(ctx) })
+	serving.Go(func() { _ = s.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		serving.Wait()
+	})
+	return c, s, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = sock.ResetClose(path)
+	}
 }
 
 // A pair is two sessions that talk to each other.

@@ -25,8 +25,8 @@ import (
 )
 
 // A Carrier is what a session runs on: an authenticated, ordered, reliable
-// conn. *channel.Conn is one. Moving its deadlines into the past must free its
-// Read and Write.
+// conn. *channel.Channel is one. Moving its deadlines into the past must free
+// its Read and Write.
 type Carrier interface {
 	net.Conn
 	Peer() channel.Peer
@@ -36,7 +36,7 @@ type Carrier interface {
 // Config holds a session's settings. The zero value is the default.
 type Config struct {
 	MaxStreams int           // open at once; 0 means 10,000
-	OpenWait   time.Duration // for a new stream's OPEN; 0 means 10 s
+	OpenWait   time.Duration // for a new stream's OPEN; 0 means 10 s. More than a carrier may pause
 }
 
 const (
@@ -69,6 +69,7 @@ type Session struct {
 
 	draining  chan struct{} // the peer drains
 	drainOnce sync.Once
+	moving    chan struct{} // capacity 1: the peer asks for another path
 
 	slots    chan struct{} // one per open stream, at most cfg.MaxStreams
 	unacked  chan struct{} // one per stream not yet answered
@@ -105,6 +106,7 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 		lost:     make(chan struct{}),
 		ended:    make(chan struct{}),
 		draining: make(chan struct{}),
+		moving:   make(chan struct{}, 1),
 		slots:    make(chan struct{}, cfg.MaxStreams),
 		unacked:  make(chan struct{}, backlog),
 		requests: make(chan *Request),
@@ -169,7 +171,7 @@ func (s *Session) lose() {
 		s.failProtocol(cause)
 		return
 	case cause == io.EOF:
-		cause = errors.New("peer closed the channel")
+		cause = ErrClosed
 	}
 	s.stop(code.OK, "", cause)
 }
@@ -267,6 +269,14 @@ func (s *Session) Drain(reason string) { s.control.drain(reason) }
 
 // Draining returns a channel that is closed when the peer drains.
 func (s *Session) Draining() <-chan struct{} { return s.draining }
+
+// Move asks the peer, who makes the carrier's paths, for another one: the
+// present one is about to end.
+func (s *Session) Move(reason string) { s.control.move(reason) }
+
+// Moving returns a channel that receives when the peer has asked for another
+// path.
+func (s *Session) Moving() <-chan struct{} { return s.moving }
 
 // Open opens a stream. It returns at once, and data may be written at once;
 // the peer's refusal is what Read, Write and Answered return later. ctx bounds

@@ -1,0 +1,130 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+// A lasting session is a session with the channel that it runs on.
+type lasting struct {
+	*tunnel.Session
+	ch *channel.Channel
+}
+
+// Run keeps the channel and serves the session until either is over.
+func (s *lasting) Run(ctx context.Context) error {
+	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { _ = s.ch.Run(keep) }) // the session says why it has ended
+	running.Go(func() {
+		for {
+			select {
+			case <-s.Moving():
+				s.ch.Move()
+			case <-keep.Done():
+				return
+			}
+		}
+	})
+	err := s.Session.Run(ctx)
+	stop()
+	running.Wait()
+	return err
+}
+
+// Path says whether there is a path.
+func (s *lasting) Path() (route int, changed <-chan struct{}, err error) {
+	_, changed = s.ch.Up()
+	st := s.ch.State()
+	switch {
+	case st.Up:
+		return st.Route, changed, nil
+	case st.Err != nil:
+		return st.Route, changed, st.Err
+	}
+	return st.Route, changed, errNoPath
+}
+
+// errNoPath says that a channel is over, or about to be.
+var errNoPath = errors.New("the channel is over")
+
+// channelSettings are what all channels of a process share.
+func (b *base) channelSettings(c *config.Channels, trace *channel.Trace) channel.Settings {
+	return channel.Settings{Keepalive: b.common.Keepalive, Grace: c.Grace, Linger: cutTime, Buffers: b.buffers, Trace: trace}
+}
+
+// tunnelConfig gives the mux the patience that its channels need: whatever is
+// on its way may wait as long as a channel waits for a path.
+func (b *base) tunnelConfig(c *config.Channels) tunnel.Config {
+	return tunnel.Config{OpenWait: c.Grace + 15*time.Second}
+}
+
+// pathMetrics count what happens to the paths of channels.
+type pathMetrics struct {
+	changes *prometheus.CounterVec // cause
+	losses  *prometheus.CounterVec // code
+	down    prometheus.Histogram
+	resent  prometheus.Counter
+}
+
+func newPathMetrics(r prometheus.Registerer, buffers *channel.Buffers) *pathMetrics {
+	m := &pathMetrics{
+		changes: newCounterVec(r, "culvert_channel_path_changes_total", "Paths that channels have gone on over, by why.", "cause"),
+		losses:  newCounterVec(r, "culvert_channel_path_losses_total", "Paths that have ended by themselves, by how.", "code"),
+		down: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "culvert_channel_downtime_seconds",
+			Help:    "How long channels were without a path, for those that have got another.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}),
+		resent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "culvert_channel_resent_bytes_total",
+			Help: "Bytes that were sent again after a change of path.",
+		}),
+	}
+	for _, c := range channel.Causes() {
+		m.changes.WithLabelValues(string(c)) // shown from the start
+	}
+	r.MustRegister(m.down, m.resent)
+	newGauge(r, "culvert_channel_buffer_bytes", "Bytes that channels hold for sending again, or for a reader, in whole chunks.",
+		func() float64 { return float64(buffers.Used()) })
+	newGauge(r, "culvert_channel_buffer_limit_bytes", "How many of them make writers wait (buffers).",
+		func() float64 { return float64(buffers.Limit()) })
+	return m
+}
+
+func (m *pathMetrics) lost(err error) { m.losses.WithLabelValues(pathLabel(err)).Inc() }
+
+func (m *pathMetrics) moved(mv channel.Move) {
+	m.changes.WithLabelValues(string(mv.Cause)).Inc()
+	m.resent.Add(float64(mv.Resent))
+	if mv.Cause == channel.Lost {
+		m.down.Observe(mv.Down.Seconds())
+	}
+}
+
+// moveFields are what the log says of a change of path.
+func moveFields(m channel.Move, fields ...zap.Field) []zap.Field {
+	return append(fields, zap.String("cause", string(m.Cause)), zap.Duration("down", m.Down), zap.Int64("resent", m.Resent))
+}
+
+// labelEnded counts paths that have ended in no way that has a name: a reset,
+// or an end without a close.
+const labelEnded = "ended"
+
+// pathLabel is label for the end of a path.
+func pathLabel(err error) string {
+	if l := label(err, code.ChannelLost); l != code.ChannelLost.String() {
+		return l
+	}
+	return labelEnded
+}

@@ -1,0 +1,93 @@
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// TestStreamsOutliveTheirPath carries streams over a channel whose path dies
+// again and again: each ends cleanly with the bytes that were sent.
+func TestStreamsOutliveTheirPath(t *testing.T) {
+	a, b, cut := lastingPair(t)
+	p := startPair(t, a, b, Config{}, Config{})
+	stop := make(chan struct{})
+	var cutting sync.WaitGroup
+	deaths := 0
+	cutting.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(1+rand.IntN(40)) * time.Millisecond):
+				cut()
+				deaths++
+			}
+		}
+	})
+	var streams sync.WaitGroup
+	want := bytes.Repeat([]byte("culvert!"), 1<<20)
+	for range 8 {
+		c, s := p.open(t)
+		for _, way := range [][2]*Stream{{c, s}, {s, c}} {
+			streams.Go(func() {
+				if _, err := way[0].Write(want); err != nil {
+					t.Errorf("Write: %v", err)
+				}
+				if err := way[0].CloseWrite(); err != nil {
+					t.Errorf("CloseWrite: %v", err)
+				}
+			})
+			streams.Go(func() {
+				got, err := io.ReadAll(way[1])
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("got %d bytes, %v; want %d and a clean end", len(got), err, len(want))
+				}
+			})
+		}
+	}
+	streams.Wait()
+	close(stop)
+	cutting.Wait()
+	if deaths < 3 {
+		t.Errorf("only %d deaths in that time", deaths)
+	}
+}
+
+// TestMove: the acceptor's wish for another path reaches the opener.
+func TestMove(t *testing.T) {
+	p := newPair(t, Config{})
+	for range 3 {
+		p.server.Move("the relay drains")
+		select {
+		case <-p.client.Moving():
+		case <-time.After(patience):
+			t.Fatal("no MOVE came")
+		}
+	}
+}
+
+// TestCleanClose: the peer's clean close of the channel has an error of its
+// own, and is no clean end of a stream.
+func TestCleanClose(t *testing.T) {
+	a, b := channelPair(t)
+	p := startPair(t, a, b, Config{}, Config{})
+	c, _ := p.open(t)
+	p.server.Close(code.OK, "")
+	_, err := c.Read(make([]byte, 1))
+	wantLoss(t, err)
+	await(t, p.client.Done(), "the client's end")
+	if err := p.client.Err(); !errors.Is(err, ErrClosed) {
+		t.Errorf("session ended with %v, want ErrClosed", err)
+	}
+	if _, err := p.client.Open(context.Background(), Open{Service: "s"}); err == nil {
+		t.Error("a stream could be opened")
+	}
+}
