@@ -41,7 +41,7 @@ func TestExecute(t *testing.T) {
 	}{
 		{"done", nil, work, 0, ""},
 		{"failure", errors.New("no luck"), work, 1, "tool: no luck\n"},
-		{"two lines", errors.New("one\r\ntwo\n"), work, 1, "tool: one\ntool: two\n"},
+		{"two lines", fmt.Errorf("one\r\ntwo%s", "\n"), work, 1, "tool: one\ntool: two\n"},
 		{"reported already", fmt.Errorf("x: %w", ErrSilent), work, 1, ""},
 		{"usage", Usagef("no %s", "sense"), work, 2, "tool: no sense\n" + hint},
 		{"wrapped usage", fmt.Errorf("x: %w", Usagef("no sense")), work, 2, "tool: x: no sense\n" + hint},
@@ -52,7 +52,7 @@ func TestExecute(t *testing.T) {
 		{"unknown flag", nil, []string{"work", "file", "--m"}, 2, "tool: unknown flag: --m\n" + hint},
 		{"bad value", nil, []string{"work", "file", "--n", "x"}, 2, "tool: invalid argument \"x\" for \"--n\" flag: strconv.ParseInt: parsing \"x\": invalid syntax\n" + hint},
 		{"unknown command", nil, []string{"frob"}, 2, "tool: unknown command \"frob\": one of completion, work\ntool: run \"tool --help\" for the usage\n"},
-		{"misspelt command", nil, []string{"wrok"}, 2, "tool: unknown command \"wrok\" (did you mean \"work\"?)\ntool: run \"tool --help\" for the usage\n"},
+		{"misspelt command", nil, []string{"worc"}, 2, "tool: unknown command \"worc\" (did you mean \"work\"?)\ntool: run \"tool --help\" for the usage\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

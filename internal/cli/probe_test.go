@@ -42,20 +42,20 @@ func TestProbe(t *testing.T) {
 		handle http.HandlerFunc
 		want   string // the error; "": ready. ADDR stands for the address
 	}{
-		{"ready", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ready\n") }, ""},
+		{"ready", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ready\n") }, ""},
 		{"not ready", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(503)
-			io.WriteString(w, "not ready: service/a: no route\n")
+			fmt.Fprint(w, "not ready: service/a: no route\n")
 		}, "not ready: service/a: no route"},
 		{"two reasons", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(503)
-			io.WriteString(w, "not ready: a: why\nnot ready: b: why\nnot ready: c: why\n")
+			fmt.Fprint(w, "not ready: a: why\nnot ready: b: why\nnot ready: c: why\n")
 		}, "not ready: a: why (and 2 more)"},
-		{"a page of somebody's", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>welcome") }, "ADDR answered 200: is that the inlet?"},
-		{"a page that says ready", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404); io.WriteString(w, "ready\n") }, "ADDR answered 404: is that the inlet?"},
+		{"a page of somebody's", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>welcome") }, "ADDR answered 200: is that the inlet?"},
+		{"a page that says ready", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404); fmt.Fprint(w, "ready\n") }, "ADDR answered 404: is that the inlet?"},
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/readyz" {
-				io.WriteString(w, "ready\n")
+				fmt.Fprint(w, "ready\n")
 				return
 			}
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
@@ -69,7 +69,7 @@ func TestProbe(t *testing.T) {
 		}, "ADDR answered 200: is that the inlet?"},
 		{"not HTTP", func(w http.ResponseWriter, _ *http.Request) {
 			nc, _, _ := w.(http.Hijacker).Hijack()
-			io.WriteString(nc, "* OK IMAP4 ready\r\n")
+			fmt.Fprint(nc, "* OK IMAP4 ready\r\n")
 			nc.Close()
 		}, "is the inlet running with this address for metrics or admin?"},
 	} {
@@ -94,7 +94,7 @@ func TestProbeAsksForTheService(t *testing.T) {
 	var got string
 	addr := answers(t, func(w http.ResponseWriter, r *http.Request) {
 		got = r.Method + " " + r.Host + " " + r.URL.Path + " " + r.URL.Query().Get("service")
-		io.WriteString(w, "ready\n")
+		fmt.Fprint(w, "ready\n")
 	})
 	for _, service := range []string{"", "orders-db", "a&b=c d/%"} {
 		_, err := probeWith(t, service, "--admin", addr)
@@ -133,7 +133,7 @@ func TestProbeAsksAUnixSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ready\n") })}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ready\n") })}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln) }()
 	out, err := probeWith(t, "", "--admin", "unix://"+path)

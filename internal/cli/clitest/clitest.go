@@ -5,6 +5,7 @@
 package clitest
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -117,7 +118,8 @@ func occupied(ts *testscript.TestScript, neg bool, args []string) {
 
 // listen listens at a free port and sets a variable to the address.
 func listen(ts *testscript.TestScript, name string) net.Listener {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	ts.Check(err)
 	ts.Setenv(name, ln.Addr().String())
 	return ln
