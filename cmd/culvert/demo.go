@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/culvert-net/culvert/internal/app"
@@ -18,7 +20,12 @@ func demoCommand() *cobra.Command {
 with fresh identities in a temporary folder. It makes a request through them,
 shows what each part saw, prints how to try more, and stays up until Ctrl-C.`,
 		Example: "  culvert demo",
-		Args:    cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unexpected argument %q", args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if verbose {
 				opt.Log = cmd.ErrOrStderr()

@@ -10,7 +10,6 @@ import (
 	"github.com/culvert-net/culvert/internal/app"
 	"github.com/culvert-net/culvert/internal/cli"
 	"github.com/culvert-net/culvert/internal/config"
-	"github.com/culvert-net/culvert/internal/obs"
 )
 
 func main() {
@@ -24,32 +23,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Short: "carry local TCP connections to an outlet, encrypted end to end",
 		Long: `inlet accepts plain TCP connections from local applications and carries each,
 encrypted end to end, to the service behind an outlet, through any number of
-relays.
-
-Settings come from a YAML file, from CULVERT_ variables named like the flags
-(CULVERT_LISTEN; lists are separated by white space) and from flags; of these
-the last one counts.`,
+relays.`,
 		Example: `  inlet --config inlet.yaml
   inlet --identity inlet.key --listen 127.0.0.1:15432 --service orders-db \
         --outlet IDENTIFIER --route tcp://relay-a:4000/IDENTIFIER
   inlet --config inlet.yaml --health orders-db`,
-		Serve: serve,
+		Serve: cli.Serving(config.KindInlet, config.LoadInlet, app.NewInlet),
 	}.Run(ctx, args, stdout, stderr)
-}
-
-// serve loads the settings and runs the inlet until ctx ends.
-func serve(ctx context.Context, src config.Source, stderr io.Writer) error {
-	cfg, err := config.LoadInlet(src)
-	if err != nil {
-		return err
-	}
-	o, err := obs.New(obs.Config{Command: "inlet", LogFormat: cfg.LogFormat, LogLevel: cfg.LogLevel, LogOutput: stderr})
-	if err != nil {
-		return err
-	}
-	inlet, err := app.NewInlet(cfg, o)
-	if err != nil {
-		return err
-	}
-	return inlet.Run(ctx)
 }

@@ -9,18 +9,54 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
 )
 
 // A Daemon is one of the commands that run until they are told to stop.
 type Daemon struct {
 	Kind    config.Kind
 	Short   string // one line
-	Long    string
+	Long    string // what it does; where settings come from is said behind it
 	Example string
 
 	// Serve loads the settings and serves until ctx ends. Its log goes to
-	// stderr.
+	// stderr. See [Serving].
 	Serve func(ctx context.Context, src config.Source, stderr io.Writer) error
+}
+
+// settingsHelp is what all daemons say of their settings.
+const settingsHelp = `
+
+Settings come from a YAML file, from CULVERT_ variables named like the flags
+(CULVERT_LISTEN; lists are separated by white space) and from flags; of these
+the last one counts.`
+
+// A runner serves until ctx ends.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// Serving makes a [Daemon]'s Serve: it loads settings C, makes the runner R that
+// they describe, with a log, metrics and health named after kind, and runs it.
+func Serving[C interface{ Shared() *config.Common }, R runner](
+	kind config.Kind, load func(config.Source) (C, error), build func(C, *obs.Obs) (R, error),
+) func(context.Context, config.Source, io.Writer) error {
+	return func(ctx context.Context, src config.Source, stderr io.Writer) error {
+		cfg, err := load(src)
+		if err != nil {
+			return err
+		}
+		common := cfg.Shared()
+		o, err := obs.New(obs.Config{Command: string(kind), LogFormat: common.LogFormat, LogLevel: common.LogLevel, LogOutput: stderr})
+		if err != nil {
+			return err
+		}
+		r, err := build(cfg, o)
+		if err != nil {
+			return err
+		}
+		return r.Run(ctx)
+	}
 }
 
 // Run is the command: it returns the exit code. ctx ends it as a signal does.
@@ -30,7 +66,7 @@ func (d Daemon) Run(ctx context.Context, args []string, stdout, stderr io.Writer
 	cmd := &cobra.Command{
 		Use:     name + " [--config FILE] [flags]",
 		Short:   d.Short,
-		Long:    d.Long,
+		Long:    d.Long + settingsHelp,
 		Example: d.Example,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 && !health {

@@ -37,7 +37,7 @@ func probe(ctx context.Context, kind config.Kind, src config.Source, service str
 		return fmt.Errorf("%w: is the %s running with this address for metrics or admin?", err, kind)
 	}
 	switch {
-	case status == http.StatusOK:
+	case status == http.StatusOK && text == "ready\n":
 		_, err := fmt.Fprintln(stdout, "ready")
 		return err
 	case strings.HasPrefix(text, "not ready: "):
@@ -46,13 +46,10 @@ func probe(ctx context.Context, kind config.Kind, src config.Source, service str
 	return fmt.Errorf("%s answered %d: is that the %s?", address, status, kind)
 }
 
-// whereToAsk prefers the metrics server, which every user may reach.
+// whereToAsk prefers the metrics server, which every user may reach. An address
+// with port 0 is another one each time, which nobody knows.
 func whereToAsk(metrics config.Address, admin string) (network, address string, err error) {
-	switch {
-	case !metrics.IsZero():
-		if metrics.Port == 0 {
-			return "", "", errors.New("the metrics address has port 0, so nobody knows where to ask: give it a port")
-		}
+	if metrics.Port != 0 {
 		if ip, err := netip.ParseAddr(metrics.Host); err == nil && ip.IsUnspecified() {
 			metrics.Host = "127.0.0.1"
 			if ip.Is6() {
@@ -60,13 +57,17 @@ func whereToAsk(metrics config.Address, admin string) (network, address string, 
 			}
 		}
 		return "tcp", metrics.String(), nil
-	case admin == "":
-		return "", "", errors.New("there is no address to ask at: set metrics or admin, as for the running process")
 	}
-	if path, ok := strings.CutPrefix(admin, "unix://"); ok {
+	path, unix := strings.CutPrefix(admin, "unix://")
+	switch {
+	case unix:
 		return "unix", path, nil
+	case admin != "" && !strings.HasSuffix(admin, ":0"):
+		return "tcp", admin, nil
+	case admin != "" || !metrics.IsZero():
+		return "", "", errors.New("the address for metrics or admin has port 0, so nobody knows where to ask: give it a port")
 	}
-	return "tcp", admin, nil
+	return "", "", errors.New("there is no address to ask at: set metrics or admin, as for the running process")
 }
 
 // ask returns the status and the beginning of what /readyz answers.

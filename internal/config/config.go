@@ -101,9 +101,9 @@ type OutletService struct {
 type Relay struct {
 	Common
 	Listen      []Address             // at least one
-	Register    []identity.Identifier // who may offer an outlet
+	Register    []identity.Identifier // who may offer an outlet, or be carried on
 	Connect     []identity.Identifier // who may be joined to one, or be carried on
-	Extend      []Address             // where callers may be carried on to
+	Extend      []Address             // where these may be carried on to
 	DialTimeout time.Duration         // for dialling the next relay
 	Limits      Limits
 }
@@ -179,6 +179,9 @@ func setDefault[T comparable](p *T, d T) {
 		*p = d
 	}
 }
+
+// Shared returns c itself, for those that take settings of any kind.
+func (c *Common) Shared() *Common { return c }
 
 // Origin returns where the setting with that key path came from, such as
 // "metrics" or "services[0].listen". It is zero for a default, and for settings

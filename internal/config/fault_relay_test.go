@@ -2,6 +2,26 @@ package config
 
 import "testing"
 
+// carriesNobody is what is said of an extend list without callers.
+const carriesNobody = "nobody could be carried on: that is for those who may connect or register here, so list the callers (connect: or --connect) or the outlets (register: or --register)"
+
+// Those who may register or connect may be carried on; empty lists without
+// addresses to extend to are meant.
+func TestRelayServesSomebody(t *testing.T) {
+	for _, lists := range []string{
+		"connect: [<ID>]\nextend: [b:4000]\n",
+		"register: [<ID>]\nextend: [b:4000]\n",
+		"register: []\nconnect: [<ID>]\nextend: [b:4000]\n",
+		"register: []\nconnect: []\nextend: []\n",
+		"extend: []\n",
+	} {
+		file := inFolder(t, KindRelay, "identity: a\nlisten: [0.0.0.0:4000]\n"+lists)
+		if _, err := LoadRelay(source(t, KindRelay, file, nil, nil)); err != nil {
+			t.Errorf("%s%v", lists, err)
+		}
+	}
+}
+
 func TestRelayFaults(t *testing.T) {
 	testFaults(t, []faultCase{
 		{
@@ -10,7 +30,7 @@ func TestRelayFaults(t *testing.T) {
 `,
 			want: `
 relay.yaml: listen: missing: say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)
-relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)
+relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)
 `,
 		},
 		{
@@ -18,7 +38,40 @@ relay.yaml: register: missing: this relay would serve nobody: say who may offer 
 			file: `identity: a
 listen: [0.0.0.0:4000]
 `,
-			want: `relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)`,
+			want: `relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)`,
+		},
+		{
+			name: "nobody may be carried on", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+extend: [b:4000]
+`,
+			want: `relay.yaml:3:9: extend: ` + carriesNobody,
+		},
+		{
+			name: "nobody is listed who may be carried on", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+register: []
+connect: []
+extend:
+  - b:4000
+`,
+			want: `relay.yaml:6:3: extend: ` + carriesNobody,
+		},
+		{
+			name: "nobody may be carried on, by flags", kind: KindRelay,
+			args: []string{"--identity", "a", "--listen", "127.0.0.1:4000", "--extend", "b:4000"},
+			want: `--extend: ` + carriesNobody,
+		},
+		{
+			name: "who may be carried on is misspelt", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+connect: <ID>
+extend: [b:4000]
+`,
+			want: `relay.yaml:3:10: connect: want a list, not text: write it as [a, b] or in lines that begin with a dash`,
 		},
 		{
 			name: "no address", kind: KindRelay,

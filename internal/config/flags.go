@@ -63,7 +63,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "listen", key: "listen", repeated: true, usage: "accept callers at `HOST:PORT`; repeat for several"},
 		{flag: "register", key: "register", repeated: true, usage: "the `IDENTIFIER` of an outlet that may register; repeat for several"},
 		{flag: "connect", key: "connect", repeated: true, usage: "the `IDENTIFIER` of a caller that may be connected; repeat for several"},
-		{flag: "extend", key: "extend", repeated: true, usage: "callers may be carried on to `HOST:PORT`; repeat for several"},
+		{flag: "extend", key: "extend", repeated: true, usage: "those who may register or connect may be carried on to `HOST:PORT`; repeat for several"},
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling the next relay after this `TIME` (default 10s)"},
 	},
 }
@@ -252,8 +252,8 @@ func serviceValue(v *value) (*value, error) {
 
 // strayVariables reports environment variables that are probably misspelt ones
 // of this kind. One that means something to another kind, that a file refers
-// to, or that is near to nothing (Kubernetes sets CULVERT_SERVICE_HOST for a
-// Service of that name) is left alone.
+// to, that is near to nothing (Kubernetes sets CULVERT_SERVICE_HOST for a
+// Service of that name), or that is empty is left alone.
 func (d *decoder) strayVariables(env *environ) {
 	known := []string{configVariable}
 	for _, s := range settingsOf(d.kind) {
@@ -266,8 +266,8 @@ func (d *decoder) strayVariables(env *environ) {
 		}
 	}
 	var stray []string
-	for name := range env.vars {
-		if strings.HasPrefix(name, "CULVERT_") && !env.used[name] && !slices.Contains(all, name) {
+	for name, text := range env.vars {
+		if strings.HasPrefix(name, "CULVERT_") && strings.TrimSpace(text) != "" && !env.used[name] && !slices.Contains(all, name) {
 			stray = append(stray, name)
 		}
 	}

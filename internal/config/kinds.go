@@ -171,9 +171,7 @@ func (d *decoder) relay(root *value) *Relay {
 	c.Register = s.identifiers("register")
 	c.Connect = s.identifiers("connect")
 	c.Extend = s.addresses("extend")
-	if s.v.shape == shapeMap && !s.has("register") && !s.has("connect") && !s.has("extend") {
-		s.need("register", "this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)")
-	}
+	s.servesSomebody()
 	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxTimeout)
 	if v := s.get("limits"); v != nil {
 		c.Limits = d.limits(v)
@@ -182,6 +180,21 @@ func (d *decoder) relay(root *value) *Relay {
 	c.origins = d.origins
 	c.SetDefaults()
 	return c
+}
+
+// servesSomebody reports a relay's lists that let nobody do anything: none at
+// all, or addresses to be carried on to and nobody who may be. Lists that are
+// there and empty say that nobody is meant.
+func (s *section) servesSomebody() {
+	if s.v.shape != shapeMap {
+		return
+	}
+	switch who := len(s.items("register")) + len(s.items("connect")); {
+	case !s.has("register") && !s.has("connect") && !s.has("extend"):
+		s.need("register", "this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)")
+	case len(s.items("extend")) > 0 && who == 0 && !s.bad("register") && !s.bad("connect"):
+		s.fault(s.origins["extend"], "extend", "nobody could be carried on: that is for those who may connect or register here, so list the callers (connect: or --connect) or the outlets (register: or --register)")
+	}
 }
 
 func (d *decoder) limits(v *value) Limits {
@@ -230,6 +243,12 @@ func (s *section) items(key string) []*value {
 		return e.value.items
 	}
 	return nil
+}
+
+// bad reports whether the key is there and no list: that is reported already.
+func (s *section) bad(key string) bool {
+	e := s.v.get(key)
+	return e != nil && e.value.shape != shapeList
 }
 
 // notEmpty reports a list that is there and has no items.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // maxBody bounds what a request may carry, in bytes. Nothing reads it.
@@ -104,15 +106,9 @@ func readyText(checks []check, ready bool) string {
 	return b.String()
 }
 
-// oneLine keeps text from the outside from looking like a line of ours.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-}
+// oneLine keeps text from the outside from looking like a line of ours, and
+// from doing anything to a terminal. Errors that are joined stand in one line.
+func oneLine(s string) string { return code.Printable(strings.ReplaceAll(s, "\n", "; ")) }
 
 func wantsJSON(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "application/json")

@@ -124,11 +124,13 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 			}
 		}
 	}
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: private}
 	ln, err := lc.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}
+	// Where private can do nothing the socket has been open, by the umask's
+	// leave, for a moment.
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("keeping others from the socket: %w", err), ln.Close())
 	}

@@ -34,7 +34,7 @@ const (
 const (
 	RegisterDenied Code = 32 // identifier not in the relay's register list
 	ConnectDenied  Code = 33 // identifier not in the relay's connect list
-	ExtendDenied   Code = 34 // address not in the relay's extend list
+	ExtendDenied   Code = 34 // address not in the relay's extend list, or the caller in neither of the others
 	NotRegistered  Code = 35 // no outlet with that identifier is registered here
 	Gone           Code = 36 // the wanted instance is not registered here any more
 	Busy           Code = 37 // no spare connection of the outlet came free in time

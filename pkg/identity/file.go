@@ -77,7 +77,7 @@ func readBounded(r io.Reader) ([]byte, error) {
 	n, err := io.ReadFull(r, buf)
 	switch {
 	case err == nil:
-		return buf, fmt.Errorf("it is longer than %d bytes: it is no identity file", maxFileLen)
+		return buf, fmt.Errorf("it is longer than %d bytes: name one that \"culvert identity new\" wrote", maxFileLen)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return buf[:n], nil
 	}

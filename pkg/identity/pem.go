@@ -77,7 +77,7 @@ func splitPEM(data []byte) ([]*pem.Block, error) {
 		return nil, errors.New("file has CR (Windows) line ends: convert it to LF line ends")
 	}
 	if !bytes.HasPrefix(data, []byte("-----BEGIN ")) {
-		return nil, errors.New("file does not start with a PEM block: it is no identity file, or has text in front of it to remove")
+		return nil, errors.New("file does not start with a PEM block: name one that \"culvert identity new\" wrote, or remove the text in front of it")
 	}
 	var blocks []*pem.Block
 	for rest := data; len(rest) > 0; {
@@ -101,7 +101,7 @@ func nextPEM(rest *[]byte) (*pem.Block, error) {
 		return nil, errors.New("file is cut off or has text behind or between its PEM blocks: restore it, or remove that text")
 	}
 	if b.Type != privateBlock && b.Type != publicBlock {
-		return nil, fmt.Errorf("file holds a PEM block that is neither %q nor %q: it is no identity file", privateBlock, publicBlock)
+		return nil, fmt.Errorf("file holds a PEM block that is neither %q nor %q: name one that \"culvert identity new\" wrote", privateBlock, publicBlock)
 	}
 	if len(b.Headers) > 0 {
 		return nil, fmt.Errorf("block %q has PEM headers: remove them", b.Type)

@@ -59,7 +59,7 @@ func TestParsePEMRefuses(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"empty", "", "file is empty"},
 		{"not PEM", "hello\n", "does not start with a PEM block"},
-		{"text in front", "# my key\n" + file, "text in front of it to remove"},
+		{"text in front", "# my key\n" + file, "remove the text in front of it"},
 		{"newline in front", "\n" + file, "does not start with a PEM block"},
 		{"byte order mark", "\ufeff" + file, "does not start with a PEM block"},
 		{"text between", private + "x\n" + public, "text in front"},

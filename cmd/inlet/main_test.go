@@ -1,0 +1,11 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/culvert-net/culvert/internal/cli/clitest"
+)
+
+func TestMain(m *testing.M) { clitest.Main(m, "inlet", main) }
+
+func TestScripts(t *testing.T) { clitest.Run(t) }
