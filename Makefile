@@ -1,4 +1,4 @@
-# What people call: deps, build, lint, test, e2e, fuzz, clean. Everything a
+# What people call: deps, build, lint, test, e2e, fuzz, model, clean. Everything a
 # target needs it makes itself.
 
 GO       ?= go
@@ -13,7 +13,7 @@ MODULES  := . tools test/deploy
 OTHER_OS := darwin windows
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build tools lint fmt test unit e2e e2e-short deploy-test fuzz clean
+.PHONY: help deps build tools lint fmt test unit e2e e2e-short deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -67,6 +67,9 @@ deploy-test: ## what is in deploy/ and the Dockerfile, against schemas and rules
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)
+
+model: ## the resume protocol's model in docs/model, every state of it
+	scripts/model
 
 clean: ## remove what was built, the tools too
 	rm -rf bin .bin
