@@ -51,6 +51,7 @@ type Conn struct {
 	readErr error         // sticky
 	lie     error         // authenticated, but not allowed: what the peer is not to be forgiven
 	unused  bool          // a path whose responder has not said ATTACHED yet
+	look    bool          // Read is to return, for its caller to look at the channel again
 	attach  attached      // what it has said
 
 	received atomic.Int64  // time of the last authenticated record
@@ -139,6 +140,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		if err := c.recordLocked(); err != nil {
 			return 0, err
+		}
+		if c.look {
+			c.look = false
+			return 0, nil
 		}
 	}
 	n := copy(p, c.plain)

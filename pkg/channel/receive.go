@@ -164,6 +164,7 @@ func (c *Channel) readPathLocked(b []byte) int {
 		return c.receivedLocked(path, b[:n])
 	}
 	switch {
+	case err == nil: // the peer has closed
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		path.resumeRead() // it was to look at the state again
 	case path.lie != nil:
@@ -245,6 +246,7 @@ func (c *Channel) peerClosed(p *Conn, body []byte) error {
 	c.received++
 	c.onPath++
 	c.acked, c.consumed = c.received, c.received
+	p.look = true
 	c.readable.Broadcast()
 	c.writable.Broadcast()
 	c.mu.Unlock()
