@@ -58,6 +58,9 @@ func (c *Channel) unholdLocked(b []byte) int {
 
 // consumeLocked counts what Read returns, and lets the peer know in time.
 func (c *Channel) consumeLocked(n int) {
+	if c.peerEnd != nil {
+		return // the CLOSE has counted all of it
+	}
 	c.consumed += uint64(n)
 	if path := c.path; path != nil && c.consumed-c.acked >= ackBytes {
 		c.acked = c.consumed
