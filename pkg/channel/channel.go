@@ -175,14 +175,15 @@ type Channel struct {
 
 	// The sending half. Offsets count the bytes of the stream since its start;
 	// a CLOSE counts as one byte after the last.
-	out     queue
-	next    uint64 // what the path sends next
-	sentMax uint64 // the highest offset that any path was given
-	window  uint64
-	writing bool // a Write is not to be interleaved with another
-	closing bool
-	closed  bool // the peer has everything, our CLOSE too
-	last    []byte
+	out       queue
+	next      uint64 // what the path sends next
+	sentMax   uint64 // the highest offset that any path was given
+	confirmed uint64 // the peer's last ACK; out is kept up to next all the same
+	window    uint64
+	writing   bool // a Write is not to be interleaved with another
+	closing   bool
+	closed    bool // the peer has everything, our CLOSE too
+	last      []byte
 
 	// The receiving half.
 	in       queue  // received by the stand-in, not consumed
