@@ -68,24 +68,31 @@ func (t *Table) Open(in *Incoming, via string) (*Channel, error) {
 	p := in.conn
 	c := newChannel(ID(in.channel.ID), t.set, p.peer)
 	c.table, c.via, c.window = t, via, min(in.channel.Window, maxWindow)
-	key := keyOf(in)
-	t.mu.Lock()
-	if t.channels[key] != nil {
-		t.mu.Unlock()
-		c.tick.Stop()
+	c.mu.Lock() // a Resume that finds c waits until it has its first path
+	replaced, ok := t.add(keyOf(in), c)
+	if !ok {
+		c.mu.Unlock()
 		return nil, in.refused(&RefusedError{Code: code.Protocol, Reason: "there is a channel of that name already"})
 	}
-	t.channels[key] = c
-	replaced := t.replacedLocked(p.peer)
-	t.mu.Unlock()
-	for _, old := range replaced {
-		old.Fail(code.Replaced, fmt.Errorf("another instance of %s has started as %q", p.peer.Identifier, p.peer.Name))
-	}
-	c.mu.Lock()
 	c.attachLocked(p, 0, Move{})
 	c.mu.Unlock()
 	c.started(p)
+	for _, old := range replaced {
+		old.Fail(code.Replaced, fmt.Errorf("another instance of %s has started as %q", p.peer.Identifier, p.peer.Name))
+	}
 	return c, nil
+}
+
+// add makes c known, if its name is free, and returns the channels that c's
+// process takes the place of.
+func (t *Table) add(key tableKey, c *Channel) (replaced []*Channel, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.channels[key] != nil {
+		return nil, false
+	}
+	t.channels[key] = c
+	return t.replacedLocked(c.peer), true
 }
 
 // replacedLocked returns the channels of processes that peer has taken the
