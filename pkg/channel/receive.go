@@ -280,8 +280,13 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 }
 
 func endTooMany(channels []*Channel) {
+	err := &LostError{Code: code.Limit, Err: errors.New("too many channels wait for a path, and this one has for longest")}
 	for _, c := range channels {
-		c.Fail(code.Limit, errors.New("too many channels wait for a path, and this one has for longest"))
+		c.mu.Lock()
+		if c.path == nil { // still
+			c.failLocked(err, "")
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -289,7 +294,7 @@ func endTooMany(channels []*Channel) {
 func (c *Channel) graceOver() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.path == nil {
+	if c.path == nil && time.Since(c.lostAt) >= c.set.Grace { // else the timer was stopped too late
 		c.failLocked(c.graceErrLocked(), "")
 	}
 }

@@ -28,8 +28,16 @@ type Table struct {
 	channels map[tableKey]*Channel
 	waiting  *list.List // of *Channel, those without a path, the oldest first
 	places   map[*Channel]*list.Element
-	perPeer  map[Instance]int // of waiting
+	perPeer  map[processKey]int // of waiting
 }
+
+// A processKey names a process: its instance alone is no more than its claim.
+type processKey struct {
+	peer     identity.Identifier
+	instance Instance
+}
+
+func processOf(c *Channel) processKey { return processKey{c.identifier, c.instance} }
 
 // A tableKey is what a channel is found by: a stranger who knows its name
 // finds nothing.
@@ -49,7 +57,7 @@ func NewTable(set Settings, limits Limits) *Table {
 	}
 	return &Table{
 		set: set.withDefaults(), limits: limits, channels: map[tableKey]*Channel{},
-		waiting: list.New(), places: map[*Channel]*list.Element{}, perPeer: map[Instance]int{},
+		waiting: list.New(), places: map[*Channel]*list.Element{}, perPeer: map[processKey]int{},
 	}
 }
 
@@ -150,14 +158,15 @@ func (t *Table) detached(c *Channel) (tooMany []*Channel) {
 	if t.places[c] != nil {
 		return nil
 	}
-	if t.perPeer[c.instance] >= t.limits.DetachedPerInstance {
-		tooMany = append(tooMany, t.evictLocked(func(o *Channel) bool { return o.instance == c.instance }))
+	process := processOf(c)
+	if t.perPeer[process] >= t.limits.DetachedPerInstance {
+		tooMany = append(tooMany, t.evictLocked(func(o *Channel) bool { return processOf(o) == process }))
 	}
 	if t.waiting.Len() >= t.limits.Detached {
 		tooMany = append(tooMany, t.evictLocked(func(*Channel) bool { return true }))
 	}
 	t.places[c] = t.waiting.PushBack(c)
-	t.perPeer[c.instance]++
+	t.perPeer[process]++
 	return tooMany
 }
 
@@ -185,8 +194,9 @@ func (t *Table) removeLocked(c *Channel) {
 	}
 	t.waiting.Remove(e)
 	delete(t.places, c)
-	if t.perPeer[c.instance]--; t.perPeer[c.instance] == 0 {
-		delete(t.perPeer, c.instance)
+	process := processOf(c)
+	if t.perPeer[process]--; t.perPeer[process] == 0 {
+		delete(t.perPeer, process)
 	}
 }
 
