@@ -110,7 +110,10 @@ func (c *Channel) resume(in *Incoming, via string) error {
 	cause := Lost
 	if old := c.path; old != nil {
 		cause = Moved
-		c.dropPathLocked(old, nil)
+		c.path = nil // stops it
+		old.interruptRead()
+		c.leftLocked()
+		c.leaving = old
 	}
 	p := in.conn
 	c.epoch, c.via, c.peer = r.Epoch, via, p.peer

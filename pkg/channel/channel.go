@@ -162,6 +162,7 @@ type Channel struct {
 
 	peer      Peer
 	path      *Conn         // nil while there is none
+	leaving   *Conn         // the responder's: the path before, until the initiator uses path
 	changed   chan struct{} // closed, and made anew, when path comes or goes
 	epoch     uint64        // of the last attempt, at the responder of path
 	installed uint64        // the initiator's: of the path

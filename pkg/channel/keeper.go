@@ -212,7 +212,8 @@ func (k *keeper) hopeless(err error) bool {
 }
 
 // improve makes a path while there is one, which is given up only for a better
-// one. When the present one ends, so does the attempt.
+// one. When the present one ends, the attempt has no more than the stagger time
+// left.
 func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct{}) {
 	st := k.c.State()
 	var order []int
@@ -230,10 +231,19 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 	defer cancel()
 	var watch sync.WaitGroup
 	watch.Go(func() {
+		defer cancel()
 		select {
-		case <-changed:
-			cancel()
 		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		// The peer may have given the old path up for the new one, and this is
+		// known here before its word on the new one.
+		t := time.NewTimer(k.timing.Stagger)
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
 		}
 	})
 	err := k.attempt(ctx, order, cause)

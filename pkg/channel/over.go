@@ -140,6 +140,7 @@ func (c *Channel) failLocked(err error, word string) {
 func (c *Channel) overLocked(err error) {
 	c.err = err
 	c.end()
+	c.leftLocked()
 	c.tick.Stop()
 	if c.grace != nil {
 		c.grace.Stop()

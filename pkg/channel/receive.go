@@ -303,10 +303,22 @@ func (c *Channel) graceErrLocked() error {
 	return &LostError{Code: code.Timeout, Err: fmt.Errorf("no path for %s: %w", c.set.Grace, c.lostErr)}
 }
 
+// leftLocked ends the path that another has taken the place of. It is not ended
+// before the initiator has the word that it is not used any more: to the
+// initiator its end would be a loss.
+func (c *Channel) leftLocked() {
+	if old := c.leaving; old != nil {
+		c.leaving = nil
+		old.abort()
+		c.background.Go(func() { old.discard(nil) })
+	}
+}
+
 // dropPathLocked ends the path, with last as its last record if that is not
 // nil.
 func (c *Channel) dropPathLocked(path *Conn, last []byte) {
 	c.path = nil
+	c.leftLocked()
 	if last == nil {
 		path.abort() // at once: whoever reads or writes is in the way of others
 	}

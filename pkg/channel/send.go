@@ -142,6 +142,7 @@ func (c *Channel) ackedTo(p *Conn, to uint64) error {
 		return fmt.Errorf("%w: ACK of %d, outside %d to %d", ErrProtocol, to, c.confirmed, c.sentMax)
 	}
 	c.confirmed = to
+	c.leftLocked() // the first thing that the initiator says on a path
 	c.keeper.checkKeysLocked(p)
 	woken := c.set.Buffers.give(c.trimLocked())
 	if to > c.out.end {
