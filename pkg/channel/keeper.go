@@ -20,11 +20,16 @@ const returnMax = 20
 // A keeper makes the paths of one channel, at its initiator. Everything but
 // what says otherwise belongs to Run's goroutine.
 type keeper struct {
-	d       *Caller
-	c       *Channel
-	timing  Timing
-	wish    chan Cause // Renewed or Asked; at most one waits
+	d      *Caller
+	c      *Channel
+	timing Timing
+	// Signals from others, of which one of a kind waits.
+	moves chan struct{} // Move was called
+	worn  chan struct{} // the path's keys have carried enough
+	// When a new handshake is due; after one that did not work only then, worn
+	// or not.
 	renewAt time.Time
+	rest    bool
 	// When better routes are tried again, and how long the present one has to
 	// hold before that.
 	returnAt time.Time
@@ -32,7 +37,7 @@ type keeper struct {
 }
 
 func newKeeper(d *Caller, c *Channel) *keeper {
-	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), wish: make(chan Cause, 1)}
+	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), moves: make(chan struct{}, 1), worn: make(chan struct{}, 1)}
 	k.hold = k.timing.Return
 	return k
 }
@@ -42,13 +47,20 @@ func newKeeper(d *Caller, c *Channel) *keeper {
 // nothing.
 func (k *keeper) checkKeysLocked(p *Conn) {
 	if k != nil && max(p.w.keyBytes.Load(), p.keyUsed.Load()) >= k.timing.RenewBytes {
-		k.ask(Renewed)
+		signal(k.worn)
 	}
 }
 
-func (k *keeper) ask(cause Cause) {
+func signal(c chan<- struct{}) {
 	select {
-	case k.wish <- cause:
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func forget(c <-chan struct{}) {
+	select {
+	case <-c:
 	default:
 	}
 }
@@ -57,7 +69,7 @@ func (k *keeper) ask(cause Cause) {
 // does nothing at the responder.
 func (c *Channel) Move() {
 	if c.keeper != nil {
-		c.keeper.ask(Asked)
+		signal(c.keeper.moves)
 	}
 }
 
@@ -98,6 +110,12 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 		// A tenth more or less, so that not all channels of a process renew
 		// their keys at once.
 		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1))
+		k.rest = false
+		forget(k.worn) // the keys before
+	}
+	worn := k.worn
+	if k.rest {
+		worn = nil
 	}
 	if k.returnAt.Before(st.Since) {
 		k.returnAt = st.Since.Add(k.hold)
@@ -112,8 +130,10 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 	select {
 	case <-ctx.Done():
 	case <-changed:
-	case cause := <-k.wish:
-		return cause
+	case <-k.moves:
+		return Asked
+	case <-worn:
+		return Renewed
 	case <-renew.C:
 		return Renewed
 	case <-back.C:
@@ -124,7 +144,7 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 
 // recover makes a path for a channel that has none, or ends it.
 func (k *keeper) recover(ctx context.Context) {
-	k.forgetWish()
+	forget(k.moves) // another path comes anyway
 	st := k.c.State()
 	if st.Up {
 		return
@@ -163,14 +183,6 @@ func (k *keeper) judge() {
 		k.hold = k.timing.Return
 	case cause == Returned:
 		k.hold = min(2*k.hold, returnMax*k.timing.Return)
-	}
-}
-
-// forgetWish drops a wish that another path has fulfilled.
-func (k *keeper) forgetWish() {
-	select {
-	case <-k.wish:
-	default:
 	}
 }
 
@@ -254,7 +266,7 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 	}
 	switch cause {
 	case Renewed: // the keys are good for much more
-		k.renewAt = time.Now().Add(k.timing.Renew / 20)
+		k.renewAt, k.rest = time.Now().Add(k.timing.Renew/20), true
 	case Returned:
 		k.returnAt = time.Now().Add(k.timing.Return)
 	}
