@@ -24,7 +24,7 @@ func (c *Channel) install(p *Conn, route int, cause Cause) error {
 		c.dropPathLocked(old, nil)
 	}
 	c.window = min(uint64(a.window), maxWindow)
-	c.route = route
+	c.route, c.peer = route, p.peer
 	c.useLocked(p, a.received, a.start, Move{Cause: cause, Route: route})
 	c.mu.Unlock()
 	c.started(p)

@@ -92,12 +92,18 @@ func (c *Channel) Run(ctx context.Context) error {
 func (k *keeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		up, changed := k.c.Up()
-		if !up {
+		switch {
+		case up:
+			if cause := k.await(ctx, changed); cause != "" {
+				k.improve(ctx, cause, changed)
+			}
+		case k.c.needsPath():
 			k.recover(ctx)
-			continue
-		}
-		if cause := k.await(ctx, changed); cause != "" {
-			k.improve(ctx, cause, changed)
+		default:
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
 		}
 	}
 }
@@ -159,6 +165,13 @@ func (k *keeper) recover(ctx context.Context) {
 	for {
 		err := k.attempt(ctx, k.order(st.Route), Lost)
 		if err == nil || k.hopeless(err) {
+			return
+		}
+		// No verdict while there is a path: the process at its end lives, whoever
+		// another route leads to.
+		var other *InstanceError
+		if errors.As(err, &other) {
+			k.c.Fail(code.Gone, other)
 			return
 		}
 		t := time.NewTimer(pause.NextBackOff())
@@ -309,7 +322,7 @@ func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error)
 	}
 	if got := p.peer.Instance; got != c.instance {
 		p.discard(nil)
-		return nil, verdict{&LostError{Code: code.Gone, Err: &InstanceError{Want: c.instance, Got: got}}}
+		return nil, &InstanceError{Want: c.instance, Got: got}
 	}
 	p.asPath(c, request.Epoch, true)
 	if err := c.take(ctx, p, route, cause); err != nil {

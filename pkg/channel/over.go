@@ -37,6 +37,7 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	c.interruptLocked()
 	c.writable.Broadcast()
 	c.standInLocked()
+	c.changeLocked() // the CLOSE may need a path that nothing else has
 	if path := c.path; path != nil {
 		c.mu.Unlock()
 		path.w.kick(inlineMax + 1)

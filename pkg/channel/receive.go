@@ -172,12 +172,18 @@ func (c *Channel) readPathLocked(b []byte) int {
 		path.resumeRead() // it was to look at the state again
 	case path.lie != nil:
 		c.failLocked(&LostError{Code: code.Protocol, Err: path.lie}, path.lie.Error())
-	case c.peerEnd == nil || c.closing && !c.closed:
-		c.lostLocked(path, err)
 	default:
-		c.dropPathLocked(path, nil)
+		c.lostLocked(path, err)
 	}
 	return 0
+}
+
+// needsPath reports whether the two sides still have to tell each other
+// something. After the peer's CLOSE that is this side's own, once it comes.
+func (c *Channel) needsPath() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peerEnd == nil || c.closing && !c.closed
 }
 
 // receivedLocked counts what path has brought and cuts off what is here
