@@ -17,7 +17,7 @@ func (c *Channel) install(p *Conn, route int, cause Cause) error {
 	err := c.mayInstallLocked(p)
 	if err != nil {
 		c.mu.Unlock()
-		p.discard(nil)
+		p.discard(p.complaint(err))
 		return err
 	}
 	if old := c.path; old != nil {

@@ -123,11 +123,19 @@ func (d *Caller) open(ctx context.Context, route int) (*Channel, error) {
 // take waits until the responder takes p into use, and uses it. An error ends
 // p.
 func (c *Channel) take(ctx context.Context, p *Conn, route int, cause Cause) error {
-	if _, err := p.awaitAttached(ctx, c.set.Handshake.withDefaults().Timeout); err != nil {
-		p.discard(nil)
+	if err := p.awaitAttached(ctx, c.set.Handshake.withDefaults().Timeout); err != nil {
+		p.discard(p.complaint(p.lie))
 		return err
 	}
 	return c.install(p, route, cause)
+}
+
+// complaint is what a peer is told last that has lied on p, nil if it has not.
+func (p *Conn) complaint(lie error) []byte {
+	if !errors.Is(lie, ErrProtocol) {
+		return nil
+	}
+	return appendClose(nil, p.attach.received, code.Protocol, lie.Error())
 }
 
 func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, r channelRequest) (*Conn, error) {

@@ -215,11 +215,15 @@ func (k *keeper) order(last int) []int {
 }
 
 // A verdict is an error, from the peer itself, that means that there is nothing
-// to go back to. What relays say on the way is none.
+// to go back to, or nobody to trust. What relays say on the way is none.
 type verdict struct{ *LostError }
 
-// verdictOf returns what the peer's answer to a resume means for the channel.
-func verdictOf(err error) error {
+// verdictOf returns what the peer's answer to a resume, on p, means for the
+// channel.
+func verdictOf(p *Conn, err error) error {
+	if p.lie != nil {
+		return verdict{&LostError{Code: code.Protocol, Err: fmt.Errorf("resuming: %w", p.lie)}}
+	}
 	var r *RefusedError
 	if errors.As(err, &r) && (r.Code == code.UnknownChannel || r.Code == code.ChannelDenied || r.Code == code.Protocol) {
 		return verdict{&LostError{Code: r.Code, Err: fmt.Errorf("resuming: %w", r)}}
@@ -326,7 +330,7 @@ func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error)
 	}
 	p.asPath(c, request.Epoch, true)
 	if err := c.take(ctx, p, route, cause); err != nil {
-		return nil, verdictOf(err)
+		return nil, verdictOf(p, err)
 	}
 	return p, nil
 }

@@ -113,31 +113,31 @@ func (w *writer) cause() error {
 
 // awaitAttached reads a new path of the initiator's until the responder has
 // taken it into use, or says why it does not.
-func (p *Conn) awaitAttached(ctx context.Context, timeout time.Duration) (attached, error) {
+func (p *Conn) awaitAttached(ctx context.Context, timeout time.Duration) error {
 	stop := context.AfterFunc(ctx, p.interruptRead)
 	defer stop()
 	if err := p.nc.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return attached{}, err
+		return err
 	}
 	if ctx.Err() != nil {
-		return attached{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	p.readMu.Lock()
 	defer p.readMu.Unlock()
 	for p.unused {
 		if p.readErr != nil {
-			return attached{}, p.readErr
+			return p.readErr
 		}
 		if err := p.recordLocked(); err != nil {
 			if cause := context.Cause(ctx); cause != nil {
-				return attached{}, cause
+				return cause
 			}
-			return attached{}, fmt.Errorf("waiting for the peer to take the path: %w", err)
+			return fmt.Errorf("waiting for the peer to take the path: %w", err)
 		}
 	}
 	if !stop() {
-		return attached{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	p.resumeRead()
-	return p.attach, nil
+	return nil
 }
