@@ -94,7 +94,10 @@ func (d *Caller) Dial(ctx context.Context, first int) (*Channel, error) {
 	r := race[*Channel]{
 		order: order, stagger: d.Timing.withDefaults().Stagger, failed: d.Failed,
 		try:  d.open,
-		drop: func(c *Channel) { _ = c.CloseWithReason(code.OK, "another route was faster") },
+		drop: func(c *Channel) {
+			_ = c.CloseWithReason(code.OK, "another route was faster")
+			c.background.Wait()
+		},
 	}
 	c, _, err := r.run(ctx)
 	return c, err

@@ -33,6 +33,13 @@ func (c *Channel) close(cd code.Code, reason string) error {
 		}
 	}
 	c.closing = true
+	// Nobody will read it.
+	if c.peerEnd == nil {
+		c.consumed = c.received
+	}
+	if woken := c.set.Buffers.give(c.in.drop(c.in.end)); woken != nil {
+		c.background.Go(func() { wake(woken) }) // it takes their locks
+	}
 	c.last = appendClose(nil, c.out.end, cd, reason)[typeLen:]
 	c.interruptLocked()
 	c.writable.Broadcast()

@@ -21,6 +21,9 @@ func (c *Channel) Read(b []byte) (int, error) {
 	defer c.tickLocked() // the path is not to be without a reader for long
 	for {
 		if err := c.stateLocked(&c.readUntil); err != nil {
+			if c.closing {
+				c.standInLocked() // at once: Close waits for what the path brings
+			}
 			return 0, err
 		}
 		switch {
@@ -72,7 +75,8 @@ func (c *Channel) consumeLocked(n int) {
 
 // tickLocked sees to it that onTick comes, if it has anything to do.
 func (c *Channel) tickLocked() {
-	if c.ticking || c.err != nil || c.path == nil || c.reading && c.consumed == c.acked {
+	read := c.reading || c.peerEnd != nil && !c.closing
+	if c.ticking || c.err != nil || c.path == nil || read && c.consumed == c.acked {
 		return
 	}
 	c.ticking = true
