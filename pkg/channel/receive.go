@@ -272,7 +272,7 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 	if path != c.path {
 		return
 	}
-	if cause := path.w.cause(); cause != nil {
+	if cause := path.w.cause(); cause != nil && !path.dead.Load() {
 		err = cause
 	}
 	c.dropPathLocked(path, nil)
