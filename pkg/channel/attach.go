@@ -17,14 +17,14 @@ func (c *Channel) install(p *Conn, route int, cause Cause) error {
 	err := c.mayInstallLocked(p)
 	if err != nil {
 		c.mu.Unlock()
-		p.discard(nil)
+		p.discard(p.complaint(err))
 		return err
 	}
 	if old := c.path; old != nil {
 		c.dropPathLocked(old, nil)
 	}
 	c.window = min(uint64(a.window), maxWindow)
-	c.route = route
+	c.route, c.peer = route, p.peer
 	c.useLocked(p, a.received, a.start, Move{Cause: cause, Route: route})
 	c.mu.Unlock()
 	c.started(p)
@@ -43,8 +43,8 @@ func (c *Channel) mayInstallLocked(p *Conn) error {
 		lie = fmt.Errorf("%w: ATTACHED of attempt %d, asked for %d", ErrProtocol, a.epoch, p.epoch)
 	case p.epoch < c.installed:
 		return errors.New("a later attempt has made the path")
-	case a.received < c.out.base || a.received > c.sentMax:
-		lie = fmt.Errorf("%w: ATTACHED after %d bytes, outside %d to %d", ErrProtocol, a.received, c.out.base, c.sentMax)
+	case a.received < c.confirmed || a.received > c.sentMax:
+		lie = fmt.Errorf("%w: ATTACHED after %d bytes, outside %d to %d", ErrProtocol, a.received, c.confirmed, c.sentMax)
 	case a.start > c.received:
 		lie = fmt.Errorf("%w: ATTACHED from byte %d, %d are here", ErrProtocol, a.start, c.received)
 	case a.window < minWindow:
@@ -68,6 +68,9 @@ func (c *Channel) useLocked(p *Conn, next, start uint64, m Move) {
 	c.path, c.next, c.onPath, c.cause = p, next, start, m.Cause
 	c.acked = c.consumed // said on p before anything else
 	c.pathUp, c.lostAt, c.lostErr = time.Now(), time.Time{}, nil
+	if woken := c.set.Buffers.give(c.trimLocked()); woken != nil {
+		c.background.Go(func() { wake(woken) }) // it takes their locks
+	}
 	if c.grace != nil {
 		c.grace.Stop()
 		c.grace = nil
@@ -104,17 +107,18 @@ func (c *Channel) resume(in *Incoming, via string) error {
 		c.failLocked(&LostError{Code: code.Protocol, Err: err}, "")
 		return &RefusedError{Code: code.Protocol, Reason: err.Error()}
 	}
-	cause, p := Lost, in.conn
+	cause := Lost
 	if old := c.path; old != nil {
 		cause = Moved
-		inUse := make(chan struct{})
-		p.inUse = inUse
+		c.path = nil // stops it
 		old.interruptRead()
-		c.background.Go(func() { old.leave(c.life, inUse) })
+		c.leftLocked()
+		c.leaving = old
 	}
+	p := in.conn
 	c.epoch, c.via, c.peer = r.Epoch, via, p.peer
 	c.window = min(r.Window, maxWindow)
-	c.attachLocked(p, max(r.Received, c.out.base), Move{Cause: cause, Route: -1, Via: via})
+	c.attachLocked(p, max(r.Received, c.confirmed), Move{Cause: cause, Route: -1, Via: via})
 	c.mu.Unlock()
 	c.started(p)
 	return nil

@@ -94,7 +94,10 @@ func (d *Caller) Dial(ctx context.Context, first int) (*Channel, error) {
 	r := race[*Channel]{
 		order: order, stagger: d.Timing.withDefaults().Stagger, failed: d.Failed,
 		try:  d.open,
-		drop: func(c *Channel) { _ = c.CloseWithReason(code.OK, "another route was faster") },
+		drop: func(c *Channel) {
+			_ = c.CloseWithReason(code.OK, "another route was faster")
+			c.background.Wait()
+		},
 	}
 	c, _, err := r.run(ctx)
 	return c, err
@@ -123,11 +126,19 @@ func (d *Caller) open(ctx context.Context, route int) (*Channel, error) {
 // take waits until the responder takes p into use, and uses it. An error ends
 // p.
 func (c *Channel) take(ctx context.Context, p *Conn, route int, cause Cause) error {
-	if _, err := p.awaitAttached(ctx, c.set.Handshake.withDefaults().Timeout); err != nil {
-		p.discard(nil)
+	if err := p.awaitAttached(ctx, c.set.Handshake.withDefaults().Timeout); err != nil {
+		p.discard(p.complaint(p.lie))
 		return err
 	}
 	return c.install(p, route, cause)
+}
+
+// complaint is what a peer is told last that has lied on p, nil if it has not.
+func (p *Conn) complaint(lie error) []byte {
+	if !errors.Is(lie, ErrProtocol) {
+		return nil
+	}
+	return appendClose(nil, p.attach.received, code.Protocol, lie.Error())
 }
 
 func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, r channelRequest) (*Conn, error) {

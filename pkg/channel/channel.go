@@ -162,6 +162,7 @@ type Channel struct {
 
 	peer      Peer
 	path      *Conn         // nil while there is none
+	leaving   *Conn         // the responder's: the path before, until the initiator uses path
 	changed   chan struct{} // closed, and made anew, when path comes or goes
 	epoch     uint64        // of the last attempt, at the responder of path
 	installed uint64        // the initiator's: of the path
@@ -175,14 +176,15 @@ type Channel struct {
 
 	// The sending half. Offsets count the bytes of the stream since its start;
 	// a CLOSE counts as one byte after the last.
-	out     queue
-	next    uint64 // what the path sends next
-	sentMax uint64 // the highest offset that any path was given
-	window  uint64
-	writing bool // a Write is not to be interleaved with another
-	closing bool
-	closed  bool // the peer has everything, our CLOSE too
-	last    []byte
+	out       queue
+	next      uint64 // what the path sends next
+	sentMax   uint64 // the highest offset that any path was given
+	confirmed uint64 // the peer's last ACK; out is kept up to next all the same
+	window    uint64
+	writing   bool // a Write is not to be interleaved with another
+	closing   bool
+	closed    bool // the peer has everything, our CLOSE too
+	last      []byte
 
 	// The receiving half.
 	in       queue  // received by the stand-in, not consumed

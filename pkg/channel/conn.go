@@ -51,11 +51,8 @@ type Conn struct {
 	readErr error         // sticky
 	lie     error         // authenticated, but not allowed: what the peer is not to be forgiven
 	unused  bool          // a path whose responder has not said ATTACHED yet
-	// inUse is closed when the initiator uses the path that has taken over from
-	// another one; nil when it is known to, and at the initiator. It is guarded
-	// by the channel's mu.
-	inUse  chan struct{}
-	attach attached // what it has said
+	look    bool          // Read is to return, for its caller to look at the channel again
+	attach  attached      // what it has said
 
 	received atomic.Int64  // time of the last authenticated record
 	waiting  atomic.Int64  // since when a Read waits for a record, 0 if none does
@@ -143,6 +140,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		if err := c.recordLocked(); err != nil {
 			return 0, err
+		}
+		if c.look {
+			c.look = false
+			return 0, nil
 		}
 	}
 	n := copy(p, c.plain)

@@ -20,11 +20,16 @@ const returnMax = 20
 // A keeper makes the paths of one channel, at its initiator. Everything but
 // what says otherwise belongs to Run's goroutine.
 type keeper struct {
-	d       *Caller
-	c       *Channel
-	timing  Timing
-	wish    chan Cause // Renewed or Asked; at most one waits
+	d      *Caller
+	c      *Channel
+	timing Timing
+	// Signals from others, of which one of a kind waits.
+	moves chan struct{} // Move was called
+	worn  chan struct{} // the path's keys have carried enough
+	// When a new handshake is due; after one that did not work only then, worn
+	// or not.
 	renewAt time.Time
+	rest    bool
 	// When better routes are tried again, and how long the present one has to
 	// hold before that.
 	returnAt time.Time
@@ -32,7 +37,7 @@ type keeper struct {
 }
 
 func newKeeper(d *Caller, c *Channel) *keeper {
-	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), wish: make(chan Cause, 1)}
+	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), moves: make(chan struct{}, 1), worn: make(chan struct{}, 1)}
 	k.hold = k.timing.Return
 	return k
 }
@@ -42,13 +47,20 @@ func newKeeper(d *Caller, c *Channel) *keeper {
 // nothing.
 func (k *keeper) checkKeysLocked(p *Conn) {
 	if k != nil && max(p.w.keyBytes.Load(), p.keyUsed.Load()) >= k.timing.RenewBytes {
-		k.ask(Renewed)
+		signal(k.worn)
 	}
 }
 
-func (k *keeper) ask(cause Cause) {
+func signal(c chan<- struct{}) {
 	select {
-	case k.wish <- cause:
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func forget(c <-chan struct{}) {
+	select {
+	case <-c:
 	default:
 	}
 }
@@ -57,7 +69,7 @@ func (k *keeper) ask(cause Cause) {
 // does nothing at the responder.
 func (c *Channel) Move() {
 	if c.keeper != nil {
-		c.keeper.ask(Asked)
+		signal(c.keeper.moves)
 	}
 }
 
@@ -80,12 +92,18 @@ func (c *Channel) Run(ctx context.Context) error {
 func (k *keeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		up, changed := k.c.Up()
-		if !up {
+		switch {
+		case up:
+			if cause := k.await(ctx, changed); cause != "" {
+				k.improve(ctx, cause, changed)
+			}
+		case k.c.needsPath():
 			k.recover(ctx)
-			continue
-		}
-		if cause := k.await(ctx, changed); cause != "" {
-			k.improve(ctx, cause, changed)
+		default:
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
 		}
 	}
 }
@@ -98,6 +116,12 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 		// A tenth more or less, so that not all channels of a process renew
 		// their keys at once.
 		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1))
+		k.rest = false
+		forget(k.worn) // the keys before
+	}
+	worn := k.worn
+	if k.rest {
+		worn = nil
 	}
 	if k.returnAt.Before(st.Since) {
 		k.returnAt = st.Since.Add(k.hold)
@@ -112,8 +136,10 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 	select {
 	case <-ctx.Done():
 	case <-changed:
-	case cause := <-k.wish:
-		return cause
+	case <-k.moves:
+		return Asked
+	case <-worn:
+		return Renewed
 	case <-renew.C:
 		return Renewed
 	case <-back.C:
@@ -124,7 +150,7 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 
 // recover makes a path for a channel that has none, or ends it.
 func (k *keeper) recover(ctx context.Context) {
-	k.forgetWish()
+	forget(k.moves) // another path comes anyway
 	st := k.c.State()
 	if st.Up {
 		return
@@ -139,6 +165,13 @@ func (k *keeper) recover(ctx context.Context) {
 	for {
 		err := k.attempt(ctx, k.order(st.Route), Lost)
 		if err == nil || k.hopeless(err) {
+			return
+		}
+		// No verdict while there is a path: the process at its end lives, whoever
+		// another route leads to.
+		var other *InstanceError
+		if errors.As(err, &other) {
+			k.c.Fail(code.Gone, other)
 			return
 		}
 		t := time.NewTimer(pause.NextBackOff())
@@ -166,14 +199,6 @@ func (k *keeper) judge() {
 	}
 }
 
-// forgetWish drops a wish that another path has fulfilled.
-func (k *keeper) forgetWish() {
-	select {
-	case <-k.wish:
-	default:
-	}
-}
-
 // order returns all routes, the best first and last the one that has just
 // failed.
 func (k *keeper) order(last int) []int {
@@ -190,11 +215,15 @@ func (k *keeper) order(last int) []int {
 }
 
 // A verdict is an error, from the peer itself, that means that there is nothing
-// to go back to. What relays say on the way is none.
+// to go back to, or nobody to trust. What relays say on the way is none.
 type verdict struct{ *LostError }
 
-// verdictOf returns what the peer's answer to a resume means for the channel.
-func verdictOf(err error) error {
+// verdictOf returns what the peer's answer to a resume, on p, means for the
+// channel.
+func verdictOf(p *Conn, err error) error {
+	if p.lie != nil {
+		return verdict{&LostError{Code: code.Protocol, Err: fmt.Errorf("resuming: %w", p.lie)}}
+	}
 	var r *RefusedError
 	if errors.As(err, &r) && (r.Code == code.UnknownChannel || r.Code == code.ChannelDenied || r.Code == code.Protocol) {
 		return verdict{&LostError{Code: r.Code, Err: fmt.Errorf("resuming: %w", r)}}
@@ -212,7 +241,8 @@ func (k *keeper) hopeless(err error) bool {
 }
 
 // improve makes a path while there is one, which is given up only for a better
-// one. When the present one ends, so does the attempt.
+// one. When the present one ends, the attempt has no more than the stagger time
+// left.
 func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct{}) {
 	st := k.c.State()
 	var order []int
@@ -230,10 +260,19 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 	defer cancel()
 	var watch sync.WaitGroup
 	watch.Go(func() {
+		defer cancel()
 		select {
-		case <-changed:
-			cancel()
 		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		// The peer may have given the old path up for the new one, and this is
+		// known here before its word on the new one.
+		t := time.NewTimer(k.timing.Stagger)
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
 		}
 	})
 	err := k.attempt(ctx, order, cause)
@@ -244,7 +283,7 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 	}
 	switch cause {
 	case Renewed: // the keys are good for much more
-		k.renewAt = time.Now().Add(k.timing.Renew / 20)
+		k.renewAt, k.rest = time.Now().Add(k.timing.Renew/20), true
 	case Returned:
 		k.returnAt = time.Now().Add(k.timing.Return)
 	}
@@ -287,11 +326,11 @@ func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error)
 	}
 	if got := p.peer.Instance; got != c.instance {
 		p.discard(nil)
-		return nil, verdict{&LostError{Code: code.Gone, Err: &InstanceError{Want: c.instance, Got: got}}}
+		return nil, &InstanceError{Want: c.instance, Got: got}
 	}
 	p.asPath(c, request.Epoch, true)
 	if err := c.take(ctx, p, route, cause); err != nil {
-		return nil, verdictOf(err)
+		return nil, verdictOf(p, err)
 	}
 	return p, nil
 }

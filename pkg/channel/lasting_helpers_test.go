@@ -20,9 +20,12 @@ type lab struct {
 	pair   func(testing.TB) (net.Conn, net.Conn)
 
 	mu     sync.Mutex
+	wrap   func(route int, a, b net.Conn) (net.Conn, net.Conn) // nil: as they are
+	local  *Local                                              // the responder
 	paths  []*labPath
 	refuse func(route int) error // of the next paths; nil: none
 	before func(route int)       // called before a path's handshake begins
+	answer func(*Incoming)       // in the table's place; nil: the table
 
 	serving sync.WaitGroup
 }
@@ -46,12 +49,12 @@ func newLab(t testing.TB, routes int, set Settings, timing Timing, limits Limits
 
 func newLabOn(t testing.TB, pair func(testing.TB) (net.Conn, net.Conn), routes int, set Settings, timing Timing, limits Limits) *lab {
 	l := &lab{t: t, opened: make(chan *Channel, 16), pair: pair}
-	responder := newLocal(t)
+	l.local = newLocal(t)
 	l.table = NewTable(set, limits)
 	l.caller = &Caller{
-		Local: newLocal(t), Peer: responder.Identifier(), Routes: routes, Settings: set, Timing: timing,
+		Local: newLocal(t), Peer: l.local.Identifier(), Routes: routes, Settings: set, Timing: timing,
 		Path: func(ctx context.Context, route int, _ *Instance) (net.Conn, error) {
-			return l.path(ctx, route, responder)
+			return l.path(ctx, route)
 		},
 	}
 	t.Cleanup(func() {
@@ -62,9 +65,10 @@ func newLabOn(t testing.TB, pair func(testing.TB) (net.Conn, net.Conn), routes i
 }
 
 // path makes a path whose far end the table serves.
-func (l *lab) path(ctx context.Context, route int, responder *Local) (net.Conn, error) {
+func (l *lab) path(ctx context.Context, route int) (net.Conn, error) {
 	l.mu.Lock()
-	refuse, before := l.refuse, l.before
+	refuse, before, wrap := l.refuse, l.before, l.wrap
+	local, table, answer := l.local, l.table, l.answer
 	l.mu.Unlock()
 	if refuse != nil {
 		if err := refuse(route); err != nil {
@@ -78,26 +82,44 @@ func (l *lab) path(ctx context.Context, route int, responder *Local) (net.Conn, 
 		return nil, ctx.Err()
 	}
 	a, b := l.pair(l.t)
+	if wrap != nil {
+		a, b = wrap(route, a, b)
+	}
 	l.mu.Lock()
 	l.paths = append(l.paths, &labPath{route: route, a: a, b: b})
 	l.mu.Unlock()
-	l.serving.Go(func() { l.serve(b, responder) })
+	l.serving.Go(func() { l.serve(b, local, table, answer) })
 	return a, nil
 }
 
-func (l *lab) serve(nc net.Conn, local *Local) {
-	in, err := Respond(context.Background(), nc, local, PurposeChannel, l.table.set.Handshake)
-	if err != nil {
+func (l *lab) serve(nc net.Conn, local *Local, table *Table, answer func(*Incoming)) {
+	in, err := Respond(context.Background(), nc, local, PurposeChannel, table.set.Handshake)
+	switch {
+	case err != nil:
+		return
+	case answer != nil:
+		answer(in)
 		return
 	}
 	if in.Resumes() {
-		_, _ = l.table.Resume(in, "lab")
+		_, _ = table.Resume(in, "lab")
 		return
 	}
-	c, err := l.table.Open(in, "lab")
+	c, err := table.Open(in, "lab")
 	if err == nil {
 		l.opened <- c
 	}
+}
+
+// restart puts another process of the same identity in the responder's place.
+func (l *lab) restart(name string) {
+	local, err := NewNamedLocal(l.local.id, name)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.local, l.table = local, NewTable(l.table.set, l.table.limits)
 }
 
 // refuseRoutes makes the next paths fail where refuse says so.

@@ -33,10 +33,18 @@ func (c *Channel) close(cd code.Code, reason string) error {
 		}
 	}
 	c.closing = true
+	// Nobody will read it.
+	if c.peerEnd == nil {
+		c.consumed = c.received
+	}
+	if woken := c.set.Buffers.give(c.in.drop(c.in.end)); woken != nil {
+		c.background.Go(func() { wake(woken) }) // it takes their locks
+	}
 	c.last = appendClose(nil, c.out.end, cd, reason)[typeLen:]
 	c.interruptLocked()
 	c.writable.Broadcast()
 	c.standInLocked()
+	c.changeLocked() // the CLOSE may need a path that nothing else has
 	if path := c.path; path != nil {
 		c.mu.Unlock()
 		path.w.kick(inlineMax + 1)
@@ -140,6 +148,7 @@ func (c *Channel) failLocked(err error, word string) {
 func (c *Channel) overLocked(err error) {
 	c.err = err
 	c.end()
+	c.leftLocked()
 	c.tick.Stop()
 	if c.grace != nil {
 		c.grace.Stop()

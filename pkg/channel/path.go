@@ -48,10 +48,6 @@ func (p *Conn) resumeRead() { _ = p.nc.SetReadDeadline(time.Time{}) }
 
 var past = time.Unix(1, 0)
 
-// leaveTime is how long the responder keeps a path open that it does not use
-// any more, for an initiator that does not say that it has changed.
-const leaveTime = 2 * time.Second
-
 // abort ends the path at once: the peer sees a reset, whoever reads or writes
 // is freed. discard does the rest.
 func (p *Conn) abort() { _ = sock.ResetClose(p.nc) }
@@ -72,21 +68,6 @@ func (p *Conn) discard(last []byte) {
 		p.w.close()
 		p.dropReads()
 	})
-}
-
-// leave ends a path that another one has taken over from, when the initiator
-// uses that one, or should. At once would be too early: the reset could come
-// before the ATTACHED by which the initiator hears of it.
-func (p *Conn) leave(life context.Context, inUse <-chan struct{}) {
-	p.w.setDeadline(past) // frees a Write that is sending by itself
-	t := time.NewTimer(leaveTime)
-	defer t.Stop()
-	select {
-	case <-inUse:
-	case <-t.C:
-	case <-life.Done():
-	}
-	p.discard(nil)
 }
 
 // part ends a path on which both sides have said their last: what is still to
@@ -132,31 +113,31 @@ func (w *writer) cause() error {
 
 // awaitAttached reads a new path of the initiator's until the responder has
 // taken it into use, or says why it does not.
-func (p *Conn) awaitAttached(ctx context.Context, timeout time.Duration) (attached, error) {
+func (p *Conn) awaitAttached(ctx context.Context, timeout time.Duration) error {
 	stop := context.AfterFunc(ctx, p.interruptRead)
 	defer stop()
 	if err := p.nc.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return attached{}, err
+		return err
 	}
 	if ctx.Err() != nil {
-		return attached{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	p.readMu.Lock()
 	defer p.readMu.Unlock()
 	for p.unused {
 		if p.readErr != nil {
-			return attached{}, p.readErr
+			return p.readErr
 		}
 		if err := p.recordLocked(); err != nil {
 			if cause := context.Cause(ctx); cause != nil {
-				return attached{}, cause
+				return cause
 			}
-			return attached{}, fmt.Errorf("waiting for the peer to take the path: %w", err)
+			return fmt.Errorf("waiting for the peer to take the path: %w", err)
 		}
 	}
 	if !stop() {
-		return attached{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	p.resumeRead()
-	return p.attach, nil
+	return nil
 }

@@ -21,6 +21,9 @@ func (c *Channel) Read(b []byte) (int, error) {
 	defer c.tickLocked() // the path is not to be without a reader for long
 	for {
 		if err := c.stateLocked(&c.readUntil); err != nil {
+			if c.closing {
+				c.standInLocked() // at once: Close waits for what the path brings
+			}
 			return 0, err
 		}
 		switch {
@@ -58,6 +61,9 @@ func (c *Channel) unholdLocked(b []byte) int {
 
 // consumeLocked counts what Read returns, and lets the peer know in time.
 func (c *Channel) consumeLocked(n int) {
+	if c.peerEnd != nil {
+		return // the CLOSE has counted all of it
+	}
 	c.consumed += uint64(n)
 	if path := c.path; path != nil && c.consumed-c.acked >= ackBytes {
 		c.acked = c.consumed
@@ -69,7 +75,8 @@ func (c *Channel) consumeLocked(n int) {
 
 // tickLocked sees to it that onTick comes, if it has anything to do.
 func (c *Channel) tickLocked() {
-	if c.ticking || c.err != nil || c.path == nil || c.reading && c.consumed == c.acked {
+	read := c.reading || c.peerEnd != nil && !c.closing
+	if c.ticking || c.err != nil || c.path == nil || read && c.consumed == c.acked {
 		return
 	}
 	c.ticking = true
@@ -164,16 +171,23 @@ func (c *Channel) readPathLocked(b []byte) int {
 		return c.receivedLocked(path, b[:n])
 	}
 	switch {
+	case err == nil: // the peer has closed
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		path.resumeRead() // it was to look at the state again
 	case path.lie != nil:
 		c.failLocked(&LostError{Code: code.Protocol, Err: path.lie}, path.lie.Error())
-	case c.peerEnd == nil || c.closing && !c.closed:
-		c.lostLocked(path, err)
 	default:
-		c.dropPathLocked(path, nil)
+		c.lostLocked(path, err)
 	}
 	return 0
+}
+
+// needsPath reports whether the two sides still have to tell each other
+// something. After the peer's CLOSE that is this side's own, once it comes.
+func (c *Channel) needsPath() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peerEnd == nil || c.closing && !c.closed
 }
 
 // receivedLocked counts what path has brought and cuts off what is here
@@ -245,6 +259,7 @@ func (c *Channel) peerClosed(p *Conn, body []byte) error {
 	c.received++
 	c.onPath++
 	c.acked, c.consumed = c.received, c.received
+	p.look = true
 	c.readable.Broadcast()
 	c.writable.Broadcast()
 	c.mu.Unlock()
@@ -257,7 +272,7 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 	if path != c.path {
 		return
 	}
-	if cause := path.w.cause(); cause != nil {
+	if cause := path.w.cause(); cause != nil && !path.dead.Load() {
 		err = cause
 	}
 	c.dropPathLocked(path, nil)
@@ -275,8 +290,13 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 }
 
 func endTooMany(channels []*Channel) {
+	err := &LostError{Code: code.Limit, Err: errors.New("too many channels wait for a path, and this one has for longest")}
 	for _, c := range channels {
-		c.Fail(code.Limit, errors.New("too many channels wait for a path, and this one has for longest"))
+		c.mu.Lock()
+		if c.path == nil { // still
+			c.failLocked(err, "")
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -284,7 +304,7 @@ func endTooMany(channels []*Channel) {
 func (c *Channel) graceOver() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.path == nil {
+	if c.path == nil && time.Since(c.lostAt) >= c.set.Grace { // else the timer was stopped too late
 		c.failLocked(c.graceErrLocked(), "")
 	}
 }
@@ -293,10 +313,22 @@ func (c *Channel) graceErrLocked() error {
 	return &LostError{Code: code.Timeout, Err: fmt.Errorf("no path for %s: %w", c.set.Grace, c.lostErr)}
 }
 
+// leftLocked ends the path that another has taken the place of. It is not ended
+// before the initiator has the word that it is not used any more: to the
+// initiator its end would be a loss.
+func (c *Channel) leftLocked() {
+	if old := c.leaving; old != nil {
+		c.leaving = nil
+		old.abort()
+		c.background.Go(func() { old.discard(nil) })
+	}
+}
+
 // dropPathLocked ends the path, with last as its last record if that is not
 // nil.
 func (c *Channel) dropPathLocked(path *Conn, last []byte) {
 	c.path = nil
+	c.leftLocked()
 	if last == nil {
 		path.abort() // at once: whoever reads or writes is in the way of others
 	}

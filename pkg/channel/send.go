@@ -90,27 +90,34 @@ func (c *Channel) sendEndLocked() uint64 {
 
 // fill puts the body of the next record for p into dst, and says of which
 // type; nothing for 0. Its caller owns p's sending.
-func (c *Channel) fill(p *Conn, dst []byte) (recordType, int) {
+func (c *Channel) fill(p *Conn, dst []byte) (t recordType, n int) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p != c.path || c.next == c.sendEndLocked() {
+	switch {
+	case p != c.path || c.next == c.sendEndLocked():
+		c.mu.Unlock()
 		return 0, 0
-	}
-	if c.next == c.out.end {
-		if len(dst) < len(c.last) {
-			return 0, 0
-		}
+	case c.next < c.out.end:
+		t, n = typeData, c.out.copyAt(c.next, dst)
+		c.next += uint64(n)
+	case len(dst) >= len(c.last):
+		t, n = typeClose, copy(dst, c.last)
 		c.next++
-		c.sentMax = max(c.sentMax, c.next)
-		return typeClose, copy(dst, c.last)
 	}
-	n := c.out.copyAt(c.next, dst)
-	c.next += uint64(n)
 	c.sentMax = max(c.sentMax, c.next)
 	if c.writing {
 		c.writable.Broadcast()
 	}
-	return typeData, n
+	woken := c.set.Buffers.give(c.trimLocked())
+	c.mu.Unlock()
+	wake(woken)
+	return t, n
+}
+
+// trimLocked gives up what the peer has consumed, and returns how many chunks
+// that has freed. What the path has yet to send is kept even then: the peer has
+// it from the path before, and counts on this one to bring it again.
+func (c *Channel) trimLocked() (freed int) {
+	return c.out.drop(max(c.out.base, min(c.confirmed, c.next, c.out.end)))
 }
 
 // ack returns what to say in an ACK on p now.
@@ -130,16 +137,14 @@ func (c *Channel) ackedTo(p *Conn, to uint64) error {
 		c.mu.Unlock()
 		return nil // of a path that was given up meanwhile
 	}
-	if to < c.out.base || to > c.sentMax {
+	if to < c.confirmed || to > c.sentMax {
 		c.mu.Unlock()
-		return fmt.Errorf("%w: ACK of %d, outside %d to %d", ErrProtocol, to, c.out.base, c.sentMax)
+		return fmt.Errorf("%w: ACK of %d, outside %d to %d", ErrProtocol, to, c.confirmed, c.sentMax)
 	}
+	c.confirmed = to
+	c.leftLocked() // the first thing that the initiator says on a path
 	c.keeper.checkKeysLocked(p)
-	if p.inUse != nil {
-		close(p.inUse)
-		p.inUse = nil
-	}
-	woken := c.set.Buffers.give(c.out.drop(min(to, c.out.end)))
+	woken := c.set.Buffers.give(c.trimLocked())
 	if to > c.out.end {
 		c.closed = true
 	}

@@ -28,8 +28,16 @@ type Table struct {
 	channels map[tableKey]*Channel
 	waiting  *list.List // of *Channel, those without a path, the oldest first
 	places   map[*Channel]*list.Element
-	perPeer  map[Instance]int // of waiting
+	perPeer  map[processKey]int // of waiting
 }
+
+// A processKey names a process: its instance alone is no more than its claim.
+type processKey struct {
+	peer     identity.Identifier
+	instance Instance
+}
+
+func processOf(c *Channel) processKey { return processKey{c.identifier, c.instance} }
 
 // A tableKey is what a channel is found by: a stranger who knows its name
 // finds nothing.
@@ -49,7 +57,7 @@ func NewTable(set Settings, limits Limits) *Table {
 	}
 	return &Table{
 		set: set.withDefaults(), limits: limits, channels: map[tableKey]*Channel{},
-		waiting: list.New(), places: map[*Channel]*list.Element{}, perPeer: map[Instance]int{},
+		waiting: list.New(), places: map[*Channel]*list.Element{}, perPeer: map[processKey]int{},
 	}
 }
 
@@ -68,24 +76,31 @@ func (t *Table) Open(in *Incoming, via string) (*Channel, error) {
 	p := in.conn
 	c := newChannel(ID(in.channel.ID), t.set, p.peer)
 	c.table, c.via, c.window = t, via, min(in.channel.Window, maxWindow)
-	key := keyOf(in)
-	t.mu.Lock()
-	if t.channels[key] != nil {
-		t.mu.Unlock()
-		c.tick.Stop()
+	c.mu.Lock() // a Resume that finds c waits until it has its first path
+	replaced, ok := t.add(keyOf(in), c)
+	if !ok {
+		c.mu.Unlock()
 		return nil, in.refused(&RefusedError{Code: code.Protocol, Reason: "there is a channel of that name already"})
 	}
-	t.channels[key] = c
-	replaced := t.replacedLocked(p.peer)
-	t.mu.Unlock()
-	for _, old := range replaced {
-		old.Fail(code.Replaced, fmt.Errorf("another instance of %s has started as %q", p.peer.Identifier, p.peer.Name))
-	}
-	c.mu.Lock()
 	c.attachLocked(p, 0, Move{})
 	c.mu.Unlock()
 	c.started(p)
+	for _, old := range replaced {
+		old.Fail(code.Replaced, fmt.Errorf("another instance of %s has started as %q", p.peer.Identifier, p.peer.Name))
+	}
 	return c, nil
+}
+
+// add makes c known, if its name is free, and returns the channels that c's
+// process takes the place of.
+func (t *Table) add(key tableKey, c *Channel) (replaced []*Channel, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.channels[key] != nil {
+		return nil, false
+	}
+	t.channels[key] = c
+	return t.replacedLocked(c.peer), true
 }
 
 // replacedLocked returns the channels of processes that peer has taken the
@@ -143,14 +158,15 @@ func (t *Table) detached(c *Channel) (tooMany []*Channel) {
 	if t.places[c] != nil {
 		return nil
 	}
-	if t.perPeer[c.instance] >= t.limits.DetachedPerInstance {
-		tooMany = append(tooMany, t.evictLocked(func(o *Channel) bool { return o.instance == c.instance }))
+	process := processOf(c)
+	if t.perPeer[process] >= t.limits.DetachedPerInstance {
+		tooMany = append(tooMany, t.evictLocked(func(o *Channel) bool { return processOf(o) == process }))
 	}
 	if t.waiting.Len() >= t.limits.Detached {
 		tooMany = append(tooMany, t.evictLocked(func(*Channel) bool { return true }))
 	}
 	t.places[c] = t.waiting.PushBack(c)
-	t.perPeer[c.instance]++
+	t.perPeer[process]++
 	return tooMany
 }
 
@@ -178,8 +194,9 @@ func (t *Table) removeLocked(c *Channel) {
 	}
 	t.waiting.Remove(e)
 	delete(t.places, c)
-	if t.perPeer[c.instance]--; t.perPeer[c.instance] == 0 {
-		delete(t.perPeer, c.instance)
+	process := processOf(c)
+	if t.perPeer[process]--; t.perPeer[process] == 0 {
+		delete(t.perPeer, process)
 	}
 }
 
