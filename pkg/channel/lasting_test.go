@@ -173,3 +173,41 @@ func waitUp(t testing.TB, c *Channel, want bool) {
 		}
 	}
 }
+
+// TestEndStaysReadable: what has come before the peer's CLOSE, and the end, are
+// read even when the channel fails before they are.
+func TestEndStaysReadable(t *testing.T) {
+	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
+	x, y := l.open()
+	want := bytes.Repeat([]byte("last words"), 10_000)
+	if _, err := x.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- x.Close() }()
+	first := make([]byte, 10)
+	if _, err := io.ReadFull(y, first); err != nil {
+		t.Fatal(err)
+	}
+	awaitPeerEnd(t, y)
+	y.Fail(code.Timeout, errors.New("no path"))
+	rest, err := io.ReadAll(y)
+	if got := append(first, rest...); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("read %d bytes, %v; want %d and a clean end", len(got), err, len(want))
+	}
+	_ = y.Close()
+	if used := y.set.Buffers.Used(); used != 0 {
+		t.Errorf("%d bytes are held after Close", used)
+	}
+	<-closed
+}
+
+// awaitPeerEnd waits until c has its peer's CLOSE, which it has acknowledged.
+func awaitPeerEnd(t testing.TB, c *Channel) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.peerEnd == nil && c.err == nil {
+		c.readable.Wait()
+	}
+}

@@ -25,6 +25,8 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
+		c.closing = true
+		c.unreadLocked()
 		return c.err
 	}
 	for _, d := range []*deadline{&c.readUntil, &c.writeUntil} {
@@ -37,9 +39,7 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	if c.peerEnd == nil {
 		c.consumed = c.received
 	}
-	if woken := c.set.Buffers.give(c.in.drop(c.in.end)); woken != nil {
-		c.background.Go(func() { wake(woken) }) // it takes their locks
-	}
+	c.unreadLocked()
 	c.last = appendClose(nil, c.out.end, cd, reason)[typeLen:]
 	c.interruptLocked()
 	c.writable.Broadcast()
@@ -53,6 +53,13 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	err := c.lingerLocked()
 	c.endLocked()
 	return err
+}
+
+// unreadLocked gives up what has come and nobody will read.
+func (c *Channel) unreadLocked() {
+	if woken := c.set.Buffers.give(c.in.drop(c.in.end)); woken != nil {
+		go wake(woken) // it takes their locks, each for a moment
+	}
 }
 
 // lingerLocked waits until the peer has everything, and then a little for its
@@ -158,7 +165,10 @@ func (c *Channel) overLocked(err error) {
 			d.timer.Stop()
 		}
 	}
-	freed := c.out.drop(c.out.end) + c.in.drop(c.in.end)
+	freed := c.out.drop(c.out.end)
+	if c.peerEnd == nil || c.closing {
+		freed += c.in.drop(c.in.end)
+	}
 	if woken := c.set.Buffers.give(freed); woken != nil {
 		c.background.Go(func() { wake(woken) }) // it takes their locks
 	}

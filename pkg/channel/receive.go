@@ -20,7 +20,7 @@ func (c *Channel) Read(b []byte) (int, error) {
 	c.reads++
 	defer c.tickLocked() // the path is not to be without a reader for long
 	for {
-		if err := c.stateLocked(&c.readUntil); err != nil {
+		if err := c.readStateLocked(); err != nil {
 			if c.closing {
 				c.standInLocked() // at once: Close waits for what the path brings
 			}
@@ -44,6 +44,17 @@ func (c *Channel) Read(b []byte) (int, error) {
 			}
 		}
 	}
+}
+
+// readStateLocked returns why nothing can be read, or nil. Once the peer's CLOSE
+// has come, what came before it and the end stay readable, whatever becomes of
+// the channel: the peer has this side's word for them.
+func (c *Channel) readStateLocked() error {
+	err := c.stateLocked(&c.readUntil)
+	if c.peerEnd != nil && c.err != nil && !c.closing {
+		return nil
+	}
+	return err
 }
 
 // unholdLocked returns bytes that the stand-in has received.
