@@ -126,7 +126,7 @@ func (c *call) registrationToFeedLocked() (*registration, code.Code, string) {
 func (s *Server) offer(sp *spare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sp.r.asked = max(0, sp.r.asked-1)
+	sp.r.cameLocked()
 	s.keepLocked(sp)
 }
 
