@@ -21,6 +21,7 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/relay"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -325,4 +326,17 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// A relay's settings have their defaults in pkg/relay and nowhere else, and a
+// file cannot let it dial for longer than its callers wait.
+func TestRelayDefaults(t *testing.T) {
+	var cfg config.Relay
+	cfg.SetDefaults()
+	if cfg.Limits != (config.Limits{}) || cfg.DialTimeout != 0 {
+		t.Errorf("got %+v, %v: want zeros, for which pkg/relay has the value", cfg.Limits, cfg.DialTimeout)
+	}
+	if config.MaxRelayDial > relay.MaxDial {
+		t.Errorf("a file may have a dial time of %v, pkg/relay takes %v", config.MaxRelayDial, relay.MaxDial)
+	}
 }

@@ -85,13 +85,11 @@ func TestDesignFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := &Relay{
-			Common:      wantCommon("relay.key"),
-			Listen:      []Address{{"0.0.0.0", 4000}},
-			Register:    testIDs[:2],
-			Connect:     testIDs[2:],
-			Extend:      []Address{{"relay-b", 4000}},
-			DialTimeout: 10 * time.Second,
-			Limits:      DefaultLimits(),
+			Common:   wantCommon("relay.key"),
+			Listen:   []Address{{"0.0.0.0", 4000}},
+			Register: testIDs[:2],
+			Connect:  testIDs[2:],
+			Extend:   []Address{{"relay-b", 4000}},
 		}
 		want.Metrics, want.Admin = Address{"0.0.0.0", 9100}, "127.0.0.1:9101"
 		equal(t, got, want)
@@ -126,7 +124,7 @@ func TestAllKeys(t *testing.T) {
 	got, err := LoadRelay(source(t, KindRelay, inFolder(t, KindRelay, `{"identity": "/keys/a.key", # JSON is YAML
   "listen": ["[::1]:4000", "Relay.Example.:4001", "127.0.0.1:0", "127.0.0.1:0"], "register": [], "admin": "unix:///run/a.sock",
   "drain_timeout": "1m", "keepalive": "1s", "dial_timeout": "300ms", "log_format": "json", "log_level": "debug",
-  "limits": {"handshakes_per_second": 1, "handshakes_in_flight": 2, "connections": 3, "connections_per_identity": 4,
+  "limits": {"handshakes_per_second": 1, "handshakes_in_flight": 4, "connections": 3, "connections_per_identity": 4,
     "registrations_per_identity": 5, "waiting_callers": "6", "bytes_per_second": "10MiB"}}`), nil, nil))
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +136,7 @@ func TestAllKeys(t *testing.T) {
 		},
 		Listen:      []Address{{"::1", 4000}, {"relay.example", 4001}, {"127.0.0.1", 0}, {"127.0.0.1", 0}},
 		DialTimeout: 300 * time.Millisecond,
-		Limits:      Limits{1, 2, 3, 4, 5, 6, 10 << 20},
+		Limits:      Limits{1, 4, 3, 4, 5, 6, 10 << 20},
 	})
 }
 
@@ -180,13 +178,11 @@ func TestFlagForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, relay, &Relay{
-		Common:      wantCommon("F"),
-		Listen:      []Address{{"127.0.0.1", 4000}, {"::1", 4000}},
-		Register:    testIDs[:1],
-		Connect:     testIDs[1:2],
-		Extend:      []Address{{"b", 4000}},
-		DialTimeout: 10 * time.Second,
-		Limits:      DefaultLimits(),
+		Common:   wantCommon("F"),
+		Listen:   []Address{{"127.0.0.1", 4000}, {"::1", 4000}},
+		Register: testIDs[:1],
+		Connect:  testIDs[1:2],
+		Extend:   []Address{{"b", 4000}},
 	})
 }
 
@@ -354,7 +350,7 @@ func TestWhereAndFault(t *testing.T) {
 func TestSetDefaults(t *testing.T) {
 	var c Relay
 	c.SetDefaults()
-	equal(t, &c, &Relay{Common: wantCommon(""), DialTimeout: DefaultDialTimeout, Limits: DefaultLimits()})
+	equal(t, &c, &Relay{Common: wantCommon("")})
 	c = Relay{Common: Common{Keepalive: time.Second}, Limits: Limits{Connections: 1}}
 	c.SetDefaults()
 	if c.Keepalive != time.Second || c.Limits.Connections != 1 {
