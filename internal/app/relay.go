@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -35,7 +36,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	r := &Relay{cfg: *cfg}
 	r.cfg.SetDefaults()
 	if len(r.cfg.Listen) == 0 {
-		return nil, r.cfg.Fault("listen", fmt.Errorf("there is no address"))
+		return nil, r.cfg.Fault("listen", errors.New("there is no address"))
 	}
 	var err error
 	if r.base, err = newBase(&r.cfg.Common, o); err != nil {
@@ -159,20 +160,25 @@ func (r *Relay) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.serve(ctx, r.endpoints, r.work)
+	var listening error
+	serving := r.serve(ctx, r.endpoints, func(ctx context.Context) { listening = r.work(ctx) })
+	return errors.Join(listening, serving)
 }
 
-func (r *Relay) work(ctx context.Context) {
+// work serves until ctx ends or a listener fails, which is its error.
+func (r *Relay) work(ctx context.Context) error {
 	r.log.Info("relay started", zap.Stringer("identifier", r.id.Identifier()), zap.Stringer("instance", r.local.Instance()))
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ctx, fail := context.WithCancel(ctx)
 	defer fail()
 	var serving sync.WaitGroup
-	for _, ln := range r.lns {
+	errs := make([]error, len(r.lns))
+	for i, ln := range r.lns {
 		r.log.Info("listening", zap.Stringer("address", ln.Addr()))
 		serving.Go(func() {
 			if err := r.server.Serve(serveCtx, ln); err != nil {
+				errs[i] = fmt.Errorf("listening at %s: %w", ln.Addr(), err)
 				r.log.Error("listener failed", zap.Stringer("address", ln.Addr()), zap.Error(err))
 				fail()
 			}
@@ -187,6 +193,7 @@ func (r *Relay) work(ctx context.Context) {
 	stop()
 	serving.Wait()
 	r.log.Info("stopped", zap.Duration("duration", time.Since(began)))
+	return errors.Join(errs...)
 }
 
 // drain refuses new joins and closes what is joined, spread over the drain

@@ -121,9 +121,14 @@ func (v *serving) accept(ctx context.Context, ln net.Listener) error {
 }
 
 // isTemporary reports whether Accept may work again later: the process or the
-// system has run out of something, or the conn was gone already.
+// system has run out of something, or the error is that of one conn, which the
+// kernel hands out here (accept(2)).
 func isTemporary(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+	for _, errno := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EINTR,
+		syscall.ECONNABORTED, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP, syscall.EPERM, syscall.ETIMEDOUT,
+		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+	} {
 		if errors.Is(err, errno) {
 			return true
 		}
