@@ -167,13 +167,14 @@ func (c *call) pickLocked(failed map[*registration]bool) (*registration, error) 
 }
 
 // await waits for the spare conn that w is to get. No spare and no error say
-// that the registration ended.
+// that the registration ended or the relay drains.
 func (c *call) await(ctx context.Context, r *registration, w *waiter, hold <-chan time.Time) (*spare, error) {
 	var err error
 	select {
 	case sp := <-w.spare:
 		return sp, nil
 	case <-r.done:
+	case <-c.drained:
 	case <-hold:
 		err = errBusy
 	case <-ctx.Done():

@@ -13,7 +13,10 @@ import (
 // callers why they are refused, until its own ctx ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 	s.mu.Lock()
-	s.draining = true
+	if !s.draining {
+		s.draining = true
+		close(s.drained) // callers that are held are told
+	}
 	for _, rs := range s.outlets {
 		for _, r := range rs {
 			r.kickWriter()
@@ -27,7 +30,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 
 	start := time.Now()
 	for i, j := range joins {
-		due := start.Add(over * time.Duration(i+1) / time.Duration(len(joins)))
+		due := start.Add(over / time.Duration(len(joins)) * time.Duration(i+1))
 		t := time.NewTimer(time.Until(due))
 		select {
 		case <-t.C:

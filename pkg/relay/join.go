@@ -35,6 +35,14 @@ func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, firs
 		c.refuse(code.Draining, drainingReason)
 		return
 	}
+	if c.outdated() {
+		if err := c.allowed(j); err != nil {
+			c.finish(j, func() {})
+			_ = sock.ResetClose(far)
+			c.decline(err)
+			return
+		}
+	}
 	near, early, err := c.answer(ok)
 	if err != nil {
 		c.finish(j, func() {})

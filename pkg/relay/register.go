@@ -62,6 +62,9 @@ func (c *call) register(ctx context.Context) {
 		c.refuse(cd, reason)
 		return
 	}
+	if c.outdated() {
+		r.recheck()
+	}
 	stop := context.AfterFunc(ctx, func() {
 		r.end(ending{code: code.Shutdown, reason: "relay is stopping", err: context.Cause(ctx)})
 	})

@@ -32,7 +32,9 @@ type Server struct {
 	perIdentity   map[identity.Identifier]int
 	joins         map[*join]struct{}
 	refusals      map[code.Code]uint64
+	rechecks      int // calls of Recheck so far
 	draining      bool
+	drained       chan struct{} // closed once draining
 }
 
 // NewServer checks cfg and returns a Server that does nothing yet.
@@ -50,6 +52,7 @@ func NewServer(cfg Config) (*Server, error) {
 		perIdentity: make(map[identity.Identifier]int),
 		joins:       make(map[*join]struct{}),
 		refusals:    make(map[code.Code]uint64),
+		drained:     make(chan struct{}),
 	}, nil
 }
 
@@ -229,9 +232,10 @@ func (r request) target() string {
 // A ticket is an authenticated conn's place in the limits. Whoever ends the
 // conn releases it.
 type ticket struct {
-	s    *Server
-	id   identity.Identifier
-	once sync.Once
+	s        *Server
+	id       identity.Identifier
+	rechecks int // the server's when the conn came
+	once     sync.Once
 }
 
 // admit counts one more conn of id, or says which limit is reached.
@@ -246,7 +250,7 @@ func (s *Server) admit(id identity.Identifier) (*ticket, error) {
 	}
 	s.conns++
 	s.perIdentity[id]++
-	return &ticket{s: s, id: id}, nil
+	return &ticket{s: s, id: id, rechecks: s.rechecks}, nil
 }
 
 // release gives the place back; a nil ticket has none.
