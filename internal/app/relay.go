@@ -187,7 +187,7 @@ func (r *Relay) work(ctx context.Context) error {
 	r.obs.Ready.Set("relay", nil)
 	<-ctx.Done()
 	r.obs.Ready.Set("relay", errShutdown)
-	r.log.Info("stopping", zap.Int("joins", len(r.server.Status().Joins)), zap.Duration("drain_timeout", r.cfg.DrainTimeout))
+	r.log.Info("stopping", zap.Int("joins", r.server.Counts().Joins), zap.Duration("drain_timeout", r.cfg.DrainTimeout))
 	began := time.Now()
 	r.drain(ctx)
 	stop()

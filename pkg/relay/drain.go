@@ -22,10 +22,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 			r.kickWriter()
 		}
 	}
-	joins := make([]*join, 0, len(s.joins))
-	for j := range s.joins { // in random order, as maps are
-		joins = append(joins, j)
-	}
+	joins := s.joinsLocked() // in random order, as maps are
 	s.mu.Unlock()
 
 	start := time.Now()

@@ -13,10 +13,7 @@ func (s *Server) Recheck() {
 	for _, rs := range s.outlets {
 		registrations = append(registrations, rs...)
 	}
-	joins := make([]*join, 0, len(s.joins))
-	for j := range s.joins {
-		joins = append(joins, j)
-	}
+	joins := s.joinsLocked()
 	s.mu.Unlock()
 	for _, r := range registrations {
 		r.recheck()

@@ -31,6 +31,7 @@ type Server struct {
 	conns         int
 	perIdentity   map[identity.Identifier]int
 	joins         map[*join]struct{}
+	carried       int64 // bytes of joins that have ended
 	refusals      map[code.Code]uint64
 	rechecks      int // calls of Recheck so far
 	draining      bool
