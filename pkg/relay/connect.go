@@ -53,18 +53,12 @@ func (c *call) connect(ctx context.Context) {
 		c.decline(err)
 		return
 	}
-	far, first, err := sp.conn.Detach()
-	if err != nil {
-		sp.discard(err)
-		c.decline(declinef(code.Internal, "giving up the parked conn's records: %v", err))
-		return
-	}
 	defer sp.ticket.release()
 	j := &join{
 		kind: kindConnect, caller: c.peer,
 		target: sp.r.peer.Identifier.String(), targetInstance: sp.r.peer.Instance.String(),
 	}
-	c.join(ctx, j, message{Kind: msgOK}, far, first)
+	c.join(ctx, j, message{Kind: msgOK}, sp.raw, sp.first)
 }
 
 // decline ends a request that failed with err: with a refusal, unless the
@@ -82,8 +76,8 @@ func (c *call) decline(err error) {
 	}
 }
 
-// takeSpare returns a spare conn of the wanted outlet that has answered go. It
-// tries one after the other, and waits for the next when there is none.
+// takeSpare returns a spare conn of the wanted outlet, raw. It tries one after
+// the other, and waits for the next when there is none.
 func (c *call) takeSpare(ctx context.Context) (*spare, error) {
 	t := c.cfg.Timing
 	hold := time.NewTimer(t.Hold)
