@@ -25,7 +25,10 @@ type Relay struct {
 	cfg     config.Relay
 	server  *relay.Server
 	metrics *relayMetrics
-	told    quiet // what strangers can cause at will
+
+	// What can come again and again is told apart by who can cause it, so that
+	// none hides another: anybody at all, those with an identity, nobody else.
+	toldHandshakes, toldRefusals, toldTroubles quiet
 
 	lns       []net.Listener
 	endpoints *obs.Server

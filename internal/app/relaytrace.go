@@ -46,12 +46,12 @@ func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
 func (r *Relay) trace() *relay.Trace {
 	return &relay.Trace{
 		AcceptPaused: func(err error, pause time.Duration) {
-			r.quietly(zapcore.ErrorLevel, "cannot accept connections now, trying on", err.Error(), zap.Error(err), zap.Duration("pause", pause))
+			r.quietly(&r.toldTroubles, zapcore.ErrorLevel, "cannot accept connections now, trying on", err.Error(), zap.Error(err), zap.Duration("pause", pause))
 		},
 		HandshakeFailed: r.handshakeFailed,
 		Refused: func(f relay.Refusal) {
 			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
-			r.quietly(zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
+			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
 				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
 				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", f.Reason))
 		},
@@ -83,12 +83,12 @@ func (r *Relay) trace() *relay.Trace {
 func (r *Relay) handshakeFailed(remote net.Addr, err error) {
 	r.metrics.handshakes.observe(err)
 	c := label(err, code.Unreachable)
-	r.quietly(zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
+	r.quietly(&r.toldHandshakes, zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
 }
 
 // quietly logs what can come again and again: the same at debug.
-func (r *Relay) quietly(loud zapcore.Level, message, text string, fields ...zap.Field) {
-	r.log.Log(r.told.level(message+text, loud), message, fields...)
+func (r *Relay) quietly(told *quiet, loud zapcore.Level, message, text string, fields ...zap.Field) {
+	r.log.Log(told.level(message+text, loud), message, fields...)
 }
 
 func registrationFields(s relay.RegistrationStatus) []zap.Field {
