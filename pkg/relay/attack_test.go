@@ -28,7 +28,7 @@ func TestSpareDiesAtEachStep(t *testing.T) {
 		"resets when wanted":         func(_ *testing.T, nc net.Conn, _ *channel.Conn) { sock.ResetClose(nc) },
 		"ends without a word":        func(_ *testing.T, nc net.Conn, _ *channel.Conn) { nc.(*net.TCPConn).CloseWrite() },
 		"closes":                     func(_ *testing.T, _ net.Conn, conn *channel.Conn) { conn.Close() },
-		"closes with a reason":       func(_ *testing.T, _ net.Conn, conn *channel.Conn) { conn.CloseWithReason(code.Shutdown, "bye") },
+		"closes with a reason":       func(_ *testing.T, _ net.Conn, conn *channel.Conn) { _ = conn.CloseWithReason(code.Shutdown, "bye") },
 		"says nothing":               func(*testing.T, net.Conn, *channel.Conn) {},
 		"says renew":                 func(t *testing.T, _ net.Conn, conn *channel.Conn) { say(t, conn, message{Kind: msgRenew}) },
 		"says what is no message":    func(t *testing.T, _ net.Conn, conn *channel.Conn) { conn.Write([]byte{0xff, 0xff}) },
