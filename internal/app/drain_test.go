@@ -273,3 +273,21 @@ func TestFaultsAtTheStart(t *testing.T) {
 		}
 	}
 }
+
+// A relay that stops because it cannot accept any more says so to whoever
+// started it.
+func TestRelayListenerFails(t *testing.T) {
+	key, _ := newIdentity(t)
+	o, _ := newObs(t, "relay")
+	r, err := NewRelay(&config.Relay{Common: config.Common{Identity: key}, Listen: []config.Address{local(0), local(0)}}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Listen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.lns[1].Close()
+	if err := r.Run(t.Context()); err == nil || !strings.Contains(err.Error(), r.lns[1].Addr().String()) {
+		t.Errorf("got %v, want an error that names the listener", err)
+	}
+}

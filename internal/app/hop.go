@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -28,11 +27,15 @@ type agent struct {
 	*relay.Agent
 	out   *Outlet
 	route route.Route
+	slots chan struct{} // its part of the outlet's handshakes under way
 	told  quiet
 }
 
+// maxAgentHandshakes bounds what one route's relay can take of them.
+const maxAgentHandshakes = maxHandshakes / 2
+
 func (out *Outlet) newAgent(d *relay.Dialer, r route.Route) (*agent, error) {
-	a := &agent{out: out, route: r}
+	a := &agent{out: out, route: r, slots: make(chan struct{}, maxAgentHandshakes)}
 	var err error
 	a.Agent, err = relay.NewAgent(relay.AgentConfig{
 		Dialer: d, Route: r, Handle: a.handle,
@@ -80,20 +83,38 @@ func (a *agent) say(loud zapcore.Level, message, address string, err error) {
 	a.out.log.Log(a.told.level(message+address+text, loud), message, fields...)
 }
 
-// handle takes a conn that a relay has joined to a caller. It waits for its
-// turn to do a handshake, not for long: the caller has other ways.
+// handle takes a conn that a relay has joined to a caller.
 func (a *agent) handle(ctx context.Context, nc net.Conn, address string) {
-	t := time.NewTimer(handshakeWait)
-	defer t.Stop()
-	select {
-	case a.out.slots <- struct{}{}:
-		a.out.serveConn(ctx, nc, a.via(address), func() { <-a.out.slots })
-	case <-t.C:
-		a.say(zapcore.WarnLevel, "too many handshakes at once, a caller was sent away", "", nil)
+	if !a.turn(ctx) {
 		_ = sock.ResetClose(nc) // it is given up either way
-	case <-ctx.Done():
-		_ = sock.ResetClose(nc) // it is given up either way
+		return
 	}
+	a.out.serveConn(ctx, nc, a.via(address), func() {
+		<-a.out.slots
+		<-a.slots
+	})
+}
+
+// turn waits for room for one more handshake, not for long: the caller has
+// other ways.
+func (a *agent) turn(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
+	defer cancel()
+	for i, slots := range []chan struct{}{a.slots, a.out.slots} {
+		select {
+		case slots <- struct{}{}:
+			continue
+		case <-ctx.Done():
+		}
+		if i > 0 {
+			<-a.slots
+		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			a.say(zapcore.WarnLevel, "too many handshakes at once, a caller was sent away", "", nil)
+		}
+		return false
+	}
+	return true
 }
 
 func (a *agent) status() []RegistrationStatus {

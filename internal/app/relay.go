@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -24,7 +25,10 @@ type Relay struct {
 	cfg     config.Relay
 	server  *relay.Server
 	metrics *relayMetrics
-	told    quiet // what strangers can cause at will
+
+	// What can come again and again is told apart by who can cause it, so that
+	// none hides another: anybody at all, those with an identity, nobody else.
+	toldHandshakes, toldRefusals, toldTroubles quiet
 
 	lns       []net.Listener
 	endpoints *obs.Server
@@ -35,7 +39,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	r := &Relay{cfg: *cfg}
 	r.cfg.SetDefaults()
 	if len(r.cfg.Listen) == 0 {
-		return nil, r.cfg.Fault("listen", fmt.Errorf("there is no address"))
+		return nil, r.cfg.Fault("listen", errors.New("there is no address"))
 	}
 	var err error
 	if r.base, err = newBase(&r.cfg.Common, nil, o); err != nil {
@@ -159,20 +163,25 @@ func (r *Relay) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.serve(ctx, r.endpoints, r.work)
+	var listening error
+	serving := r.serve(ctx, r.endpoints, func(ctx context.Context) { listening = r.work(ctx) })
+	return errors.Join(listening, serving)
 }
 
-func (r *Relay) work(ctx context.Context) {
+// work serves until ctx ends or a listener fails, which is its error.
+func (r *Relay) work(ctx context.Context) error {
 	r.log.Info("relay started", zap.Stringer("identifier", r.id.Identifier()), zap.Stringer("instance", r.local.Instance()))
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ctx, fail := context.WithCancel(ctx)
 	defer fail()
 	var serving sync.WaitGroup
-	for _, ln := range r.lns {
+	errs := make([]error, len(r.lns))
+	for i, ln := range r.lns {
 		r.log.Info("listening", zap.Stringer("address", ln.Addr()))
 		serving.Go(func() {
 			if err := r.server.Serve(serveCtx, ln); err != nil {
+				errs[i] = fmt.Errorf("listening at %s: %w", ln.Addr(), err)
 				r.log.Error("listener failed", zap.Stringer("address", ln.Addr()), zap.Error(err))
 				fail()
 			}
@@ -181,12 +190,13 @@ func (r *Relay) work(ctx context.Context) {
 	r.obs.Ready.Set("relay", nil)
 	<-ctx.Done()
 	r.obs.Ready.Set("relay", errShutdown)
-	r.log.Info("stopping", zap.Int("joins", len(r.server.Status().Joins)), zap.Duration("drain_timeout", r.cfg.DrainTimeout))
+	r.log.Info("stopping", zap.Int("joins", r.server.Counts().Joins), zap.Duration("drain_timeout", r.cfg.DrainTimeout))
 	began := time.Now()
 	r.drain(ctx)
 	stop()
 	serving.Wait()
 	r.log.Info("stopped", zap.Duration("duration", time.Since(began)))
+	return errors.Join(errs...)
 }
 
 // drain refuses new joins and closes what is joined, spread over the drain

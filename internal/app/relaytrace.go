@@ -3,7 +3,6 @@ package app
 import (
 	"errors"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,10 +19,6 @@ type relayMetrics struct {
 	joins      prometheus.Counter
 	refusals   *prometheus.CounterVec // code
 	handshakes *handshakeMetrics
-
-	mu    sync.Mutex
-	ended int64 // bytes of joins that have ended
-	shown int64 // the last total shown
 }
 
 func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
@@ -39,31 +34,11 @@ func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
 	}
 	r.MustRegister(m.joins, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "culvert_relay_bytes_total", Help: "Bytes moved between joined connections, both ways together.",
-	}, func() float64 { return m.bytes(s) }))
-	newGauge(r, "culvert_relay_registrations", "Outlet instances that are registered.", func() float64 { return float64(len(s.Status().Registrations)) })
-	newGauge(r, "culvert_relay_joins_active", "Callers that are joined now.", func() float64 { return float64(len(s.Status().Joins)) })
-	newGauge(r, "culvert_relay_connections", "Connections that are open and authenticated.", func() float64 { return float64(s.Status().Conns) })
+	}, func() float64 { return float64(s.Counts().Bytes) }))
+	newGauge(r, "culvert_relay_registrations", "Outlet instances that are registered.", func() float64 { return float64(s.Counts().Registrations) })
+	newGauge(r, "culvert_relay_joins_active", "Callers that are joined now.", func() float64 { return float64(s.Counts().Joins) })
+	newGauge(r, "culvert_relay_connections", "Connections that are open and authenticated.", func() float64 { return float64(s.Counts().Conns) })
 	return m
-}
-
-// bytes returns the bytes of all joins, those under way included. A join that
-// ends meanwhile can be missed or be counted twice for a moment; the total
-// never goes back.
-func (m *relayMetrics) bytes(s *relay.Server) float64 {
-	var live int64
-	for _, j := range s.Status().Joins {
-		live += j.ToTarget + j.ToCaller
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.shown = max(m.shown, m.ended+live)
-	return float64(m.shown)
-}
-
-func (m *relayMetrics) joinEnded(j relay.JoinStatus) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.ended += j.ToTarget + j.ToCaller
 }
 
 // trace logs and counts what the server does. The metrics are made after the
@@ -71,12 +46,12 @@ func (m *relayMetrics) joinEnded(j relay.JoinStatus) {
 func (r *Relay) trace() *relay.Trace {
 	return &relay.Trace{
 		AcceptPaused: func(err error, pause time.Duration) {
-			r.quietly(zapcore.ErrorLevel, "cannot accept connections now, trying on", err.Error(), zap.Error(err), zap.Duration("pause", pause))
+			r.quietly(&r.toldTroubles, zapcore.ErrorLevel, "cannot accept connections now, trying on", err.Error(), zap.Error(err), zap.Duration("pause", pause))
 		},
 		HandshakeFailed: r.handshakeFailed,
 		Refused: func(f relay.Refusal) {
 			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
-			r.quietly(zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
+			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
 				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
 				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", f.Reason))
 		},
@@ -98,7 +73,6 @@ func (r *Relay) trace() *relay.Trace {
 			r.log.Info("joined", joinFields(j)...)
 		},
 		JoinEnded: func(j relay.JoinStatus, err error) {
-			r.metrics.joinEnded(j)
 			fields := append(joinFields(j), zap.Int64("to_target", j.ToTarget), zap.Int64("to_caller", j.ToCaller), zap.Duration("duration", time.Since(j.Since)))
 			r.log.Info("join ended", withReason(fields, err)...)
 		},
@@ -109,12 +83,12 @@ func (r *Relay) trace() *relay.Trace {
 func (r *Relay) handshakeFailed(remote net.Addr, err error) {
 	r.metrics.handshakes.observe(err)
 	c := label(err, code.Unreachable)
-	r.quietly(zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
+	r.quietly(&r.toldHandshakes, zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
 }
 
 // quietly logs what can come again and again: the same at debug.
-func (r *Relay) quietly(loud zapcore.Level, message, text string, fields ...zap.Field) {
-	r.log.Log(r.told.level(message+text, loud), message, fields...)
+func (r *Relay) quietly(told *quiet, loud zapcore.Level, message, text string, fields ...zap.Field) {
+	r.log.Log(told.level(message+text, loud), message, fields...)
 }
 
 func registrationFields(s relay.RegistrationStatus) []zap.Field {

@@ -21,6 +21,8 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/relay"
+	"github.com/culvert-net/culvert/pkg/route"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -325,4 +327,78 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// A relay's settings have their defaults in pkg/relay and nowhere else, and a
+// file cannot let it dial for longer than its callers wait.
+func TestRelayDefaults(t *testing.T) {
+	var cfg config.Relay
+	cfg.SetDefaults()
+	if cfg.Limits != (config.Limits{}) || cfg.DialTimeout != 0 {
+		t.Errorf("got %+v, %v: want zeros, for which pkg/relay has the value", cfg.Limits, cfg.DialTimeout)
+	}
+	if config.MaxRelayDial > relay.MaxDial {
+		t.Errorf("a file may have a dial time of %v, pkg/relay takes %v", config.MaxRelayDial, relay.MaxDial)
+	}
+}
+
+// What strangers can cause does not use up the lines for what peers cause, nor
+// both together those for this process's own troubles.
+func TestStrangersDoNotSilenceTheLog(t *testing.T) {
+	key, _ := newIdentity(t)
+	o, log := newObs(t, "relay")
+	r, err := NewRelay(&config.Relay{Common: config.Common{Identity: key}, Listen: []config.Address{local(0)}}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace := r.trace()
+	at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+	refused := func(i int) {
+		trace.Refused(relay.Refusal{Remote: at, Request: "connect", Code: code.ConnectDenied, Reason: fmt.Sprint("reason ", i, ";")})
+	}
+	for i := range 2 * quietKinds {
+		trace.HandshakeFailed(at, fmt.Errorf("junk %d", i))
+	}
+	for i := range 2 * quietKinds {
+		refused(i)
+	}
+	trace.AcceptPaused(syscall.EMFILE, time.Second)
+	if n := len(log.lines(t, map[string]string{"level": "warn"})); n != quietKinds {
+		t.Errorf("%d refusals are told, want %d", n, quietKinds)
+	}
+	if n := len(log.lines(t, map[string]string{"level": "error"})); n != 1 {
+		t.Errorf("%d of the process's own troubles are told, want 1", n)
+	}
+}
+
+// A relay that sends an outlet conns on which nobody speaks takes no more than
+// its part of the handshakes: callers by other ways still have theirs.
+func TestOneRelayTakesItsPart(t *testing.T) {
+	key, id := newIdentity(t)
+	o, _ := newObs(t, "outlet")
+	way := func(port uint16) route.Route { return route.Route{{Host: "127.0.0.1", Port: port, Identifier: id}} }
+	out, err := NewOutlet(&config.Outlet{
+		Common: config.Common{Identity: key}, Relays: []route.Route{way(1), way(2)},
+		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: []identity.Identifier{id}}},
+	}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	for range 2 * maxHandshakes {
+		nc, far := net.Pipe()
+		defer far.Close()
+		running.Go(func() { out.agents[0].handle(ctx, nc, "") })
+	}
+	eventually(t, "the first relay has its part", func() bool { return len(out.slots) >= maxHandshakes/2 })
+	nc, far := net.Pipe()
+	defer far.Close()
+	running.Go(func() { out.agents[1].handle(ctx, nc, "") })
+	_ = far.SetDeadline(time.Now().Add(handshakeWait / 2))
+	if _, err := far.Write([]byte("C")); err != nil { // which only a handshake reads
+		t.Errorf("the second relay's caller: %v", err)
+	}
 }

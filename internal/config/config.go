@@ -41,6 +41,11 @@ const (
 	// MaxGrace bounds how long what nobody comes back for is held.
 	MaxGrace   = time.Hour
 	MinBuffers = 1 << 20
+	// MaxRelayDial is that of a relay's dial_timeout: its callers do not wait
+	// longer.
+	MaxRelayDial = 4 * time.Second
+
+	minRate = 1 << 10 // bytes per second; a join begins with a handshake, which has 10 s
 )
 
 // Common are the settings that every command has. The zero value of a field
@@ -104,11 +109,12 @@ type Relay struct {
 	Register    []identity.Identifier // who may offer an outlet, or be carried on
 	Connect     []identity.Identifier // who may be joined to one, or be carried on
 	Extend      []Address             // where these may be carried on to
-	DialTimeout time.Duration         // for dialling the next relay
+	DialTimeout time.Duration         // for dialling the next relay; zero: what pkg/relay takes
 	Limits      Limits
 }
 
-// Limits bound what callers can make a relay hold or do.
+// Limits bound what callers can make a relay hold or do. Zero stands for the
+// default, which pkg/relay has.
 type Limits struct {
 	HandshakesPerSecond      int   // begun by all callers together, with a burst of one second's worth
 	HandshakesInFlight       int   // begun and not ended, of all callers
@@ -117,18 +123,6 @@ type Limits struct {
 	RegistrationsPerIdentity int   // instances of one outlet side by side
 	WaitingCallers           int   // callers that wait for one registration's spare connection
 	BytesPerSecond           int64 // for each direction of one join; 0: no limit
-}
-
-// DefaultLimits returns the limits of a relay that sets none.
-func DefaultLimits() Limits {
-	return Limits{
-		HandshakesPerSecond:      500,
-		HandshakesInFlight:       256,
-		Connections:              16384,
-		ConnectionsPerIdentity:   4096,
-		RegistrationsPerIdentity: 8,
-		WaitingCallers:           1024,
-	}
 }
 
 // SetDefaults puts the default where a setting is zero. The Load functions have
@@ -147,19 +141,9 @@ func (c *Outlet) SetDefaults() {
 	setDefault(&c.DialTimeout, DefaultDialTimeout)
 }
 
-// SetDefaults puts the default where a setting is zero. The Load functions have
-// done so already.
-func (c *Relay) SetDefaults() {
-	c.Common.setDefaults()
-	setDefault(&c.DialTimeout, DefaultDialTimeout)
-	l, d := &c.Limits, DefaultLimits()
-	setDefault(&l.HandshakesPerSecond, d.HandshakesPerSecond)
-	setDefault(&l.HandshakesInFlight, d.HandshakesInFlight)
-	setDefault(&l.Connections, d.Connections)
-	setDefault(&l.ConnectionsPerIdentity, d.ConnectionsPerIdentity)
-	setDefault(&l.RegistrationsPerIdentity, d.RegistrationsPerIdentity)
-	setDefault(&l.WaitingCallers, d.WaitingCallers)
-}
+// SetDefaults puts the default where a setting is zero, but for DialTimeout and
+// Limits. The Load functions have done so already.
+func (c *Relay) SetDefaults() { c.Common.setDefaults() }
 
 func (c *Common) setDefaults() {
 	setDefault(&c.DrainTimeout, DefaultDrainTimeout)

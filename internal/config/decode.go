@@ -131,7 +131,7 @@ func scalarText(v *value) (string, error) {
 	switch v.shape {
 	case shapeText:
 	case shapeNumber, shapeBool:
-		return "", fmt.Errorf("want text, not %s: write it in quotes, %q, if it is meant", v.shape, v.text)
+		return "", fmt.Errorf("want text, not %s: write it in quotes, %s, if it is meant", v.shape, quote(v.text))
 	case shapeNull:
 		return "", errors.New("has no value: write one, or remove the line")
 	case shapeMap:
@@ -301,7 +301,7 @@ func parseIdentifier(text string) (identity.Identifier, error) {
 		return id, fmt.Errorf("%w: want the 52 characters alone, without an address", err)
 	case strings.HasSuffix(text, ".key"), strings.HasSuffix(text, ".pub"), strings.HasSuffix(text, ".pem"):
 		// Anything else may be a key that was pasted here, and is not shown.
-		return id, fmt.Errorf("%w: want the identifier, which \"culvert identity show %s\" prints", err, text)
+		return id, fmt.Errorf("%w: want the identifier, which \"culvert identity show %s\" prints", err, word(text))
 	}
 	return id, fmt.Errorf("%w: \"culvert identity show FILE\" prints it", err)
 }
@@ -340,7 +340,7 @@ func (s *section) duration(key string, least, most time.Duration) (d time.Durati
 	}
 	path := join(s.path, key)
 	if v.shape == shapeNumber {
-		s.fault(v.at, path, "%s has no unit: write %ss for seconds, or ms, m, h", v.text, v.text)
+		s.fault(v.at, path, "%s has no unit: write %ss for seconds, or ms, m, h", word(v.text), word(v.text))
 		return 0
 	}
 	text, err := scalarText(v)

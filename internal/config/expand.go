@@ -96,11 +96,11 @@ func expand(s string, env *environ) (string, error) {
 // variable returns the value of the environment variable with that name.
 func variable(name string, env *environ) (string, error) {
 	if !isName(name) {
-		return "", fmt.Errorf("${%s}: a variable's name has letters, digits and _ only (there are no defaults or other operators)", name)
+		return "", fmt.Errorf("${%s}: a variable's name has letters, digits and _ only (there are no defaults or other operators)", word(name))
 	}
 	v, ok := env.lookup(name)
 	if !ok {
-		return "", fmt.Errorf("the environment variable %s is not set: set it, or write $${%s} for the text itself", name, name)
+		return "", fmt.Errorf("the environment variable %s is not set: set it, or write $${%s} for the text itself", word(name), word(name))
 	}
 	return v, nil
 }

@@ -113,3 +113,12 @@ func quote(s string) string {
 	}
 	return fmt.Sprintf("%q", s)
 }
+
+// word shows a value in an error as it is, or like quote what would not look
+// like one word there.
+func word(s string) string {
+	if q := quote(s); q != `"`+s+`"` {
+		return q
+	}
+	return s
+}

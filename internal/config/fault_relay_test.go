@@ -151,6 +151,22 @@ relays: []
 			want: `relay.yaml:2:1: relays: this file is for the command outlet, not for relay: run "outlet --config relay.yaml"`,
 		},
 		{
+			name: "limits that stop everything", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000, 0.0.0.0:4001]
+register: []
+dial_timeout: 5s
+limits:
+  handshakes_in_flight: 1
+  bytes_per_second: 10
+`,
+			want: `
+relay.yaml:4:15: dial_timeout: 5s is out of range: want 1ms to 4s
+relay.yaml:6:25: limits.handshakes_in_flight: want at least 2: each of the 2 addresses under listen holds one while it waits for a caller
+relay.yaml:7:21: limits.bytes_per_second: 10 is less than a handshake needs: want at least 1024, or leave it out for no limit
+`,
+		},
+		{
 			name: "services", kind: KindRelay,
 			file: `identity: a
 listen: [0.0.0.0:4000]

@@ -64,7 +64,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "register", key: "register", repeated: true, usage: "the `IDENTIFIER` of an outlet that may register; repeat for several"},
 		{flag: "connect", key: "connect", repeated: true, usage: "the `IDENTIFIER` of a caller that may be connected; repeat for several"},
 		{flag: "extend", key: "extend", repeated: true, usage: "those who may register or connect may be carried on to `HOST:PORT`; repeat for several"},
-		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling the next relay after this `TIME` (default 10s)"},
+		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling the next relay after this `TIME` (up to 4s, default 2.5s)"},
 	},
 }
 

@@ -172,9 +172,9 @@ func (d *decoder) relay(root *value) *Relay {
 	c.Connect = s.identifiers("connect")
 	c.Extend = s.addresses("extend")
 	s.servesSomebody()
-	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxTimeout)
+	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxRelayDial)
 	if v := s.get("limits"); v != nil {
-		c.Limits = d.limits(v)
+		c.Limits = d.limits(v, len(c.Listen))
 	}
 	s.finish()
 	c.origins = d.origins
@@ -197,7 +197,8 @@ func (s *section) servesSomebody() {
 	}
 }
 
-func (d *decoder) limits(v *value) Limits {
+// limits reads a relay's limits; listeners is how many addresses it listens at.
+func (d *decoder) limits(v *value, listeners int) Limits {
 	s := d.section(v, "limits")
 	l := Limits{
 		HandshakesPerSecond:      s.count("handshakes_per_second"),
@@ -207,6 +208,14 @@ func (d *decoder) limits(v *value) Limits {
 		RegistrationsPerIdentity: s.count("registrations_per_identity"),
 		WaitingCallers:           s.count("waiting_callers"),
 		BytesPerSecond:           s.size("bytes_per_second"),
+	}
+	if n := l.HandshakesInFlight; n > 0 && n < listeners {
+		s.fault(s.v.get("handshakes_in_flight").value.at, "limits.handshakes_in_flight",
+			"want at least %d: each of the %d addresses under listen holds one while it waits for a caller", listeners, listeners)
+	}
+	if n := l.BytesPerSecond; n > 0 && n < minRate {
+		s.fault(s.v.get("bytes_per_second").value.at, "limits.bytes_per_second",
+			"%d is less than a handshake needs: want at least %d, or leave it out for no limit", n, minRate)
 	}
 	s.finish()
 	return l

@@ -151,7 +151,7 @@ func TestAttachedMissing(t *testing.T) {
 // instead of the old one, but not while the old one lives.
 func TestAnotherInstance(t *testing.T) {
 	l := newLab(t, 2, Settings{}, Timing{}, Limits{})
-	var failed = make(chan error, 16)
+	failed := make(chan error, 16)
 	l.caller.Failed = func(_ int, err error) { failed <- err }
 	x, _ := l.open()
 	old, oldTable := l.local, l.table

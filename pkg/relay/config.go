@@ -40,24 +40,26 @@ type Limits struct {
 	// Handshakes is how many handshakes are in flight at most; 256. Each Serve
 	// holds one of these slots while it waits in Accept.
 	Handshakes int
-	// HandshakesPerSecond is how many are begun in a second at most; 200. More
+	// HandshakesPerSecond is how many are begun in a second at most; 500. More
 	// than that wait in the listener's backlog.
 	HandshakesPerSecond int
-	// Conns is how many authenticated conns there are at most; 65,536. A join
-	// by connect is two of them.
+	// Conns is how many authenticated conns there are at most; 16,384. A join
+	// by connect is two of them, one by extend is one and the conn that the
+	// relay dials for it.
 	Conns int
 	// ConnsPerIdentity is how many of those are one identity's; 4,096.
 	ConnsPerIdentity int
 	// Registrations is how many there are at most; 16,384.
 	Registrations int
 	// RegistrationsPerIdentity is how many instances of one outlet may stand
-	// side by side; 64.
+	// side by side; 8.
 	RegistrationsPerIdentity int
 	// Waiting is how many callers are held for one registration's next spare
-	// conn; 64.
+	// conn, whoever they are; 1,024, which is what can be joined in the time
+	// that they are held.
 	Waiting int
-	// BytesPerSecond is what each direction of a join carries at most; 0 means
-	// no limit.
+	// BytesPerSecond is what each direction of each join carries at most; 0
+	// means no limit. A caller's joins do not share it.
 	BytesPerSecond int64
 }
 
@@ -70,8 +72,13 @@ type Timing struct {
 	Hold        time.Duration // how long a caller is held for a spare conn; 5 s
 	Idle        time.Duration // how long a join may move no byte; 60 s
 	UserTimeout time.Duration // TCP_USER_TIMEOUT of every leg; 10 s
-	Dial        time.Duration // one dial of extend; 2.5 s
+	Dial        time.Duration // one dial of extend, at most MaxDial; 2.5 s
 }
+
+// MaxDial bounds Timing.Dial: together with a look-up it has to end while the
+// caller waits for its answer, or the caller would blame this relay and not try
+// the next hop's other addresses.
+const MaxDial = 4 * time.Second
 
 // writeTime bounds a write of a small message: longer means that the peer does
 // not read at all.
@@ -83,12 +90,12 @@ func (l Limits) withDefaults() Limits {
 		value int
 	}{
 		{&l.Handshakes, 256},
-		{&l.HandshakesPerSecond, 200},
-		{&l.Conns, 65536},
+		{&l.HandshakesPerSecond, 500},
+		{&l.Conns, 16384},
 		{&l.ConnsPerIdentity, 4096},
 		{&l.Registrations, 16384},
-		{&l.RegistrationsPerIdentity, 64},
-		{&l.Waiting, 64},
+		{&l.RegistrationsPerIdentity, 8},
+		{&l.Waiting, 1024},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -147,6 +154,9 @@ func (c Config) check() error {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("relay: Config.%s is negative", f.name))
 		}
+	}
+	if t.Dial > MaxDial {
+		errs = append(errs, fmt.Errorf("relay: Config.Timing.Dial is more than %s", MaxDial))
 	}
 	return errors.Join(errs...)
 }

@@ -53,18 +53,12 @@ func (c *call) connect(ctx context.Context) {
 		c.decline(err)
 		return
 	}
-	far, first, err := sp.conn.Detach()
-	if err != nil {
-		sp.discard(err)
-		c.decline(declinef(code.Internal, "giving up the parked conn's records: %v", err))
-		return
-	}
 	defer sp.ticket.release()
 	j := &join{
 		kind: kindConnect, caller: c.peer,
 		target: sp.r.peer.Identifier.String(), targetInstance: sp.r.peer.Instance.String(),
 	}
-	c.join(ctx, j, message{Kind: msgOK}, far, first)
+	c.join(ctx, j, message{Kind: msgOK}, sp.raw, sp.first)
 }
 
 // decline ends a request that failed with err: with a refusal, unless the
@@ -82,8 +76,8 @@ func (c *call) decline(err error) {
 	}
 }
 
-// takeSpare returns a spare conn of the wanted outlet that has answered go. It
-// tries one after the other, and waits for the next when there is none.
+// takeSpare returns a spare conn of the wanted outlet, raw. It tries one after
+// the other, and waits for the next when there is none.
 func (c *call) takeSpare(ctx context.Context) (*spare, error) {
 	t := c.cfg.Timing
 	hold := time.NewTimer(t.Hold)
@@ -167,13 +161,14 @@ func (c *call) pickLocked(failed map[*registration]bool) (*registration, error) 
 }
 
 // await waits for the spare conn that w is to get. No spare and no error say
-// that the registration ended.
+// that the registration ended or the relay drains.
 func (c *call) await(ctx context.Context, r *registration, w *waiter, hold <-chan time.Time) (*spare, error) {
 	var err error
 	select {
 	case sp := <-w.spare:
 		return sp, nil
 	case <-r.done:
+	case <-c.drained:
 	case <-hold:
 		err = errBusy
 	case <-ctx.Done():

@@ -13,21 +13,21 @@ import (
 // callers why they are refused, until its own ctx ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 	s.mu.Lock()
-	s.draining = true
+	if !s.draining {
+		s.draining = true
+		close(s.drained) // callers that are held are told
+	}
 	for _, rs := range s.outlets {
 		for _, r := range rs {
 			r.kickWriter()
 		}
 	}
-	joins := make([]*join, 0, len(s.joins))
-	for j := range s.joins { // in random order, as maps are
-		joins = append(joins, j)
-	}
+	joins := s.joinsLocked() // in random order, as maps are
 	s.mu.Unlock()
 
 	start := time.Now()
 	for i, j := range joins {
-		due := start.Add(over * time.Duration(i+1) / time.Duration(len(joins)))
+		due := start.Add(over / time.Duration(len(joins)) * time.Duration(i+1))
 		t := time.NewTimer(time.Until(due))
 		select {
 		case <-t.C:

@@ -265,9 +265,32 @@ func TestStatus(t *testing.T) {
 	if st.Conns != 1+SpareConns+2 {
 		t.Errorf("%d conns, want the control conn, two spares and two legs", st.Conns)
 	}
+	if got, want := relay.Counts(), (Counts{Registrations: 1, Joins: 1, Conns: st.Conns, Bytes: 10}); got != want {
+		t.Errorf("got counts %+v, want %+v", got, want)
+	}
 	eventually(t, "the agent knows of both", func() bool { return agent.Status()[0].Spares == SpareConns })
 	as := agent.Status()
 	if len(as) != 1 || !as[0].Registered || as[0].Spares != SpareConns || as[0].Address != relay.addr || as[0].Err != nil {
 		t.Errorf("got agent status %+v", as)
+	}
+	nc.Close()
+	relay.log.await(t, 1, "join ended")
+	if got := relay.Counts(); got.Joins != 0 || got.Bytes != 10 {
+		t.Errorf("got counts %+v after the join, want its bytes in them", got)
+	}
+}
+
+// The numbers are asked for by whoever may read the metrics: they cost little
+// however many joins there are.
+func BenchmarkCounts(b *testing.B) {
+	s, err := NewServer(Config{Local: newLocal(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range 8192 {
+		s.joins[&join{}] = struct{}{}
+	}
+	for b.Loop() {
+		s.Counts()
 	}
 }

@@ -24,6 +24,9 @@ type join struct {
 	done           chan struct{}
 }
 
+// bytes returns what the join has moved so far, both ways.
+func (j *join) bytes() int64 { return j.counters.AToB.Load() + j.counters.BToA.Load() }
+
 // join answers the caller with ok and moves bytes between it and far, which it
 // owns, until the join ends. What was read from far already is first.
 func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, first []byte) {
@@ -34,6 +37,14 @@ func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, firs
 		_ = sock.ResetClose(far)
 		c.refuse(code.Draining, drainingReason)
 		return
+	}
+	if c.outdated() {
+		if err := c.allowed(j); err != nil {
+			c.finish(j, func() {})
+			_ = sock.ResetClose(far)
+			c.decline(err)
+			return
+		}
 	}
 	near, early, err := c.answer(ok)
 	if err != nil {
@@ -83,6 +94,7 @@ func (s *Server) begin(j *join) bool {
 func (s *Server) finish(j *join, tell func()) {
 	s.mu.Lock()
 	delete(s.joins, j)
+	s.carried += j.bytes()
 	s.mu.Unlock()
 	tell()
 	close(j.done)

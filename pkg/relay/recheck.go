@@ -4,28 +4,39 @@ import "github.com/culvert-net/culvert/pkg/code"
 
 // Recheck asks the authorizers again about everybody who is here, and ends
 // what is allowed no more: registrations with [code.RegisterDenied], joins with
-// a reset. It is for after the lists behind the authorizers have changed.
+// a reset. Who was allowed before and is not here yet is asked about again on
+// arrival. It is for after the lists behind the authorizers have changed.
 func (s *Server) Recheck() {
 	s.mu.Lock()
+	s.rechecks++
 	var registrations []*registration
 	for _, rs := range s.outlets {
 		registrations = append(registrations, rs...)
 	}
-	joins := make([]*join, 0, len(s.joins))
-	for j := range s.joins {
-		joins = append(joins, j)
-	}
+	joins := s.joinsLocked()
 	s.mu.Unlock()
 	for _, r := range registrations {
-		if err := s.cfg.Register(r.peer); err != nil {
-			r.end(ending{code: code.RegisterDenied, reason: err.Error(), err: err})
-		}
+		r.recheck()
 	}
 	for _, j := range joins {
 		if err := s.allowed(j); err != nil {
 			j.cancel(err)
 		}
 	}
+}
+
+func (r *registration) recheck() {
+	if err := r.s.cfg.Register(r.peer); err != nil {
+		r.end(ending{code: code.RegisterDenied, reason: err.Error(), err: err})
+	}
+}
+
+// outdated reports whether there was a Recheck since the caller came, so that
+// what the authorizers said may hold no more.
+func (c *call) outdated() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rechecks != c.ticket.rechecks
 }
 
 // allowed asks about a live join. Whoever has one was allowed it, so there is

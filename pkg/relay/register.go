@@ -31,11 +31,16 @@ type registration struct {
 	spares   []*spare  // the oldest first
 	waiting  []*waiter // the first come first
 	asked    int       // conns asked for with more that have not come yet
-	askedAt  time.Time
+	askedLow int       // the least that asked was since lowSince
+	lowSince time.Time
 	renewed  bool // a renewal is to be confirmed
 	told     bool // that the relay drains
 	draining bool // by the outlet's wish
 }
+
+// maxAsked bounds the conns that an outlet is asked for and has not parked yet:
+// many callers are served a few at a time, not all at once in the end.
+const maxAsked = 32
 
 // An ending is why a registration ends.
 type ending struct {
@@ -56,6 +61,9 @@ func (c *call) register(ctx context.Context) {
 	if cd, reason := c.enroll(r); cd != code.OK {
 		c.refuse(cd, reason)
 		return
+	}
+	if c.outdated() {
+		r.recheck()
 	}
 	stop := context.AfterFunc(ctx, func() {
 		r.end(ending{code: code.Shutdown, reason: "relay is stopping", err: context.Cause(ctx)})
@@ -211,8 +219,9 @@ func (r *registration) renew() {
 	defer r.s.mu.Unlock()
 	r.renewed = true
 	// What was asked for that long ago and has not come will not come.
-	if time.Since(r.askedAt) > r.s.cfg.Timing.Hold {
-		r.asked = 0
+	if time.Since(r.lowSince) > r.s.cfg.Timing.Hold {
+		r.asked -= r.askedLow
+		r.askedLow, r.lowSince = r.asked, time.Now()
 	}
 	r.kickWriter()
 }
@@ -266,10 +275,19 @@ func (r *registration) due() []message {
 		r.told = true
 		ms = append(ms, message{Kind: msgDraining})
 	}
-	if n := SpareConns + len(r.waiting) - len(r.spares) - r.asked; n > 0 && !r.s.draining {
+	if n := min(SpareConns+len(r.waiting)-len(r.spares), maxAsked) - r.asked; n > 0 && !r.s.draining {
+		if r.asked == 0 {
+			r.askedLow, r.lowSince = n, time.Now()
+		}
 		r.asked += n
-		r.askedAt = time.Now()
-		ms = append(ms, message{Kind: msgMore, Count: uint16(min(n, 1<<15))})
+		ms = append(ms, message{Kind: msgMore, Count: uint16(n)})
 	}
 	return ms
+}
+
+// cameLocked counts a conn that has been parked.
+func (r *registration) cameLocked() {
+	r.asked = max(0, r.asked-1)
+	r.askedLow = min(r.askedLow, r.asked)
+	r.kickWriter() // for those that were too many to ask for at once
 }

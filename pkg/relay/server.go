@@ -31,8 +31,11 @@ type Server struct {
 	conns         int
 	perIdentity   map[identity.Identifier]int
 	joins         map[*join]struct{}
+	carried       int64 // bytes of joins that have ended
 	refusals      map[code.Code]uint64
+	rechecks      int // calls of Recheck so far
 	draining      bool
+	drained       chan struct{} // closed once draining
 }
 
 // NewServer checks cfg and returns a Server that does nothing yet.
@@ -50,6 +53,7 @@ func NewServer(cfg Config) (*Server, error) {
 		perIdentity: make(map[identity.Identifier]int),
 		joins:       make(map[*join]struct{}),
 		refusals:    make(map[code.Code]uint64),
+		drained:     make(chan struct{}),
 	}, nil
 }
 
@@ -121,9 +125,14 @@ func (v *serving) accept(ctx context.Context, ln net.Listener) error {
 }
 
 // isTemporary reports whether Accept may work again later: the process or the
-// system has run out of something, or the conn was gone already.
+// system has run out of something, or the error is that of one conn, which the
+// kernel hands out here (accept(2)).
 func isTemporary(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+	for _, errno := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EINTR,
+		syscall.ECONNABORTED, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP, syscall.EPERM, syscall.ETIMEDOUT,
+		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+	} {
 		if errors.Is(err, errno) {
 			return true
 		}
@@ -224,9 +233,10 @@ func (r request) target() string {
 // A ticket is an authenticated conn's place in the limits. Whoever ends the
 // conn releases it.
 type ticket struct {
-	s    *Server
-	id   identity.Identifier
-	once sync.Once
+	s        *Server
+	id       identity.Identifier
+	rechecks int // the server's when the conn came
+	once     sync.Once
 }
 
 // admit counts one more conn of id, or says which limit is reached.
@@ -241,7 +251,7 @@ func (s *Server) admit(id identity.Identifier) (*ticket, error) {
 	}
 	s.conns++
 	s.perIdentity[id]++
-	return &ticket{s: s, id: id}, nil
+	return &ticket{s: s, id: id, rechecks: s.rechecks}, nil
 }
 
 // release gives the place back; a nil ticket has none.

@@ -20,6 +20,8 @@ const (
 	// parkTries is how often parking one conn is tried.
 	parkTries = 3
 	firstPark = 100 * time.Millisecond // the pause after the first, doubled then
+	// maxOwed bounds what a relay can ask for ahead.
+	maxOwed = 1 << 10
 )
 
 // A session is one registration, from the agent's side: the control
@@ -33,7 +35,10 @@ type session struct {
 
 	handle func(nc net.Conn) // takes a raw conn over, and returns at once
 	parks  sync.WaitGroup
-	places chan struct{} // one for each conn that is parked or about to be
+
+	mu     sync.Mutex
+	parked int // conns that are parked or about to be, at most MaxSpares
+	owed   int // conns that the relay has asked for beyond these
 }
 
 // session registers at st and keeps the registration until it is lost or ctx
@@ -71,10 +76,7 @@ func (a *Agent) register(ctx context.Context, st *station) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{
-		a: a, st: st, conn: conn, relay: conn.Peer(), renew: fromMillis(m.Lease, minLease, maxLease) / 3,
-		places: make(chan struct{}, a.cfg.MaxSpares),
-	}
+	s := &session{a: a, st: st, conn: conn, relay: conn.Peer(), renew: fromMillis(m.Lease, minLease, maxLease) / 3}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	st.instance = s.relay.Instance
@@ -136,14 +138,19 @@ func (s *session) listen(ctx context.Context) error {
 	}
 }
 
-// park starts parking n conns, as far as there is room.
+// park starts parking n conns: as many as there is room for, the rest when
+// there is.
 func (s *session) park(ctx context.Context, n int) {
-	for range n {
-		select {
-		case s.places <- struct{}{}:
-		default:
-			return
-		}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owed = min(s.owed+n, maxOwed)
+	s.parkOwedLocked(ctx)
+}
+
+func (s *session) parkOwedLocked(ctx context.Context) {
+	for ctx.Err() == nil && s.owed > 0 && s.parked < s.a.cfg.MaxSpares {
+		s.owed--
+		s.parked++
 		s.parks.Go(func() { s.keepParked(ctx) })
 	}
 }
@@ -152,7 +159,10 @@ func (s *session) park(ctx context.Context, n int) {
 // has no use for it, or ctx ends.
 func (s *session) keepParked(ctx context.Context) {
 	nc := s.parkAndWait(ctx)
-	<-s.places
+	s.mu.Lock()
+	s.parked--
+	s.parkOwedLocked(ctx)
+	s.mu.Unlock()
 	if nc != nil {
 		s.handle(nc)
 	}

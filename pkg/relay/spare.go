@@ -31,6 +31,10 @@ type spare struct {
 	ticket  *ticket
 	verdict chan error // of the handler to the taker, once: nil says going was read
 
+	// Set by use: the conn without its records, and what was read from it.
+	raw   net.Conn
+	first []byte
+
 	// Guarded by r.s.mu.
 	taken   bool
 	retired *ending
@@ -126,7 +130,7 @@ func (c *call) registrationToFeedLocked() (*registration, code.Code, string) {
 func (s *Server) offer(sp *spare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sp.r.asked = max(0, sp.r.asked-1)
+	sp.r.cameLocked()
 	s.keepLocked(sp)
 }
 
@@ -181,10 +185,13 @@ func (sp *spare) retireLocked(cd code.Code, reason string) {
 	_ = sp.conn.SetReadDeadline(past)
 }
 
-// use wakes a taken spare: go, and going within the time. On success the conn
-// is ready to be detached, and the caller's; otherwise it is ended.
+// use wakes a taken spare: go, and going within the time, and nothing behind
+// it. On success the conn is raw, and the taker's; otherwise it is ended.
 func (sp *spare) use(ctx context.Context, within time.Duration) error {
 	err := sp.wake(ctx, within)
+	if err == nil {
+		sp.raw, sp.first, err = sp.conn.Detach()
+	}
 	if err != nil {
 		sp.discard(err)
 	}

@@ -43,10 +43,26 @@ type JoinStatus struct {
 	ToCaller       int64 // bytes
 }
 
+// Counts are the numbers of a [Status], which cost little to ask for often.
+type Counts struct {
+	Registrations, Joins, Conns int
+	Bytes                       int64 // moved by joins, both ways, those that have ended included
+}
+
+// Counts returns the server's numbers now.
+func (s *Server) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := Counts{Registrations: s.registrations, Joins: len(s.joins), Conns: s.conns, Bytes: s.carried}
+	for j := range s.joins {
+		c.Bytes += j.bytes()
+	}
+	return c
+}
+
 // Status returns what the server holds now, oldest first.
 func (s *Server) Status() Status {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	st := Status{
 		Draining:   s.draining,
 		Handshakes: len(s.slots),
@@ -58,14 +74,27 @@ func (s *Server) Status() Status {
 			st.Registrations = append(st.Registrations, r.statusLocked())
 		}
 	}
-	for j := range s.joins {
+	joins := s.joinsLocked()
+	s.mu.Unlock()
+
+	// Of many joins this takes a while, in which nobody shall wait.
+	slices.SortFunc(joins, func(a, b *join) int { return a.since.Compare(b.since) })
+	for _, j := range joins {
 		st.Joins = append(st.Joins, j.status())
 	}
 	slices.SortFunc(st.Registrations, func(a, b RegistrationStatus) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Instance, b.Instance))
 	})
-	slices.SortFunc(st.Joins, func(a, b JoinStatus) int { return a.Since.Compare(b.Since) })
 	return st
+}
+
+// joinsLocked returns all joins, in no order.
+func (s *Server) joinsLocked() []*join {
+	joins := make([]*join, 0, len(s.joins))
+	for j := range s.joins {
+		joins = append(joins, j)
+	}
+	return joins
 }
 
 func (r *registration) statusLocked() RegistrationStatus {
