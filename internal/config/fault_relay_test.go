@@ -10,7 +10,7 @@ func TestRelayFaults(t *testing.T) {
 `,
 			want: `
 relay.yaml: listen: missing: say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)
-relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)
+relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)
 `,
 		},
 		{
@@ -18,7 +18,15 @@ relay.yaml: register: missing: this relay would serve nobody: say who may offer 
 			file: `identity: a
 listen: [0.0.0.0:4000]
 `,
-			want: `relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)`,
+			want: `relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)`,
+		},
+		{
+			name: "nobody may be carried on", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+extend: [b:4000]
+`,
+			want: `relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)`,
 		},
 		{
 			name: "no address", kind: KindRelay,

@@ -41,7 +41,7 @@ metrics: *a
 `,
 			want: `
 relay.yaml: listen: missing: say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)
-relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)
+relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)
 relay.yaml:1:11: identity: anchors and aliases (&name, *name) are not used here: write the value itself
 relay.yaml:2:10: metrics: anchors and aliases (&name, *name) are not used here: write the value itself
 `,
@@ -53,7 +53,7 @@ relay.yaml:2:10: metrics: anchors and aliases (&name, *name) are not used here: 
 `,
 			want: `
 relay.yaml: listen: missing: say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)
-relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)
+relay.yaml: register: missing: this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)
 relay.yaml:1:11: identity: tags (!name) are not used here: write the value itself
 relay.yaml:2:1: merge keys (<<) are not used here: write the keys themselves
 `,

@@ -157,8 +157,8 @@ func (d *decoder) relay(root *value) *Relay {
 	c.Register = s.identifiers("register")
 	c.Connect = s.identifiers("connect")
 	c.Extend = s.addresses("extend")
-	if s.v.shape == shapeMap && !s.has("register") && !s.has("connect") && !s.has("extend") {
-		s.need("register", "this relay would serve nobody: say who may offer an outlet (register: or --register), who may connect to one (connect: or --connect) or where callers may be carried on to (extend: or --extend)")
+	if s.v.shape == shapeMap && !s.has("register") && !s.has("connect") {
+		s.need("register", "this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)")
 	}
 	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxTimeout)
 	if v := s.get("limits"); v != nil {
