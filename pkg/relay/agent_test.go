@@ -41,8 +41,9 @@ func TestAgentEveryAddress(t *testing.T) {
 			three := startRelayOn(t, listen(t, fmt.Sprintf("127.0.0.3:%d", port)), localOf(t, id))
 			var dns hosts
 			r := route.Route{one.hop(t, "relay")}
+			var near *testRelay
 			if behind {
-				near := startRelay(t, func(c *Config) { c.LookupHost = dns.lookup })
+				near = startRelay(t, func(c *Config) { c.LookupHost = dns.lookup })
 				r = append(route.Route{near.hop(t)}, r...)
 			}
 			agent := startAgent(t, newLocal(t), r, func(c *AgentConfig) {
@@ -88,6 +89,13 @@ func TestAgentEveryAddress(t *testing.T) {
 			carries(t, nc, "hello again")
 			if n := agent.log.count("registered at 127.0.0.1:"); n != 1 {
 				t.Errorf("registered %d times at the address that never failed, want once", n)
+			}
+			if behind {
+				// An unknown host is a refusal; the end of its list is only an answer.
+				all, unknown := near.log.count("refused extend no_address"), near.log.count("refused extend no_address looking up")
+				if unknown == 0 || all != unknown {
+					t.Errorf("%d refusals with no_address, %d of them of an unknown host; want at least one, and no others:\n%s", all, unknown, near.log)
+				}
 			}
 		})
 	}
