@@ -101,6 +101,25 @@ func TestAgentEveryAddress(t *testing.T) {
 	}
 }
 
+// However long a relay was away, its outlets come back before the applications
+// give up waiting for them.
+func TestAgentPauses(t *testing.T) {
+	a, err := NewAgent(AgentConfig{
+		Dialer: &Dialer{Local: newLocal(t)}, Route: route.Route{{Host: "relay", Port: 4000}},
+		Handle: func(context.Context, net.Conn) {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pauses := a.newBackoff()
+	for i := range 50 {
+		pause := pauses.NextBackOff()
+		if pause <= 0 || pause > 5*time.Second || i == 0 && pause > 150*time.Millisecond {
+			t.Errorf("pause %d is %v, want at most 150ms before the second attempt and never more than 5s", i, pause)
+		}
+	}
+}
+
 // Two addresses that are one relay do not replace each other for ever.
 func TestAgentSameRelayTwice(t *testing.T) {
 	relay := startRelayOn(t, listen(t, "0.0.0.0:0"), newLocal(t))
