@@ -25,6 +25,7 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 	}{
 		{"service unknown", "service_unknown", setup{service: "other"}, `no service "other"`},
 		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "echo"`},
+		{"a stranger is not told what there is", "stream_denied", setup{service: "other", outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "other"`},
 		{"refused", "target_refused", setup{target: local(freePort(t))}, `the target of "echo" refuses connections`},
 		{"timeout", "target_timeout", setup{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", silent.String())
