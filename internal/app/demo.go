@@ -187,7 +187,13 @@ func (d *demo) startInlet(ctx context.Context, relay, outlet identity.Identifier
 	if err != nil {
 		return err
 	}
-	return d.launch(ctx, "inlet", d.inlet)
+	err = d.launch(ctx, "inlet", d.inlet)
+	var op *net.OpError
+	if d.opt.Port != 0 && errors.As(err, &op) {
+		// The setting that the inlet names is not one that a person has given.
+		return fmt.Errorf("%w: --port: choose another, or leave it out to take a free one", op)
+	}
+	return err
 }
 
 // A process is an Inlet, an Outlet or a Relay.

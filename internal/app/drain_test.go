@@ -110,6 +110,9 @@ func TestOutletDrainsToAnotherInstance(t *testing.T) {
 	eventually(t, "the inlet has noticed", func() bool {
 		return len(sys.inletLog.lines(t, map[string]string{"msg": "outlet is draining, opening another channel"})) == 1
 	})
+	if ok, _ := sys.outlet.obs.Ready.Check(); ok {
+		t.Error("the outlet is ready while stopping")
+	}
 	wantEcho(t, sys.dial(t), "to the second")
 	if got := len(second.Status().Channels); got != 1 {
 		t.Errorf("the second instance has %d channels, want 1", got)

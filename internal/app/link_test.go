@@ -405,6 +405,10 @@ func TestQuietTellsAnErrorOnceAMinute(t *testing.T) {
 			{0, "read tcp 10.0.0.1:4711->10.0.0.2:4000: reset", true},
 			{time.Second, "read tcp 10.0.0.1:4712->10.0.0.2:4000: reset", false}, // only the local port differs
 			{time.Second, "read tcp 10.0.0.1:4713->10.0.0.3:4000: reset", true},
+			{0, "read tcp 10.0.0.1:4000->10.0.0.4:4711: reset", true},
+			{0, "read tcp 10.0.0.1:4000->10.0.0.4:4712: reset", false}, // the other side's port alone differs
+			{0, "read tcp [::1]:4000->[::2]:4711: reset", true},
+			{0, "read tcp [::1]:4000->[::2]:4712: reset", false},
 			{time.Second, "refused", true},
 			{time.Second, "refused", false},
 			{57 * time.Second, "read tcp 10.0.0.1:4714->10.0.0.2:4000: reset", true}, // a minute after the first

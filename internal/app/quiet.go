@@ -23,14 +23,15 @@ type quiet struct {
 	told map[string]time.Time
 }
 
-// ephemeral is what differs between two errors of the same kind: the local
-// address of a socket, in the words of package net.
-var ephemeral = regexp.MustCompile(`\S+->`)
+// ephemeral is what differs between two errors of the same kind, in the words
+// of package net for a socket: its local address, and the port of the other
+// side, which is new each time where the other side has dialled.
+var ephemeral = regexp.MustCompile(`\S+->(\S+):\d+`)
 
 // level returns at which level an error with that text is to be logged: loud
 // or debug.
 func (q *quiet) level(text string, loud zapcore.Level) zapcore.Level {
-	key := ephemeral.ReplaceAllString(text, "")
+	key := ephemeral.ReplaceAllString(text, "$1")
 	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()

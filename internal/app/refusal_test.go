@@ -25,6 +25,7 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 	}{
 		{"service unknown", "service_unknown", setup{service: "other"}, `no service "other"`},
 		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "echo"`},
+		{"a stranger is not told what there is", "stream_denied", setup{service: "other", outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "other"`},
 		{"refused", "target_refused", setup{target: local(freePort(t))}, `the target of "echo" refuses connections`},
 		{"timeout", "target_timeout", setup{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", silent.String())
@@ -75,6 +76,11 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 		{"may not extend", "extend_denied", setup{inlet: func(c *config.Inlet) {
 			c.Services[0].Routes[0] = append(c.Services[0].Routes[0][:1:1], route.Hop{Host: "127.0.0.1", Port: 1, Identifier: other})
 		}}, "extend list", "extend_denied"},
+		{"a stranger may not be carried on", "extend_denied", setup{relay: func(c *config.Relay) {
+			c.Connect, c.Register, c.Extend = nil, nil, []config.Address{local(1)}
+		}, inlet: func(c *config.Inlet) {
+			c.Services[0].Routes[0] = append(c.Services[0].Routes[0][:1:1], route.Hop{Host: "127.0.0.1", Port: 1, Identifier: other})
+		}}, "neither the connect nor the register list", "extend_denied"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -70,11 +70,15 @@ func (r *Relay) trace() *relay.Trace {
 		},
 		Joined: func(j relay.JoinStatus) {
 			r.metrics.joins.Inc()
-			r.log.Info("joined", joinFields(j)...)
+			r.log.Log(joinLevel(j), "joined", joinFields(j)...)
 		},
 		JoinEnded: func(j relay.JoinStatus, err error) {
 			fields := append(joinFields(j), zap.Int64("to_target", j.ToTarget), zap.Int64("to_caller", j.ToCaller), zap.Duration("duration", time.Since(j.Since)))
-			r.log.Info("join ended", withReason(fields, err)...)
+			level := joinLevel(j)
+			if j.ToTarget+j.ToCaller > 0 {
+				level = zapcore.InfoLevel
+			}
+			r.log.Log(level, "join ended", withReason(fields, err)...)
 		},
 	}
 }
@@ -93,6 +97,16 @@ func (r *Relay) quietly(told *quiet, loud zapcore.Level, message, text string, f
 
 func registrationFields(s relay.RegistrationStatus) []zap.Field {
 	return []zap.Field{zap.Stringer("peer", s.Identifier), zap.String("instance", s.Instance), zap.String("remote", s.Remote)}
+}
+
+// joinLevel is for a join of which nothing is known but its kind. An outlet
+// behind this relay and another is carried on every 10 s only to learn the
+// other's addresses, so that such a join is worth a line when it has moved bytes.
+func joinLevel(j relay.JoinStatus) zapcore.Level {
+	if j.Kind == "extend" {
+		return zapcore.DebugLevel
+	}
+	return zapcore.InfoLevel
 }
 
 func joinFields(j relay.JoinStatus) []zap.Field {

@@ -304,8 +304,8 @@ func TestDemoPortTaken(t *testing.T) {
 	}
 	defer taken.Close()
 	err = Demo(t.Context(), io.Discard, DemoOptions{Port: uint16(portOf(taken.Addr()))})
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("Demo: %v, want address already in use", err)
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "--port: choose another") || strings.Contains(err.Error(), "services") {
+		t.Errorf("Demo: %v, want address already in use, and what to do about --port", err)
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
 		t.Errorf("left in the temporary folder: %v", left)

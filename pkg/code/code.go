@@ -40,7 +40,7 @@ const (
 	Busy           Code = 37 // no spare connection of the outlet came free in time
 	Draining       Code = 38 // the relay is going away and joins nobody any more
 	Unreachable    Code = 39 // the next hop did not answer a dial
-	NoAddress      Code = 40 // extend's index is past the host's last address
+	NoAddress      Code = 40 // extend's index is past the host's last address, or the host is unknown
 	Replaced       Code = 41 // the same instance registered again, or a process of the same name has taken the place of this one
 	LeaseExpired   Code = 42 // the registration was not renewed in time
 )

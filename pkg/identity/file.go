@@ -104,6 +104,9 @@ func writeFile(path string, data []byte, mode fs.FileMode) error {
 	// O_EXCL: never over a key that may be the only copy, never through a link.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("writing identity file %s: its folder is not there: make it first, or check the name: %w", path, fs.ErrNotExist)
+		}
 		return fmt.Errorf("writing identity file %s: %w", path, explain(err))
 	}
 	if err := fill(f, data); err != nil {

@@ -61,7 +61,10 @@ func TestWriteFileNeverOverwrites(t *testing.T) {
 		t.Errorf("file holds %q, %v; want it untouched", got, err)
 	}
 	err := id.WriteFile(filepath.Join(t.TempDir(), "no", "such", "folder"))
-	wantError(t, err, "writing identity file", "check the name")
+	wantError(t, err, "writing identity file", "its folder is not there", "check the name")
+	if !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "identity new") {
+		t.Errorf("WriteFile = %v: want %v, and no advice to do what was just done", err, fs.ErrNotExist)
+	}
 }
 
 func TestReadFileRefuses(t *testing.T) {

@@ -34,7 +34,8 @@ type AgentConfig struct {
 	// relay asks for; 0 means 64.
 	MaxSpares int
 	// MaxBackoff is the longest pause between attempts, before jitter; 0 means
-	// 10 s.
+	// 3 s. A relay that is back is of no use before its outlets are, and the
+	// applications behind the inlets wait for 10 s at most by default.
 	MaxBackoff time.Duration
 
 	Trace *AgentTrace
@@ -145,7 +146,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		cfg.MaxSpares = 64
 	}
 	if cfg.MaxBackoff <= 0 {
-		cfg.MaxBackoff = 10 * time.Second
+		cfg.MaxBackoff = 3 * time.Second
 	}
 	if cfg.Trace == nil {
 		cfg.Trace = new(AgentTrace)

@@ -41,8 +41,9 @@ func TestAgentEveryAddress(t *testing.T) {
 			three := startRelayOn(t, listen(t, fmt.Sprintf("127.0.0.3:%d", port)), localOf(t, id))
 			var dns hosts
 			r := route.Route{one.hop(t, "relay")}
+			var near *testRelay
 			if behind {
-				near := startRelay(t, func(c *Config) { c.LookupHost = dns.lookup })
+				near = startRelay(t, func(c *Config) { c.LookupHost = dns.lookup })
 				r = append(route.Route{near.hop(t)}, r...)
 			}
 			agent := startAgent(t, newLocal(t), r, func(c *AgentConfig) {
@@ -89,7 +90,33 @@ func TestAgentEveryAddress(t *testing.T) {
 			if n := agent.log.count("registered at 127.0.0.1:"); n != 1 {
 				t.Errorf("registered %d times at the address that never failed, want once", n)
 			}
+			if behind {
+				// An unknown host is a refusal; the end of its list is only an answer.
+				all, unknown := near.log.count("refused extend no_address"), near.log.count("refused extend no_address looking up")
+				if unknown == 0 || all != unknown {
+					t.Errorf("%d refusals with no_address, %d of them of an unknown host; want at least one, and no others:\n%s", all, unknown, near.log)
+				}
+			}
 		})
+	}
+}
+
+// However long a relay was away, its outlets come back before the applications
+// give up waiting for them.
+func TestAgentPauses(t *testing.T) {
+	a, err := NewAgent(AgentConfig{
+		Dialer: &Dialer{Local: newLocal(t)}, Route: route.Route{{Host: "relay", Port: 4000}},
+		Handle: func(context.Context, net.Conn, string) {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pauses := a.newBackoff()
+	for i := range 50 {
+		pause := pauses.NextBackOff()
+		if pause <= 0 || pause > 5*time.Second || i == 0 && pause > 150*time.Millisecond {
+			t.Errorf("pause %d is %v, want at most 150ms before the second attempt and never more than 5s", i, pause)
+		}
 	}
 }
 

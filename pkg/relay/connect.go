@@ -21,6 +21,7 @@ type waiter struct {
 type declinedError struct {
 	code   code.Code
 	reason string
+	usual  bool // an answer that belongs to the way of asking: nobody else need know
 }
 
 func (r *declinedError) Error() string { return r.code.String() + ": " + r.reason }
@@ -61,11 +62,13 @@ func (c *call) connect(ctx context.Context) {
 	c.join(ctx, j, message{Kind: msgOK}, sp.raw, sp.first)
 }
 
-// decline ends a request that failed with err: with a refusal, unless the
-// caller has left.
+// decline ends a request that failed with err: with a refusal, which is counted
+// unless it is a usual answer, or without a word if the caller has left.
 func (c *call) decline(err error) {
 	var r *declinedError
 	switch {
+	case errors.As(err, &r) && r.usual:
+		_ = c.in.Refuse(r.code, r.reason) // a caller that does not hear it is gone
 	case errors.As(err, &r):
 		c.refuse(r.code, r.reason)
 	case errors.Is(err, errStopping):

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 
 	"github.com/culvert-net/culvert/internal/sock"
@@ -50,7 +51,9 @@ func (c *call) reachNext(ctx context.Context) (net.Conn, string, error) {
 		return nil, "", declinef(code.NoAddress, "%v", err)
 	}
 	if int(c.req.Index) >= len(addresses) {
-		return nil, "", declinef(code.NoAddress, "%s has %d addresses", host, len(addresses))
+		// By this a caller that goes through all of them knows the end.
+		reason := fmt.Sprintf("the last address of %s has index %d", host, len(addresses)-1)
+		return nil, "", &declinedError{code: code.NoAddress, reason: reason, usual: true}
 	}
 	address := addresses[c.req.Index]
 	dctx, cancel := context.WithTimeout(ctx, c.cfg.Timing.Dial)

@@ -98,7 +98,7 @@ func TestObserved(t *testing.T) {
 	w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo), "closed": freeAddr(t)})
 	c := dial(t, w.at("inlet", "echo"))
 	exchange(t, c, "seen")
-	wantReset(t, dial(t, w.at("inlet", "closed")), 10*time.Second)
+	wantNewReset(t, w.at("inlet", "closed"), 10*time.Second)
 	for _, n := range w.nodes {
 		metrics := n.get("/metrics")
 		prefix := "culvert_" + n.program + "_"

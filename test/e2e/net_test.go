@@ -186,20 +186,34 @@ func wantEOF(t testing.TB, c net.Conn) {
 	}
 }
 
+// wantNewReset wants a new connection to addr to be accepted and then reset. On
+// a loopback the reset can come before the dial is done, which then returns it.
+func wantNewReset(t testing.TB, addr string, within time.Duration) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	switch {
+	case errors.Is(err, syscall.ECONNRESET):
+	case err != nil:
+		t.Errorf("dialing %s: %v, want a connection and its reset", addr, err)
+	default:
+		defer c.Close()
+		wantReset(t, c, within)
+	}
+}
+
 // wantRefused wants a new connection to addr to be refused or reset: nobody
 // takes new work there.
 func wantRefused(t testing.TB, addr string) {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+	case err != nil:
 		t.Errorf("dialing %s: %v, want a refusal", addr, err)
-		return
+	default:
+		defer c.Close()
+		wantReset(t, c, 10*time.Second)
 	}
-	defer c.Close()
-	wantReset(t, c, 10*time.Second)
 }
 
 // eventually asks ok again and again until it says yes or the time is over.

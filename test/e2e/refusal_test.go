@@ -46,8 +46,7 @@ func TestStreamRefusals(t *testing.T) {
 		{"unheard-of", "service_unknown"},
 	} {
 		t.Run(tc.service, func(t *testing.T) {
-			c := dial(t, w.at("inlet", tc.service))
-			wantReset(t, c, 30*time.Second)
+			wantNewReset(t, w.at("inlet", tc.service), 30*time.Second)
 			outlet.wantLog(t, 5*time.Second, tc.code, tc.service, w.id("inlet"))
 			inlet.wantLog(t, 5*time.Second, tc.code, tc.service)
 		})
