@@ -305,7 +305,7 @@ func TestRelayStaysAway(t *testing.T) {
 func TestChannelsMoveFromADrainingRelay(t *testing.T) {
 	otherKey, otherID := newIdentity(t)
 	port := freePort(t)
-	other := routeTo(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)}, otherID)
+	other := routeTo(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, otherID)
 	var ic config.Inlet
 	sys := startSystem(t, setup{
 		relay: func(c *config.Relay) {
