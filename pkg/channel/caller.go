@@ -93,7 +93,7 @@ func (d *Caller) Dial(ctx context.Context, first int) (*Channel, error) {
 	}
 	r := race[*Channel]{
 		order: order, stagger: d.Timing.withDefaults().Stagger, failed: d.Failed,
-		try:  d.open,
+		try: d.open,
 		drop: func(c *Channel) {
 			_ = c.CloseWithReason(code.OK, "another route was faster")
 			c.background.Wait()
