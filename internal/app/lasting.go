@@ -42,6 +42,9 @@ func (s *lasting) Run(ctx context.Context) error {
 	return err
 }
 
+// Fail ends the channel, and with it the session, without a word to the peer.
+func (s *lasting) Fail(c code.Code, err error) { s.ch.Fail(c, err) }
+
 // Path says whether there is a path.
 func (s *lasting) Path() (route int, changed <-chan struct{}, err error) {
 	_, changed = s.ch.Up()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -48,6 +49,9 @@ type session interface {
 	Open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, error)
 	Draining() <-chan struct{}
 	Close(c code.Code, reason string)
+	// Fail ends the session without a word to the peer, which is no more.
+	Fail(c code.Code, err error)
+	Peer() channel.Peer
 	// Path returns nil while the session has a path, else why it has none, the
 	// route of its path or its last one, and what is closed when that may have
 	// changed.
@@ -228,16 +232,9 @@ func (l *link) install(ctx context.Context, h *held) {
 	l.running.Go(func() { l.hold(ctx, h) })
 }
 
-// hold runs h's session until it is over, which it is also when it is retired
-// and its last stream has ended.
+// hold runs h's session until it is over.
 func (l *link) hold(ctx context.Context, h *held) {
-	l.running.Go(func() {
-		select {
-		case <-h.idle:
-			h.session.Close(code.Draining, "all streams have moved to another channel")
-		case <-h.done:
-		}
-	})
+	l.running.Go(func() { l.attend(h) })
 	err := h.session.Run(ctx)
 	l.mu.Lock()
 	delete(l.all, h)
@@ -248,6 +245,48 @@ func (l *link) hold(ctx context.Context, h *held) {
 	l.mu.Unlock()
 	close(h.done)
 	l.trace.ended(h, err, time.Since(h.since) >= settled)
+}
+
+// attend ends h's session when it is retired and its last stream has ended, or
+// when another process has taken the place of its peer.
+func (l *link) attend(h *held) {
+	for {
+		pathChanged, changed, err := l.replacedBy(h)
+		if err != nil {
+			h.session.Fail(code.Replaced, err)
+			return
+		}
+		select {
+		case <-h.idle:
+			h.session.Close(code.Draining, "all streams have moved to another channel")
+			return
+		case <-h.done:
+			return
+		case <-pathChanged:
+		case <-changed:
+		}
+	}
+}
+
+// replacedBy says that h's peer is no more: h has no path, and a later session
+// is with another process of the same identity and name. A peer that can be
+// reached may finish its streams, whoever else has its name. Otherwise it
+// returns what is closed when that may have changed.
+func (l *link) replacedBy(h *held) (pathChanged, changed <-chan struct{}, err error) {
+	_, pathChanged, down := h.session.Path()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := h.session.Peer()
+	if down == nil || was.Name == "" {
+		return pathChanged, l.changed, nil
+	}
+	for other := range l.all {
+		is := other.session.Peer()
+		if is.Identifier == was.Identifier && is.Name == was.Name && is.Instance != was.Instance && other.since.After(h.since) {
+			return nil, nil, fmt.Errorf("another instance of %s has started as %q", is.Identifier, is.Name)
+		}
+	}
+	return pathChanged, l.changed, nil
 }
 
 // retire keeps new streams from h, which ends when it has none, for the reason

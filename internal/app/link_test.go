@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -19,6 +20,7 @@ import (
 // A fakeSession is a session without a network.
 type fakeSession struct {
 	route    int
+	peer     channel.Peer
 	over     chan error
 	draining chan struct{}
 	closed   chan string // the reason of Close
@@ -61,7 +63,9 @@ func (s *fakeSession) Run(ctx context.Context) error {
 func (s *fakeSession) Open(context.Context, tunnel.Open) (*tunnel.Stream, error) {
 	return nil, errors.New("a fake has no streams")
 }
-func (s *fakeSession) Draining() <-chan struct{} { return s.draining }
+func (s *fakeSession) Peer() channel.Peer          { return s.peer }
+func (s *fakeSession) Fail(c code.Code, err error) { s.over <- &channel.LostError{Code: c, Err: err} }
+func (s *fakeSession) Draining() <-chan struct{}   { return s.draining }
 func (s *fakeSession) Close(_ code.Code, reason string) {
 	select {
 	case s.closed <- reason:
@@ -75,6 +79,8 @@ type fakeNet struct {
 	dials []time.Time // of all attempts
 	// connect answers an attempt over the route with that index.
 	connect func(ctx context.Context, i int) error
+	// peer says who answers; nil: always the same nameless process.
+	peer func() channel.Peer
 }
 
 func (n *fakeNet) link(t *testing.T, routes int) *link {
@@ -93,7 +99,11 @@ func (n *fakeNet) link(t *testing.T, routes int) *link {
 			err := n.connect(ctx, i)
 			if err == nil {
 				l.worked(i)
-				return newFakeSession(i), nil
+				s := newFakeSession(i)
+				if n.peer != nil {
+					s.peer = n.peer()
+				}
+				return s, nil
 			}
 			l.failed(i, err)
 		}

@@ -26,6 +26,8 @@ type keeper struct {
 	// Signals from others, of which one of a kind waits.
 	moves chan struct{} // Move was called
 	worn  chan struct{} // the path's keys have carried enough
+	// planned is the path that the times below are for.
+	planned *Conn
 	// When a new handshake is due; after one that did not work only then, worn
 	// or not.
 	renewAt time.Time
@@ -112,19 +114,18 @@ func (k *keeper) run(ctx context.Context) {
 // has changed.
 func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 	st := k.c.State()
-	if k.renewAt.Before(st.Since) {
+	if path := k.path(); path != k.planned {
+		k.planned = path
 		// A tenth more or less, so that not all channels of a process renew
 		// their keys at once.
 		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1)) //nolint:gosec // no secret
 		k.rest = false
 		forget(k.worn) // the keys before
+		k.returnAt = st.Since.Add(k.hold)
 	}
 	worn := k.worn
 	if k.rest {
 		worn = nil
-	}
-	if k.returnAt.Before(st.Since) {
-		k.returnAt = st.Since.Add(k.hold)
 	}
 	renew := time.NewTimer(time.Until(k.renewAt))
 	defer renew.Stop()
@@ -146,6 +147,13 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 		return Returned
 	}
 	return ""
+}
+
+// path returns the present path, or nil.
+func (k *keeper) path() *Conn {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	return k.c.path
 }
 
 // recover makes a path for a channel that has none, or ends it.
