@@ -30,16 +30,18 @@ const (
 	// is made beside it for new streams: the process that holds it may be gone,
 	// while another stands ready.
 	pathPatience = time.Second
+	// hurried is the longest pause between attempts while a client waits.
+	hurried = 250 * time.Millisecond
 )
 
 // newPause returns how long to wait between attempts: at most 45 ms before the
-// first, about 10 s in the end, never the same for two processes.
+// first, up to 3 s in the end, never the same for two processes.
 func newPause() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{
 		InitialInterval:     30 * time.Millisecond,
 		Multiplier:          2,
 		RandomizationFactor: 0.5,
-		MaxInterval:         7 * time.Second,
+		MaxInterval:         2 * time.Second,
 	}
 }
 
@@ -69,6 +71,8 @@ type link struct {
 	trace   linkTrace
 
 	running sync.WaitGroup // the goroutines of run
+	waiting atomic.Int64   // clients in acquire
+	hurry   chan struct{}  // capacity 1: another one has come
 
 	// errs says by route why it did not work last: nil if it did, or was not
 	// tried. It has no lock, since a channel's trace may take none.
@@ -105,7 +109,7 @@ type held struct {
 func newLink(outlet identity.Identifier, routes []route.Route) *link {
 	return &link{
 		outlet: outlet, routes: routes,
-		all: map[*held]struct{}{}, errs: make([]atomic.Pointer[error], len(routes)), changed: make(chan struct{}),
+		all: map[*held]struct{}{}, errs: make([]atomic.Pointer[error], len(routes)), changed: make(chan struct{}), hurry: make(chan struct{}, 1),
 	}
 }
 
@@ -114,7 +118,7 @@ func newLink(outlet identity.Identifier, routes []route.Route) *link {
 func (l *link) run(ctx context.Context) {
 	defer l.running.Wait()
 	pause := newPause()
-	for first := 0; ctx.Err() == nil; sleep(ctx, pause.NextBackOff()) {
+	for first := 0; ctx.Err() == nil; l.rest(ctx, pause.NextBackOff()) {
 		h := l.dial(ctx, first)
 		if h == nil {
 			first = 0
@@ -128,6 +132,27 @@ func (l *link) run(ctx context.Context) {
 		} else {
 			route, _, _ := h.session.Path()
 			first = (route + 1) % len(l.routes)
+		}
+	}
+}
+
+// rest waits for d between two attempts, for no longer than hurried while a
+// client waits for the outcome.
+func (l *link) rest(ctx context.Context, d time.Duration) {
+	began := time.Now()
+	if l.waiting.Load() > 0 {
+		d = min(d, hurried)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-l.hurry:
+			t.Reset(min(d, hurried) - time.Since(began))
 		}
 	}
 }
@@ -186,12 +211,25 @@ func (l *link) replace(ctx context.Context, h *held) *held {
 	})
 	defer watching.Wait()
 	defer cancel()
-	for pause := newPause(); ctx.Err() == nil; sleep(ctx, pause.NextBackOff()) {
-		if next := l.dial(ctx, 0); next != nil {
-			return next
+	for pause := newPause(); ctx.Err() == nil; l.rest(ctx, pause.NextBackOff()) {
+		next := l.dial(ctx, 0)
+		if next == nil {
+			continue
 		}
+		if _, _, err := h.session.Path(); err == nil {
+			l.spare(next)
+			return nil
+		}
+		return next
 	}
 	return nil
+}
+
+// spare ends a session that nobody has used and nobody needs.
+func (l *link) spare(h *held) {
+	ended, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("the channel before it has a path again"))
+	l.running.Go(func() { _ = h.session.Run(ended) }) // which only closes it
 }
 
 // awaitPath waits until h has a path, is over, or ctx ends.
@@ -316,6 +354,8 @@ func (l *link) changeLocked() {
 // one that has a path. The error is a *noChannelError. The caller calls release
 // once.
 func (l *link) acquire(ctx context.Context) (*held, error) {
+	l.waiting.Add(1)
+	defer l.waiting.Add(-1)
 	for {
 		l.mu.Lock()
 		h, changed := l.current, l.changed
@@ -337,6 +377,10 @@ func (l *link) acquire(ctx context.Context) (*held, error) {
 			continue
 		}
 		l.mu.Unlock()
+		select {
+		case l.hurry <- struct{}{}:
+		default:
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():

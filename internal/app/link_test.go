@@ -95,8 +95,9 @@ func (n *fakeNet) link(t *testing.T, routes int) *link {
 			i := (first + k) % routes
 			n.mu.Lock()
 			n.dials = append(n.dials, time.Now())
+			connect := n.connect
 			n.mu.Unlock()
-			err := n.connect(ctx, i)
+			err := connect(ctx, i)
 			if err == nil {
 				l.worked(i)
 				s := newFakeSession(i)
@@ -237,6 +238,20 @@ func TestLinkComesBackToASession(t *testing.T) {
 		if got := l.count(); got != 1 {
 			t.Errorf("%d sessions, want 1", got)
 		}
+		synctest.Wait()
+		// It may get one just when the other session is there.
+		n.mu.Lock()
+		n.connect = func(context.Context, int) error {
+			s.setPath(nil)
+			return nil
+		}
+		n.mu.Unlock()
+		s.setPath(errors.New("reset"))
+		time.Sleep(2 * pathPatience)
+		synctest.Wait()
+		if got := l.session(t, time.Millisecond); got != s {
+			t.Error("another session is used though the old one has a path")
+		}
 		s.setPath(errors.New("reset"))
 		s.over <- errors.New("unknown_channel")
 		synctest.Wait()
@@ -290,17 +305,27 @@ func TestLinkBacksOff(t *testing.T) {
 			t.Errorf("first retry after %s, want at most 50ms", d)
 		}
 		for i := 1; i < len(n.dials); i++ {
-			if d := n.dials[i].Sub(n.dials[i-1]); d > 11*time.Second || d < time.Millisecond {
+			if d := n.dials[i].Sub(n.dials[i-1]); d > 3*time.Second+time.Millisecond || d < time.Millisecond {
 				t.Errorf("retry %d after %s", i, d)
 			}
 		}
-		if got := n.attempts(); got < 60 || got > 200 {
-			t.Errorf("%d attempts in 10 minutes, want one each few seconds, for ever", got)
+		if got := n.attempts(); got < 200 || got > 700 {
+			t.Errorf("%d attempts in 10 minutes, want one each two seconds or so, for ever", got)
+		}
+		// A client that waits makes them come faster, but not in a tight loop.
+		before := n.attempts()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if _, err := l.acquire(ctx); err == nil {
+			t.Error("acquire: no error")
+		}
+		cancel()
+		if got := n.attempts() - before; got < 25 || got > 60 {
+			t.Errorf("%d attempts while a client waited 10 s, want one each %s", got, hurried)
 		}
 		n.mu.Lock()
 		down = false
 		n.mu.Unlock()
-		s := l.session(t, 12*time.Second)
+		s := l.session(t, time.Second)
 		time.Sleep(time.Minute)
 		began := time.Now()
 		s.over <- errors.New("path ended")
