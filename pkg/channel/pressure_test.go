@@ -1,0 +1,223 @@
+package channel
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// writeUntilBlocked writes in the background and returns how much was accepted
+// by the time that nothing moves any more. The bubble's clock stands still.
+func writeUntilBlocked(t *testing.T, c *Channel) int {
+	t.Helper()
+	go func() { _, _ = io.Copy(onlyWriter{c}, zeros{}) }()
+	synctest.Wait()
+	return int(c.State().Sent)
+}
+
+// TestProgramThatNeverReads carries bulk one way while the receiver of the
+// other way's never reads: the bulk arrives, and what is held is the window.
+func TestProgramThatNeverReads(t *testing.T) {
+	const window = 1 << 20
+	for _, side := range []string{"initiator", "responder"} {
+		t.Run(side, func(t *testing.T) {
+			l := newLab(t, 1, Settings{Window: window}, Timing{}, Limits{})
+			x, y := l.open()
+			if side == "responder" {
+				x, y = y, x
+			}
+			// y sends without an end; x never reads.
+			blocked := make(chan error, 1)
+			go func() {
+				_, err := io.Copy(onlyWriter{y}, zeros{})
+				blocked <- err
+			}()
+			if s := transfer(t, x, y, 32<<20); s[0] != s[1] {
+				t.Error("what arrived is not what was sent")
+			}
+			waitState(t, x, "a full window is held, and no more", func(s State) bool {
+				return s.Received == window && s.Kept <= window+chunkSize
+			})
+			if s := y.State(); s.Sent > window {
+				t.Errorf("the peer has accepted %d bytes, the window has %d", s.Sent, window)
+			}
+			// Through another path too.
+			l.cutAll()
+			if s := transfer(t, x, y, 4<<20); s[0] != s[1] {
+				t.Error("what arrived over the next path is not what was sent")
+			}
+			go func() { _ = x.Close() }()
+			if err := <-blocked; err == nil {
+				t.Error("Write = nil after the peer has closed")
+			}
+			_ = y.Close()
+		})
+	}
+}
+
+type onlyWriter struct{ io.Writer }
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// waitState waits for what no event announces.
+func waitState(t testing.TB, c *Channel, what string, cond func(State) bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !cond(c.State()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 10 s: %s: %+v", what, c.State())
+		}
+	}
+}
+
+// TestDownWriteBlocks fills a channel that has no path: it accepts 256 KiB,
+// holds no more than that, and goes on when there is a path.
+func TestDownWriteBlocks(t *testing.T) {
+	inBubble(t, 1, Settings{}, Timing{}, func(t *testing.T, l *lab, _ *diary) {
+		x, y := l.open()
+		synctest.Wait()
+		l.refuseRoutes(noRoutes)
+		l.cutAll()
+		for _, c := range []*Channel{x, y} {
+			waitUp(t, c, false)
+			if n := writeUntilBlocked(t, c); n > unsentMax || n < unsentMax-10_000 {
+				t.Errorf("accepted %d bytes without a path, want %d", n, unsentMax)
+			}
+		}
+		time.Sleep(30 * time.Second)
+		for _, c := range []*Channel{x, y} {
+			if s := c.State(); s.Sent != unsentMax || s.Kept != unsentMax {
+				t.Errorf("after 30 s %d bytes are accepted and %d kept, want %d", s.Sent, s.Kept, unsentMax)
+			}
+		}
+		l.refuseRoutes(nil)
+		for _, c := range []*Channel{x, y} {
+			if n, err := io.CopyN(io.Discard, c, 8<<20); err != nil {
+				t.Errorf("read %d bytes of the other side's, %v", n, err)
+			}
+		}
+		x.Fail(code.Internal, errors.New("end of the test"))
+		y.Fail(code.Internal, errors.New("end of the test"))
+	})
+}
+
+// TestBudget shares a small budget among channels that nobody acknowledges:
+// each may hold its floor, no more in all than the budget and that; a writer
+// that waits for the budget goes on when another gives some back.
+func TestBudget(t *testing.T) {
+	const channels, limit = 4, 1 << 20
+	set := Settings{Buffers: NewBuffers(limit), Window: 4 << 20}
+	inBubble(t, 1, set, Timing{}, func(t *testing.T, l *lab, _ *diary) {
+		var xs, ys []*Channel
+		for range channels {
+			x, y := l.open()
+			xs, ys = append(xs, x), append(ys, y)
+		}
+		synctest.Wait()
+		// The peers' programs do not read, and the path takes a window: all
+		// that is written is kept until they do.
+		total := 0
+		for _, x := range xs {
+			n := writeUntilBlocked(t, x)
+			if total += n; n < floorBytes {
+				t.Errorf("a channel may hold %d bytes, want its floor at least", n)
+			}
+		}
+		kept := 0
+		for _, x := range xs {
+			kept += x.State().Kept
+		}
+		if kept > limit+channels*floorBytes {
+			t.Errorf("%d bytes are kept, of a budget of %d and floors", kept, limit)
+		}
+		time.Sleep(time.Second)
+		// One after the other is read, and moves; the budget is always used up.
+		for i, y := range ys {
+			if n, err := io.CopyN(io.Discard, y, 4<<20); err != nil {
+				t.Errorf("channel %d: %d bytes, %v", i, n, err)
+			}
+		}
+		// One ends: what it has held is for the others.
+		xs[0].Fail(code.Internal, errors.New("end of the test"))
+		ys[0].Fail(code.Internal, errors.New("end of the test"))
+		if n, err := io.CopyN(io.Discard, ys[1], 4<<20); err != nil {
+			t.Errorf("after one has ended: %d bytes, %v", n, err)
+		}
+		for _, c := range append(xs, ys...) {
+			c.Fail(code.Internal, errors.New("end of the test"))
+		}
+		synctest.Wait()
+		if used := set.Buffers.Used(); used != 0 {
+			t.Errorf("%d bytes are held at the end", used)
+		}
+	})
+}
+
+// TestBudgetWakes lets a writer wait for the budget alone, with window and path
+// to spare: it goes on when another channel gives some back.
+func TestBudgetWakes(t *testing.T) {
+	const limit = 1 << 20
+	set := Settings{Buffers: NewBuffers(limit)}
+	inBubble(t, 1, set, Timing{}, func(t *testing.T, l *lab, _ *diary) {
+		x1, y1 := l.open()
+		x2, y2 := l.open()
+		if n := writeUntilBlocked(t, x1); n != limit {
+			t.Errorf("accepted %d bytes, want the budget of %d", n, limit)
+		}
+		if n := writeUntilBlocked(t, x2); n != floorBytes {
+			t.Errorf("accepted %d bytes of a budget that is used up, want the floor of %d", n, floorBytes)
+		}
+		x1.Fail(code.Internal, errors.New("end of the test"))
+		synctest.Wait()
+		if n := x2.State().Sent; n != limit {
+			t.Errorf("accepted %d bytes once the budget was free, want %d", n, limit)
+		}
+		for _, c := range []*Channel{y1, x2, y2} {
+			c.Fail(code.Internal, errors.New("end of the test"))
+		}
+		synctest.Wait()
+		if used := set.Buffers.Used(); used != 0 {
+			t.Errorf("%d bytes are held at the end", used)
+		}
+	})
+}
+
+// TestRunEndsWithItsContext frees a Write that waits, by Run's context.
+func TestRunEndsWithItsContext(t *testing.T) {
+	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
+	x, err := l.caller.Dial(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := <-l.opened
+	l.run(y)
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- x.Run(ctx) }()
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(onlyWriter{x}, zeros{})
+		wrote <- err
+	}()
+	waitState(t, x, "Write waits", func(s State) bool { return s.Sent == maxWindow })
+	cancel()
+	var lost *LostError
+	if err := <-ran; !errors.As(err, &lost) || lost.Code != code.Shutdown {
+		t.Errorf("Run = %v, want a LostError of shutdown", err)
+	}
+	if err := <-wrote; !errors.As(err, &lost) {
+		t.Errorf("Write = %v, want a LostError", err)
+	}
+	if err := x.Close(); !errors.As(err, &lost) {
+		t.Errorf("Close = %v, want a LostError", err)
+	}
+}
