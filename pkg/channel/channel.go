@@ -205,6 +205,9 @@ type Channel struct {
 	reads       uint64 // calls of Read
 	readsAtTick uint64
 	grace       *time.Timer // the responder's, while it has no path
+
+	heldDetached int64 // guarded by table.mu: what table counts of it
+
 	readUntil   deadline
 	writeUntil  deadline
 	background  sync.WaitGroup // stand-ins, and ends of paths

@@ -138,10 +138,10 @@ func TestReturn(t *testing.T) {
 			waitRoute(t, x, 0, time.Hour)
 			waits = append(waits, time.Since(start).Round(time.Second))
 		}
-		want := []time.Duration{60, 120, 240, 480, 600, 600, 600}
+		want := []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 10 * time.Minute, 10 * time.Minute, 10 * time.Minute}
 		for i := range want {
-			if waits[i] != want[i]*time.Second {
-				t.Errorf("returned after %v, want %v seconds", waits, want)
+			if waits[i] != want[i] {
+				t.Errorf("returned after %v, want %v", waits, want)
 				break
 			}
 		}

@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -220,4 +221,63 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	if err := x.Close(); !errors.As(err, &lost) {
 		t.Errorf("Close = %v, want a LostError", err)
 	}
+}
+
+// TestDetachedShareOfTheBudget: channels without a path hold half of the budget
+// at most, and the one that has waited for longest makes room.
+func TestDetachedShareOfTheBudget(t *testing.T) {
+	const each = 1 << 20
+	l := newLab(t, 1, Settings{Buffers: NewBuffers(4 * each)}, Timing{}, Limits{})
+	l.caller.Settings.Buffers = NewBuffers(64 << 20) // the other process's
+	var xs, ys [3]*Channel
+	want := bytes.Repeat([]byte("kept"), each/4)
+	for i := range xs {
+		xs[i], ys[i] = l.open()
+		if _, err := ys[i].Write(want); err != nil { // nobody reads
+			t.Fatal(err)
+		}
+	}
+	l.refuseRoutes(noRoutes)
+	l.mu.Lock()
+	paths := l.paths
+	l.mu.Unlock()
+	for i, p := range paths {
+		p.cut()
+		select {
+		case <-ys[0].Done():
+		case <-downOf(ys[i]):
+		}
+	}
+	<-ys[0].Done()
+	var lost *LostError
+	if err := ys[0].Err(); !errors.As(err, &lost) || lost.Code != code.Limit {
+		t.Errorf("the first channel ended with %v, want limit", err)
+	}
+	l.refuseRoutes(nil)
+	for i := 1; i < len(xs); i++ {
+		waitUp(t, xs[i], true)
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(xs[i], got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("channel %d: %v, or other bytes than were written", i, err)
+		}
+	}
+	if n, held := l.table.Detached(), l.table.held; n != 0 || held != 0 {
+		t.Errorf("%d channels are counted without a path, holding %d bytes", n, held)
+	}
+}
+
+// downOf returns a channel that is closed when c has no path.
+func downOf(c *Channel) <-chan struct{} {
+	down := make(chan struct{})
+	go func() {
+		defer close(down)
+		for {
+			up, changed := c.Up()
+			if !up {
+				return
+			}
+			<-changed
+		}
+	}()
+	return down
 }

@@ -11,7 +11,8 @@ import (
 )
 
 // Limits bound the channels that a [Table] keeps without a path. Zero means
-// the default. Beyond them the one that has been without for longest ends.
+// the default. Beyond them, and when together they hold more than half of the
+// [Buffers], the one that has been without for longest ends.
 type Limits struct {
 	Detached            int // in all; 1,024
 	DetachedPerInstance int // of one peer process; 16
@@ -28,6 +29,7 @@ type Table struct {
 	channels map[tableKey]*Channel
 	waiting  *list.List // of *Channel, those without a path, the oldest first
 	places   map[*Channel]*list.Element
+	held     int64              // bytes that those have held when they lost their path
 	perPeer  map[processKey]int // of waiting
 }
 
@@ -150,8 +152,8 @@ func (t *Table) Detached() int {
 	return t.waiting.Len()
 }
 
-// detached counts c among those without a path, and returns those that are too
-// many then, for the caller to end.
+// detached counts c, whose mu is held, among those without a path, and returns
+// those that are too many then, for the caller to end.
 func (t *Table) detached(c *Channel) (tooMany []*Channel) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -167,6 +169,11 @@ func (t *Table) detached(c *Channel) (tooMany []*Channel) {
 	}
 	t.places[c] = t.waiting.PushBack(c)
 	t.perPeer[process]++
+	c.heldDetached = int64(c.out.held() + c.in.held())
+	t.held += c.heldDetached
+	for t.held > t.set.Buffers.Limit()/2 && t.waiting.Len() > 1 {
+		tooMany = append(tooMany, t.evictLocked(func(*Channel) bool { return true }))
+	}
 	return tooMany
 }
 
@@ -194,6 +201,7 @@ func (t *Table) removeLocked(c *Channel) {
 	}
 	t.waiting.Remove(e)
 	delete(t.places, c)
+	t.held -= c.heldDetached
 	process := processOf(c)
 	if t.perPeer[process]--; t.perPeer[process] == 0 {
 		delete(t.perPeer, process)
