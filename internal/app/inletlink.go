@@ -65,9 +65,10 @@ func (l *inletLink) attemptFailed(route int, err error) {
 	l.link.failed(route, err)
 }
 
-func (l *inletLink) pathLost(_ *channel.Channel, err error) {
+func (l *inletLink) pathLost(_ *channel.Channel, route int, err error) {
 	l.in.paths.lost(err)
-	l.in.log.Info("path lost, streams wait for another", zap.Stringer("peer", l.outlet), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
+	l.errs[route].Store(&err) // until it works again
+	l.in.log.Info("path lost, streams wait for another", zap.Stringer("peer", l.outlet), zap.Stringer("route", l.routes[route]), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
 }
 
 func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {

@@ -430,17 +430,16 @@ func (l *link) lastError() error {
 			errs = append(errs, *err)
 		}
 	}
-	if l.current != nil {
-		if _, _, err := l.current.session.Path(); err != nil {
-			errs = append(errs, fmt.Errorf("the last path ended: %w", err))
-		}
-	} else if len(errs) == 0 && l.ended != nil {
-		errs = append(errs, l.ended)
+	if len(errs) > 0 {
+		return routeErrors(errs)
 	}
-	if len(errs) == 0 {
-		return nil
+	if l.current == nil {
+		return l.ended
 	}
-	return routeErrors(errs)
+	if _, _, err := l.current.session.Path(); err != nil {
+		return fmt.Errorf("the last path ended: %w", err)
+	}
+	return nil
 }
 
 // routeErrors says, in one line, why none of the routes works.

@@ -53,7 +53,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	out.serveChannel(ctx, &openChannel{peer: peer, since: time.Now(), session: s}, via)
 }
 
-func (out *Outlet) pathLost(c *channel.Channel, err error) {
+func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 	out.paths.lost(err)
 	id, instance := c.Remote()
 	out.log.Info("path lost, streams wait for another", zap.Stringer("peer", id), zap.Stringer("instance", instance), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))

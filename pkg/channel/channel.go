@@ -101,8 +101,9 @@ func (s Settings) withDefaults() Settings {
 // They are called with the channel's lock held: they must not block, nor call
 // the channel.
 type Trace struct {
-	// Lost says that c's path has ended; the channel goes on without one.
-	Lost func(c *Channel, err error)
+	// Lost says that c's path has ended, over the initiator's route (-1 at the
+	// responder); the channel goes on without one.
+	Lost func(c *Channel, route int, err error)
 	// Moved says that c has another path, and why.
 	Moved func(c *Channel, m Move)
 }

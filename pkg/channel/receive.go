@@ -296,7 +296,7 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 		}
 	}
 	if f := c.set.Trace.Lost; f != nil && !c.closing && c.peerEnd == nil {
-		f(c, err)
+		f(c, c.route, err)
 	}
 }
 

@@ -37,7 +37,7 @@ func (d *diary) trace() *Trace {
 		return 0
 	}
 	return &Trace{
-		Lost: func(c *Channel, err error) {
+		Lost: func(c *Channel, _ int, err error) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.lost = append(d.lost, entry{at: time.Now(), side: side(c), err: err})
