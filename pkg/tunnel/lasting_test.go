@@ -33,7 +33,7 @@ func TestStreamsOutliveTheirPath(t *testing.T) {
 		}
 	})
 	var streams sync.WaitGroup
-	want := bytes.Repeat([]byte("culvert!"), 1<<20)
+	want := bytes.Repeat([]byte("culvert!"), 3<<17)
 	for range 8 {
 		c, s := p.open(t)
 		for _, way := range [][2]*Stream{{c, s}, {s, c}} {
