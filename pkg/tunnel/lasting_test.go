@@ -26,7 +26,7 @@ func TestStreamsOutliveTheirPath(t *testing.T) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(time.Duration(1+rand.IntN(40)) * time.Millisecond):
+			case <-time.After(time.Duration(30+rand.IntN(70)) * time.Millisecond):
 				cut()
 				deaths++
 			}
