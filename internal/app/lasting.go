@@ -61,9 +61,14 @@ func (s *lasting) Path() (route int, changed <-chan struct{}, err error) {
 // errNoPath says that a channel is over, or about to be.
 var errNoPath = errors.New("the channel is over")
 
+// closeTime bounds how long a channel that is closed waits for its peer's word
+// that it has everything. Where there is no path, a process that stops waits so
+// long after its drain time.
+const closeTime = 2 * time.Second
+
 // channelSettings are what all channels of a process share.
 func (b *base) channelSettings(c *config.Channels, trace *channel.Trace) channel.Settings {
-	return channel.Settings{Keepalive: b.common.Keepalive, Grace: c.Grace, Linger: cutTime, Buffers: b.buffers, Trace: trace}
+	return channel.Settings{Keepalive: b.common.Keepalive, Grace: c.Grace, Linger: closeTime, Buffers: b.buffers, Trace: trace}
 }
 
 // tunnelConfig gives the mux the patience that its channels need: whatever is

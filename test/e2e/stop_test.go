@@ -62,12 +62,16 @@ func TestDrainTimeout(t *testing.T) {
 	}
 }
 
-// A second signal ends at once, whatever is open.
+// shortGrace makes the ends of streams whose other side is gone come soon.
+const shortGrace = "grace: 2s\n"
+
+// A second signal ends at once, whatever is open. Who is left gives its streams
+// up when the grace time is over.
 func TestSecondSignal(t *testing.T) {
 	for _, name := range []string{"inlet", "outlet", "relay1"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)})
+			w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)}, shortGrace, shortGrace)
 			c := dial(t, w.at("inlet", "echo"))
 			exchange(t, c, "before")
 			n := w.node(name)
@@ -84,8 +88,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestKilled ends a program without any warning. The kernel closes its sockets;
-// even so neither the client nor the target may read that as a clean end.
+// TestKilled ends a program without any warning, and it does not come back. The
+// kernel closes its sockets; even so neither the client nor the target may read that as a clean end.
 func TestKilled(t *testing.T) {
 	for _, name := range []string{"inlet", "outlet", "relay1"} {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +98,7 @@ func TestKilled(t *testing.T) {
 			w := chain(t, 1, map[string]string{"echo": serveTCP(t, func(c *net.TCPConn) {
 				_, err := io.Copy(c, c)
 				ends <- err
-			})})
+			})}, shortGrace, shortGrace)
 			c := dial(t, w.at("inlet", "echo"))
 			exchange(t, c, "before")
 			w.node(name).kill()
@@ -155,7 +159,7 @@ func TestInletReconnects(t *testing.T) {
 		for _, how := range []string{"killed", "stopped"} {
 			t.Run(fmt.Sprint(name, " ", how), func(t *testing.T) {
 				t.Parallel()
-				w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)})
+				w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)}, shortGrace)
 				addr := w.at("inlet", "echo")
 				open := dial(t, addr)
 				exchange(t, open, "before")

@@ -309,9 +309,9 @@ func list(items []string) string {
 // chain starts n relays in a row, an outlet behind the last that offers the
 // targets (service names to addresses), and an inlet before the first; with
 // n = 0 the inlet reaches the outlet directly. The nodes are named relay1…,
-// outlet and inlet; the services are at w.at("inlet", name). inletExtra is more
-// YAML for the inlet.
-func chain(t *testing.T, n int, targets map[string]string, inletExtra ...string) *world {
+// outlet and inlet; the services are at w.at("inlet", name). extra is more
+// YAML, first for the inlet and then for the outlet.
+func chain(t *testing.T, n int, targets map[string]string, extra ...string) *world {
 	t.Helper()
 	w := newWorld(t)
 	var hops []string
@@ -331,7 +331,12 @@ func chain(t *testing.T, n int, targets map[string]string, inletExtra ...string)
 	} else {
 		o.Relays = []string{w.hop(relayName(n - 1))}
 	}
-	in := inletConfig{Extra: strings.Join(inletExtra, "")}
+	in := inletConfig{}
+	for i, field := range []*string{&in.Extra, &o.Extra} {
+		if i < len(extra) {
+			*field = extra[i]
+		}
+	}
 	for name, target := range targets {
 		o.Services = append(o.Services, service{Name: name, Target: target, Allow: []string{"inlet"}})
 		in.Services = append(in.Services, local{Service: name, Outlet: "outlet", Routes: []string{strings.Join(hops, ",")}})
