@@ -277,3 +277,45 @@ func TestDialFails(t *testing.T) {
 		}
 	})
 }
+
+// TestFlapping has every path end as soon as it is taken: the attempts do not
+// follow each other without a pause.
+func TestFlapping(t *testing.T) {
+	inBubble(t, 1, Settings{}, Timing{}, func(t *testing.T, l *lab, d *diary) {
+		x, y := l.open()
+		drainAll(t, x)
+		drainAll(t, y)
+		time.Sleep(time.Second) // the first path has held
+		set := l.caller.Path
+		var tries []time.Duration
+		start := time.Now()
+		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+			tries = append(tries, time.Since(start))
+			if len(tries) > 10_000 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			nc, err := set(ctx, route, i)
+			if err == nil && time.Since(start) < time.Minute {
+				go func(up <-chan struct{}) { <-up; _ = nc.Close() }(upOf(x))
+			}
+			return nc, err
+		}
+		l.cutAll()
+		time.Sleep(time.Minute)
+		if len(tries) > 60 || len(tries) < 20 || tries[0] > time.Millisecond {
+			t.Errorf("%d attempts in a minute, the first after %s", len(tries), tries[0])
+		}
+		time.Sleep(10 * time.Second)
+		if up, _ := x.Up(); !up {
+			t.Error("no path once one works")
+		}
+		closeChannels(t, x, y)
+	})
+}
+
+// upOf returns what is closed when that changes whether c has a path.
+func upOf(c *Channel) <-chan struct{} {
+	_, changed := c.Up()
+	return changed
+}
