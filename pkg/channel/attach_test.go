@@ -30,23 +30,37 @@ func (p *rawPeer) wantGone(what string) {
 // TestPathsBefore resumes without using the new paths: of those before only the
 // last is kept, until the new one is used or the channel ends.
 func TestPathsBefore(t *testing.T) {
-	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
-	p, y, id := l.rawOpen()
-	paths := []*rawPeer{p}
-	resume := func() {
-		p := l.rawInitiator(l.caller.Local, channelRequest{ID: id[:], Mode: modeResume, Epoch: uint64(len(paths)), Window: maxWindow})
-		p.attached()
-		paths = append(paths, p)
+	for name, end := range map[string]func(*Channel){
+		"Fail":  func(y *Channel) { y.Fail(code.Internal, errors.New("end of the test")) },
+		"Close": func(y *Channel) { _ = y.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, 1, Settings{Linger: 100 * time.Millisecond}, Timing{}, Limits{})
+			p, y, id := l.rawOpen()
+			paths := []*rawPeer{p}
+			resume := func() {
+				p := l.rawInitiator(l.caller.Local, channelRequest{ID: id[:], Mode: modeResume, Epoch: uint64(len(paths)), Window: maxWindow})
+				p.attached()
+				paths = append(paths, p)
+				// Its end would be a loss to the initiator, that does not know yet.
+				y.mu.Lock()
+				defer y.mu.Unlock()
+				if y.leaving == nil {
+					t.Error("the path before has ended at once")
+				}
+			}
+			resume()
+			resume()
+			paths[0].wantGone("two paths before")
+			drainAll(t, y)
+			paths[2].say(ackOf(0))
+			paths[1].wantGone("the path before one that is used")
+			resume()
+			end(y)
+			paths[2].wantGone("the path before, at the channel's end")
+			paths[3].wantGone("the path at the channel's end")
+		})
 	}
-	resume()
-	resume()
-	paths[0].wantGone("two paths before")
-	paths[2].say(ackOf(0))
-	paths[1].wantGone("the path before one that is used")
-	resume()
-	y.Fail(code.Internal, errors.New("end of the test"))
-	paths[2].wantGone("the path before, at the channel's end")
-	paths[3].wantGone("the path at the channel's end")
 }
 
 // TestLossBeforeAttached ends the old path before the responder's word on the
