@@ -124,7 +124,7 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 		k.planned = path
 		// A tenth more or less, so that not all channels of a process renew
 		// their keys at once.
-		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1))
+		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1)) //nolint:gosec // no secret
 		k.rest = false
 		forget(k.worn) // the keys before
 		k.returnAt = st.Since.Add(k.hold)

@@ -66,6 +66,7 @@ func TestLyingResume(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, 1, Settings{}, Timing{}, Limits{})
 			p, y, id := l.rawOpen()
 			if _, err := y.Write([]byte("01234")); err != nil {
@@ -120,6 +121,7 @@ func TestLyingInitiator(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, 1, Settings{Window: minWindow}, Timing{}, Limits{})
 			other, otherEnd := l.open()
 			id, _ := newID()

@@ -168,7 +168,7 @@ func (c *Channel) readPathLocked(b []byte) int {
 		return 0
 	}
 	if n > 0 {
-		return c.receivedLocked(path, b[:n])
+		return c.receivedLocked(b[:n])
 	}
 	switch {
 	case err == nil: // the peer has closed
@@ -190,9 +190,9 @@ func (c *Channel) needsPath() bool {
 	return c.peerEnd == nil || c.closing && !c.closed
 }
 
-// receivedLocked counts what path has brought and cuts off what is here
+// receivedLocked counts what the path has brought and cuts off what is here
 // already.
-func (c *Channel) receivedLocked(path *Conn, b []byte) int {
+func (c *Channel) receivedLocked(b []byte) int {
 	skip := min(c.received-c.onPath, uint64(len(b)))
 	c.onPath += uint64(len(b))
 	n := uint64(copy(b, b[skip:]))
