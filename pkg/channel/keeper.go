@@ -36,11 +36,17 @@ type keeper struct {
 	// hold before that.
 	returnAt time.Time
 	hold     time.Duration
+	pause    backoff.ExponentialBackOff // between attempts that come to nothing
+	carried  uint64                     // bytes of both directions, when a path was last lost
 }
 
 func newKeeper(d *Caller, c *Channel) *keeper {
 	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), moves: make(chan struct{}, 1), worn: make(chan struct{}, 1)}
 	k.hold = k.timing.Return
+	k.pause = backoff.ExponentialBackOff{
+		InitialInterval: 30 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: k.timing.MaxPause,
+	}
+	k.pause.Reset()
 	return k
 }
 
@@ -166,11 +172,21 @@ func (k *keeper) recover(ctx context.Context) {
 	k.judge()
 	ctx, cancel := context.WithDeadline(ctx, st.Since.Add(k.c.set.Grace))
 	defer cancel()
-	pause := &backoff.ExponentialBackOff{
-		InitialInterval: 30 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: k.timing.MaxPause,
+	wait := time.Duration(0)
+	if k.held() {
+		k.pause.Reset()
+	} else {
+		wait = k.pause.NextBackOff()
 	}
-	pause.Reset()
-	for {
+	for ; ; wait = k.pause.NextBackOff() {
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			k.c.graceOver() // where it was not the channel that has ended
+			return
+		}
 		err := k.attempt(ctx, k.order(st.Route), Lost)
 		if err == nil || k.hopeless(err) {
 			return
@@ -182,15 +198,20 @@ func (k *keeper) recover(ctx context.Context) {
 			k.c.Fail(code.Gone, other)
 			return
 		}
-		t := time.NewTimer(pause.NextBackOff())
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			k.c.graceOver() // where it was not the channel that has ended
-			return
-		}
 	}
+}
+
+// calm is how long a path has to live to count as one, if it carries nothing.
+const calm = 200 * time.Millisecond
+
+// held reports whether the path that was lost has been of any use. One that has
+// not is an attempt like those that do not work: the next one waits.
+func (k *keeper) held() bool {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	before := k.carried
+	k.carried = k.c.received + k.c.confirmed
+	return k.carried != before || k.c.held >= calm
 }
 
 // judge makes the next return wait for twice as long when the last one has

@@ -2,6 +2,7 @@ package channel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"strings"
 	"testing"
@@ -65,6 +66,7 @@ func TestLyingResume(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, 1, Settings{}, Timing{}, Limits{})
 			p, y, id := l.rawOpen()
 			if _, err := y.Write([]byte("01234")); err != nil {
@@ -119,6 +121,7 @@ func TestLyingInitiator(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, 1, Settings{Window: minWindow}, Timing{}, Limits{})
 			other, otherEnd := l.open()
 			id, _ := newID()
@@ -186,8 +189,10 @@ func binaryAck(t *testing.T, p *rawPeer) (last uint64) {
 // again: the initiator has read the old one meanwhile. All of it comes again
 // all the same, in order.
 func TestAckAheadOfTheNewPath(t *testing.T) {
-	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
+	// A path that takes less than is to come again.
+	l := newLabOn(t, memPair, 1, Settings{}, Timing{}, Limits{})
 	p, y, id := l.rawOpen()
+	drainAll(t, y)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 256<<10)
 	written := make(chan error, 1)
 	go func() {
@@ -204,6 +209,7 @@ func TestAckAheadOfTheNewPath(t *testing.T) {
 	p = l.rawInitiator(l.caller.Local, channelRequest{ID: id[:], Mode: modeResume, Epoch: 1, Received: 16, Window: maxWindow})
 	p.attached()
 	p.say(ackOf(uint64(len(data)))) // read from the old path
+	waitState(t, y, "the ACK counts for what was sent again", func(s State) bool { return s.Kept < len(data) })
 	var again []byte
 	for len(again) < len(data)-16 {
 		again = append(again, p.want(typeData)...)
@@ -211,12 +217,33 @@ func TestAckAheadOfTheNewPath(t *testing.T) {
 	if !bytes.Equal(again, data[16:]) {
 		t.Error("the new path does not bring what ATTACHED has said")
 	}
-	if kept := y.State().Kept; kept != 0 {
-		t.Errorf("%d bytes are kept after all was acknowledged and sent", kept)
-	}
+	waitState(t, y, "nothing is kept once all was sent again", func(s State) bool { return s.Kept == 0 })
 	// From then on nothing comes again that was acknowledged.
 	p = l.rawInitiator(l.caller.Local, channelRequest{ID: id[:], Mode: modeResume, Epoch: 2, Received: 16, Window: maxWindow})
 	if a := p.attached(); a.start != uint64(len(data)) {
 		t.Errorf("ATTACHED from byte %d, want %d", a.start, len(data))
+	}
+}
+
+// What is read after the peer's CLOSE is not acknowledged once more.
+func TestAckAfterTheChannelsClose(t *testing.T) {
+	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
+	p, y, _ := l.rawOpen()
+	data := fillWindow(50_000)
+	size := uint64(minWindow + 50_000)
+	p.say(append(data, appendClose(nil, size, code.OK, ""))...)
+	waitState(t, y, "the stand-in has taken all", func(s State) bool { return s.Received == size+1 })
+	if n, err := io.Copy(io.Discard, onlyReader{y}); n != int64(size) || err != nil {
+		t.Errorf("read %d bytes, %v; want %d", n, err, size)
+	}
+	go func() { _ = y.Close() }()
+	for {
+		typ, body, err := p.hear()
+		if err != nil || typ == typeClose {
+			break
+		}
+		if typ == typeAck && binary.BigEndian.Uint64(body) > size+1 {
+			t.Fatalf("ACK of %d, %d were sent with the CLOSE", binary.BigEndian.Uint64(body), size+1)
+		}
 	}
 }

@@ -84,6 +84,7 @@ func TestLyingResponder(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l, paths := lyingLab(t, Timing{}, Settings{})
 			x, p := lyingOpen(t, l, paths)
 			_ = p.nc.Close()
@@ -99,6 +100,7 @@ func TestLyingResponder(t *testing.T) {
 func TestRefusedResume(t *testing.T) {
 	for _, cd := range []code.Code{code.UnknownChannel, code.ChannelDenied, code.Protocol} {
 		t.Run(cd.String(), func(t *testing.T) {
+			t.Parallel()
 			l, paths := lyingLab(t, Timing{}, Settings{})
 			x, p := lyingOpen(t, l, paths)
 			_ = p.nc.Close()
@@ -112,6 +114,7 @@ func TestRefusedResume(t *testing.T) {
 	}
 	for _, cd := range []code.Code{code.Stale, code.Busy, code.Limit} {
 		t.Run(cd.String(), func(t *testing.T) {
+			t.Parallel()
 			l, paths := lyingLab(t, Timing{}, Settings{})
 			x, p := lyingOpen(t, l, paths)
 			_ = p.nc.Close()
@@ -179,6 +182,7 @@ func TestAnotherInstance(t *testing.T) {
 func TestRelaysVerdictIsNone(t *testing.T) {
 	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
 	x, y := l.open()
+	drainAll(t, x)
 	refusals := []error{
 		&RefusedError{Code: code.UnknownChannel}, &RefusedError{Code: code.Protocol}, fmt.Errorf("via: %w", ErrProtocol),
 		&RefusedError{Code: code.Gone}, &RefusedError{Code: code.ChannelDenied},

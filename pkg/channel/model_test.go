@@ -6,6 +6,7 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func drawPlan(t *rapid.T) plan {
 	for i := range p.Sides {
 		p.Sides[i] = side{
 			Writes: rapid.IntRange(0, 1<<20).Draw(t, "writes"), PauseAt: -1,
-			Moves: rapid.SliceOfN(rapid.IntRange(1, 1<<19), 0, 3).Draw(t, "moves"),
+			Moves: rapid.SliceOfN(rapid.IntRange(1, 1<<20), 0, 8).Draw(t, "moves"),
 		}
 	}
 	s := &p.Sides[p.Closer]
@@ -188,7 +189,7 @@ func (w *world) read(i, limit int) (n int, err error) {
 	r := mrand.New(mrand.NewPCG(w.Seed, uint64(i)+2))
 	c, s := w.channels[i], w.Sides[i]
 	want, buf, cmp := w.stream(1-i), make([]byte, 128<<10), make([]byte, 128<<10)
-	moves := s.Moves
+	moves := slices.Sorted(slices.Values(s.Moves))
 	for n < limit {
 		k, err := c.Read(buf[:min(limit-n, 1+r.IntN(1<<(1+r.IntN(17))))])
 		_, _ = want.Read(cmp[:k])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -89,6 +90,13 @@ func TestRenewBytes(t *testing.T) {
 				t.Errorf("moved %+v, want renewed", m)
 			}
 		}
+		// The hour of the last keys is not that of these.
+		time.Sleep(50 * time.Minute)
+		write(1 << 20)
+		time.Sleep(30 * time.Minute)
+		if moved, _ := d.counts(); moved != 6 {
+			t.Errorf("%d moves, want 6: the keys are half an hour old", moved)
+		}
 		var tries atomic.Int32
 		l.refuseRoutes(func(int) error { tries.Add(1); return errNoRoute })
 		write(8 << 20)
@@ -97,8 +105,8 @@ func TestRenewBytes(t *testing.T) {
 		}
 		l.refuseRoutes(nil)
 		time.Sleep(4 * time.Minute)
-		if moved, _ := d.counts(); moved != 6 {
-			t.Errorf("%d moves after the pause, want 6", moved)
+		if moved, _ := d.counts(); moved != 7 {
+			t.Errorf("%d moves after the pause, want 7", moved)
 		}
 		closeChannels(t, x, y)
 	})
@@ -138,12 +146,9 @@ func TestReturn(t *testing.T) {
 			waitRoute(t, x, 0, time.Hour)
 			waits = append(waits, time.Since(start).Round(time.Second))
 		}
-		want := []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 10 * time.Minute, 10 * time.Minute, 10 * time.Minute}
-		for i := range want {
-			if waits[i] != want[i] {
-				t.Errorf("returned after %v, want %v", waits, want)
-				break
-			}
+		const m = time.Minute
+		if want := []time.Duration{m, 2 * m, 4 * m, 8 * m, 10 * m, 10 * m, 10 * m}; !slices.Equal(waits, want) {
+			t.Errorf("returned after %v, want %v", waits, want)
 		}
 		time.Sleep(time.Minute) // it holds
 		lose()
@@ -215,7 +220,7 @@ func TestMoveLosesNothing(t *testing.T) {
 // TestLostDuringMove ends the path while an attempt at another hangs: that one
 // is given up soon, and the channel recovers.
 func TestLostDuringMove(t *testing.T) {
-	inBubble(t, 2, Settings{}, Timing{}, func(t *testing.T, l *lab, d *diary) {
+	inBubble(t, 1, Settings{}, Timing{}, func(t *testing.T, l *lab, d *diary) {
 		x, y := l.open()
 		stop := busy(t, x, y, time.Minute)
 		path, hangs := l.caller.Path, make(chan struct{}, 16)
@@ -232,12 +237,11 @@ func TestLostDuringMove(t *testing.T) {
 		x.Move()
 		<-hangs
 		hang.Store(false)
-		time.Sleep(100 * time.Millisecond) // before the next route is tried
 		start := time.Now()
 		l.cutAll()
 		synctest.Wait()
 		waitUp(t, x, true)
-		between(t, "another path", time.Since(start), 0, time.Second)
+		between(t, "another path", time.Since(start), 0, time.Second+50*time.Millisecond)
 		stop()
 		closeChannels(t, x, y)
 	})
@@ -276,4 +280,47 @@ func TestDialFails(t *testing.T) {
 			t.Errorf("Dial = %v, %v; want its context's end", c, err)
 		}
 	})
+}
+
+// TestFlapping has every path end as soon as it is taken: the attempts do not
+// follow each other without a pause.
+func TestFlapping(t *testing.T) {
+	inBubble(t, 1, Settings{}, Timing{}, func(t *testing.T, l *lab, d *diary) {
+		x, y := l.open()
+		drainAll(t, x)
+		drainAll(t, y)
+		time.Sleep(time.Second) // the first path has held
+		set := l.caller.Path
+		var tries []time.Duration
+		start := time.Now()
+		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+			tries = append(tries, time.Since(start))
+			if len(tries) > 10_000 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			nc, err := set(ctx, route, i)
+			if err == nil && time.Since(start) < time.Minute {
+				go func(up <-chan struct{}) { <-up; _ = nc.Close() }(upOf(x))
+			}
+			return nc, err
+		}
+		l.cutAll()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(tries) > 60 || len(tries) < 20 || tries[0] > time.Millisecond {
+			t.Errorf("%d attempts in a minute, the first after %s", len(tries), tries[0])
+		}
+		time.Sleep(10 * time.Second)
+		if up, _ := x.Up(); !up {
+			t.Error("no path once one works")
+		}
+		closeChannels(t, x, y)
+	})
+}
+
+// upOf returns what is closed when that changes whether c has a path.
+func upOf(c *Channel) <-chan struct{} {
+	_, changed := c.Up()
+	return changed
 }
