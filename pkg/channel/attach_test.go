@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -184,4 +185,45 @@ func TestPeerIsOfTheLastHandshake(t *testing.T) {
 		}
 		closeChannels(t, x, y)
 	})
+}
+
+// TestReplayedResume plays the bytes of a resume again: the channel does not
+// notice, on whatever path.
+func TestReplayedResume(t *testing.T) {
+	l := newLab(t, 1, Settings{Handshake: Options{Timeout: time.Second}}, Timing{}, Limits{})
+	x, y := l.open()
+	drainAll(t, x)
+	drainAll(t, y)
+	var tape *recorder
+	l.wrap = func(_ int, a, b net.Conn) (net.Conn, net.Conn) {
+		tape = &recorder{Conn: a}
+		return tape, b
+	}
+	l.cutAll()
+	waitUp(t, x, false)
+	waitUp(t, x, true)
+	waitUp(t, y, true)
+	l.wrap = nil
+	before := y.State()
+	tape.mu.Lock()
+	wire := bytes.Clone(tape.wire)
+	tape.mu.Unlock()
+	nc, err := l.path(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Write(wire); err != nil {
+		t.Fatal(err)
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	answer, _ := io.ReadAll(nc) // message 2, and the end
+	_ = nc.Close()
+	if len(answer) > 3000 {
+		t.Errorf("%d bytes are the answer", len(answer))
+	}
+	if after := y.State(); after.Epoch != before.Epoch || !after.Since.Equal(before.Since) {
+		t.Errorf("the channel has changed from %+v to %+v", before, after)
+	}
+	l.cutAll()
+	closeChannels(t, x, y)
 }

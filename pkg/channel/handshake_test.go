@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,11 +42,14 @@ func (c *mangledConn) Write(p []byte) (int, error) {
 // recorder remembers what is written through it.
 type recorder struct {
 	net.Conn
+	mu   sync.Mutex
 	wire []byte
 }
 
 func (c *recorder) Write(p []byte) (int, error) {
+	c.mu.Lock()
 	c.wire = append(c.wire, p...)
+	c.mu.Unlock()
 	return c.Conn.Write(p)
 }
 
