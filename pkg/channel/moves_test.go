@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync/atomic"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -291,11 +292,17 @@ func TestFlapping(t *testing.T) {
 		drainAll(t, y)
 		time.Sleep(time.Second) // the first path has held
 		set := l.caller.Path
+		var mu sync.Mutex
 		var tries []time.Duration
 		start := time.Now()
-		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+		try := func() (n int, first time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
 			tries = append(tries, time.Since(start))
-			if len(tries) > 10_000 {
+			return len(tries), tries[0]
+		}
+		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+			if n, _ := try(); n > 10_000 {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
@@ -308,8 +315,8 @@ func TestFlapping(t *testing.T) {
 		l.cutAll()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if len(tries) > 60 || len(tries) < 20 || tries[0] > time.Millisecond {
-			t.Errorf("%d attempts in a minute, the first after %s", len(tries), tries[0])
+		if n, first := try(); n > 60 || n < 20 || first > time.Millisecond {
+			t.Errorf("%d attempts in a minute, the first after %s", n, first)
 		}
 		time.Sleep(10 * time.Second)
 		if up, _ := x.Up(); !up {
