@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -33,13 +34,16 @@ func howLong[T any](short, whole T) T {
 // check every one of them, and one stream that ticks.
 type load struct {
 	t       *testing.T
+	name    string // for messages, where a test has several
 	addr    string // of the local service
 	streams int
 	size    int64         // of each stream, each way
 	over    time.Duration // how long that takes at least
 
 	running sync.WaitGroup
-	stop    chan struct{} // ends the ticker
+	stop    chan struct{}   // ends the ticker
+	given   context.Context // ends when the load is given up
+	giveUp  context.CancelFunc
 
 	bytes  atomic.Int64 // read, both ways, and right
 	resets atomic.Int64 // streams that did not end cleanly
@@ -50,21 +54,29 @@ type load struct {
 	errs []error
 }
 
-// loadTarget serves loads: each connection sends a seed and a size, uploads, and
-// gets as many bytes of another seed, and then the sum of what it has sent.
+// loadHead is what a stream of a load begins with: a seed, a size, a time. The
+// target answers with as many bytes of the next seed, over that time, and in the
+// end with the sum of what it has got.
+const loadHead = 24
+
+func appendHead(seed uint64, size int64, over time.Duration) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, seed), uint64(size)), uint64(over))
+}
+
+// loadTarget serves loads.
 func loadTarget(t *testing.T) string {
 	return serveTCP(t, func(c *net.TCPConn) {
-		var head [16]byte
+		var head [loadHead]byte
 		if _, err := io.ReadFull(c, head[:]); err != nil {
 			return
 		}
-		seed, size := binary.BigEndian.Uint64(head[:]), int64(binary.BigEndian.Uint64(head[8:]))
+		seed, size, over := binary.BigEndian.Uint64(head[:]), int64(binary.BigEndian.Uint64(head[8:])), time.Duration(binary.BigEndian.Uint64(head[16:]))
 		if size == 0 {
 			echo(c) // the ticker
 			return
 		}
 		var sending sync.WaitGroup
-		sending.Go(func() { _, _ = io.CopyN(c, newPattern(seed+1), size) })
+		sending.Go(func() { _, _ = sendPattern(c, seed+1, size, over) })
 		sum := sha256.New()
 		n, err := io.Copy(sum, c)
 		sending.Wait()
@@ -75,6 +87,25 @@ func loadTarget(t *testing.T) string {
 		_, _ = c.Write(sum.Sum(nil))
 		_ = c.CloseWrite()
 	})
+}
+
+// sendPattern sends bytes at an even pace and returns their sum.
+func sendPattern(c net.Conn, seed uint64, size int64, over time.Duration) ([]byte, error) {
+	sum, from := sha256.New(), newPattern(seed)
+	buf := make([]byte, 32<<10)
+	began := time.Now()
+	for done := int64(0); done < size; {
+		n := int(min(int64(len(buf)), size-done))
+		_, _ = io.ReadFull(from, buf[:n])
+		sum.Write(buf[:n])
+		if _, err := c.Write(buf[:n]); err != nil {
+			return nil, err
+		}
+		done += int64(n)
+		due := began.Add(time.Duration(float64(over) * float64(done) / float64(size)))
+		time.Sleep(time.Until(due)) // the pace
+	}
+	return sum.Sum(nil), nil
 }
 
 // newPattern returns an endless reader of bytes that the seed determines.
@@ -88,6 +119,8 @@ func newPattern(seed uint64) io.Reader {
 func startLoad(t *testing.T, addr string, streams int, size int64, over time.Duration) *load {
 	t.Helper()
 	l := &load{t: t, addr: addr, streams: streams, size: size, over: over, stop: make(chan struct{})}
+	l.given, l.giveUp = context.WithCancel(context.Background())
+	t.Cleanup(l.giveUp)
 	for i := range streams {
 		l.running.Go(func() { l.note(l.stream(uint64(2 * i))) })
 	}
@@ -112,19 +145,22 @@ var errWrong = errors.New("wrong bytes")
 
 // stream carries one stream's bytes.
 func (l *load) stream(seed uint64) error {
-	c, err := net.DialTimeout("tcp", l.addr, 5*time.Second)
+	c, err := l.dial()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	head := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, seed), uint64(l.size))
-	if _, err := c.Write(head); err != nil {
+	if _, err := c.Write(appendHead(seed, l.size, l.over)); err != nil {
 		return err
 	}
 	var sending sync.WaitGroup
 	var sent []byte
 	var sendErr error
-	sending.Go(func() { sent, sendErr = l.upload(c, seed) })
+	sending.Go(func() {
+		if sent, sendErr = sendPattern(c, seed, l.size, l.over); sendErr == nil {
+			sendErr = c.CloseWrite()
+		}
+	})
 	want := newPattern(seed + 1)
 	buf, expect := make([]byte, 64<<10), make([]byte, 64<<10)
 	for left := l.size; left > 0; {
@@ -154,23 +190,14 @@ func (l *load) stream(seed uint64) error {
 	return nil
 }
 
-// upload sends at the load's pace and returns the sum.
-func (l *load) upload(c net.Conn, seed uint64) ([]byte, error) {
-	sum, from := sha256.New(), newPattern(seed)
-	buf := make([]byte, 32<<10)
-	began := time.Now()
-	for done := int64(0); done < l.size; {
-		n := int(min(int64(len(buf)), l.size-done))
-		_, _ = io.ReadFull(from, buf[:n])
-		sum.Write(buf[:n])
-		if _, err := c.Write(buf[:n]); err != nil {
-			return nil, err
-		}
-		done += int64(n)
-		due := began.Add(time.Duration(float64(l.over) * float64(done) / float64(l.size)))
-		time.Sleep(time.Until(due)) // the pace
+// dial makes a stream, which breaks when the load is given up.
+func (l *load) dial() (*net.TCPConn, error) {
+	c, err := net.DialTimeout("tcp", l.addr, 5*time.Second)
+	if err != nil {
+		return nil, err
 	}
-	return sum.Sum(nil), c.(*net.TCPConn).CloseWrite()
+	context.AfterFunc(l.given, func() { c.Close() })
+	return c.(*net.TCPConn), nil
 }
 
 // tick sends a number each 10 ms over a stream of its own, wants them back, and
@@ -180,12 +207,12 @@ func (l *load) tick() {
 }
 
 func (l *load) ticks() error {
-	c, err := net.DialTimeout("tcp", l.addr, 5*time.Second)
+	c, err := l.dial()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Write(make([]byte, 16)); err != nil {
+	if _, err := c.Write(appendHead(0, 0, 0)); err != nil {
 		return err
 	}
 	var sending sync.WaitGroup
@@ -193,7 +220,7 @@ func (l *load) ticks() error {
 		for n := uint64(0); ; n++ {
 			select {
 			case <-l.stop:
-				_ = c.(*net.TCPConn).CloseWrite()
+				_ = c.CloseWrite()
 				return
 			case <-time.After(10 * time.Millisecond):
 			}
@@ -223,18 +250,78 @@ func (l *load) wait(deaths func() int) {
 	l.t.Helper()
 	want := 2 * l.size * int64(l.streams)
 	if !eventually(l.over+2*time.Minute, func() bool { return l.bytes.Load() >= want || l.resets.Load()+l.wrong.Load() > 0 }) {
-		l.t.Errorf("only %d of %d bytes have come", l.bytes.Load(), want)
+		l.t.Errorf("%s only %d of %d bytes have come", l.name, l.bytes.Load(), want)
+		l.giveUp()
+	}
+	if l.resets.Load()+l.wrong.Load() > 0 {
+		l.giveUp()
 	}
 	close(l.stop)
 	l.running.Wait()
 	for i, err := range l.errs {
 		if i < 5 {
-			l.t.Errorf("stream: %v", err)
+			l.t.Errorf("%s stream: %v", l.name, err)
 		}
 	}
 	if l.bytes.Load() != want {
-		l.t.Errorf("%d bytes have come, want %d", l.bytes.Load(), want)
+		l.t.Errorf("%s %d bytes have come, want %d", l.name, l.bytes.Load(), want)
 	}
-	l.t.Logf("deaths %d, streams %d, bytes %d, resets %d, wrong bytes %d, longest pause %v",
-		deaths(), l.streams, l.bytes.Load(), l.resets.Load(), l.wrong.Load(), time.Duration(l.pause.Load()).Round(time.Millisecond))
+	s := summary{
+		loads: 1, deaths: deaths(), streams: l.streams, bytes: l.bytes.Load(), resets: l.resets.Load(), wrong: l.wrong.Load(),
+		pause: time.Duration(l.pause.Load()),
+	}
+	l.t.Logf("%s %v", l.name, s)
+	note(l.t, s)
+}
+
+// pauseBelow wants the ticker to have paused for less.
+func (l *load) pauseBelow(most time.Duration) {
+	l.t.Helper()
+	if got := time.Duration(l.pause.Load()); got > most {
+		l.t.Errorf("%s the longest pause was %v, want at most %v", l.name, got, most)
+	}
+}
+
+// A summary is what the tests of survival have counted.
+type summary struct {
+	loads, deaths, streams int
+	bytes, resets, wrong   int64
+	pause                  time.Duration
+}
+
+func (s summary) String() string {
+	return fmt.Sprintf("deaths %d, streams %d, bytes %d, resets %d, wrong bytes %d, longest pause %v",
+		s.deaths, s.streams, s.bytes, s.resets, s.wrong, s.pause.Round(time.Millisecond))
+}
+
+var (
+	totalMu    sync.Mutex
+	total      summary
+	pausedMost string // the test that had the longest pause
+)
+
+// note adds to what the run prints in the end.
+func note(t *testing.T, s summary) {
+	totalMu.Lock()
+	defer totalMu.Unlock()
+	total.loads += s.loads
+	total.deaths += s.deaths
+	total.streams += s.streams
+	total.bytes += s.bytes
+	total.resets += s.resets
+	total.wrong += s.wrong
+	if s.pause > total.pause {
+		total.pause, pausedMost = s.pause, t.Name()
+	}
+}
+
+// printTotal prints what the tests of survival have counted, if any ran.
+func printTotal() {
+	totalMu.Lock()
+	defer totalMu.Unlock()
+	if total.loads == 0 {
+		return
+	}
+	fmt.Printf("survival, %d loads:\ndeaths        %d\nstreams       %d\nbytes         %d\nresets        %d\nwrong bytes   %d\nlongest pause %v (%s)\n",
+		total.loads, total.deaths, total.streams, total.bytes, total.resets, total.wrong, total.pause.Round(time.Millisecond), pausedMost)
 }

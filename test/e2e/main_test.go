@@ -45,6 +45,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	printTotal()
 	return max(code, stopServers())
 }
 

@@ -30,6 +30,7 @@ type world struct {
 	ids   map[string]string
 	addrs map[string]string
 	nodes []*node
+	after []func() // called when all programs have ended
 }
 
 // newWorld makes an empty world whose programs are stopped at the end of the
@@ -42,6 +43,9 @@ func newWorld(t *testing.T) *world {
 			if n := w.nodes[i]; n.running() {
 				n.stop()
 			}
+		}
+		for _, f := range w.after {
+			f()
 		}
 		if t.Failed() {
 			for _, n := range w.nodes {
