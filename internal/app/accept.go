@@ -2,11 +2,13 @@ package app
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/internal/sock"
 )
 
 // An acceptor accepts conns and hands each to a goroutine. A slot is taken
@@ -23,10 +25,10 @@ type acceptor struct {
 	handle func(nc net.Conn, free func())
 }
 
-// run accepts until ctx ends, which closes the listener. It returns when the
-// listener is closed and nothing of run itself is left; what it started is the
-// owner's to wait for.
-func (a *acceptor) run(ctx context.Context) {
+// run accepts until ctx ends, which closes the listener, or the listener fails,
+// which is its error. It returns when the listener is closed and nothing of run
+// itself is left; what it started is the owner's to wait for.
+func (a *acceptor) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = a.ln.Close() })
 	defer func() {
 		if stop() {
@@ -38,19 +40,20 @@ func (a *acceptor) run(ctx context.Context) {
 		select {
 		case a.slots <- struct{}{}:
 		case <-ctx.Done():
-			return
+			return nil
 		}
 		nc, err := a.accept(ctx)
-		if err != nil {
+		if nc == nil {
 			free()
-			return
+			return err
 		}
 		a.start(func() { a.handle(nc, free) })
 	}
 }
 
-// accept returns the next conn. Errors that pass, such as too many open files,
-// are waited out, with one line in the log for all of them together.
+// accept returns the next conn, or nil when ctx has ended. Errors that pass,
+// such as too many open files, are waited out, with one line in the log for all
+// of them together.
 func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
 	const least, most = 5 * time.Millisecond, time.Second
 	for pause := least; ; pause = min(2*pause, most) {
@@ -59,17 +62,17 @@ func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
 			return nc, nil
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, nil
 		}
-		if errors.Is(err, net.ErrClosed) {
-			a.log.Error("listener closed", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
-			return nil, err
+		if !sock.AcceptAgain(err) {
+			a.log.Error("listener failed", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
+			return nil, fmt.Errorf("listening at %s: %w", a.ln.Addr(), err)
 		}
 		if pause == least {
 			a.log.Error("cannot accept connections now, trying on", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
 		}
 		if !sleep(ctx, pause) {
-			return nil, ctx.Err()
+			return nil, nil
 		}
 	}
 }

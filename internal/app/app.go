@@ -29,6 +29,9 @@ const (
 	// cutTime bounds, after the drain time, how long streams may take to end
 	// once they are cut.
 	cutTime = 5 * time.Second
+	// lastWait is how long, once this process is to stop, clients may wait for a
+	// stream, and streams that are cut may take to say so.
+	lastWait = time.Second
 )
 
 // errShutdown is the cause of everything that ends because this process stops.
@@ -133,8 +136,8 @@ func (b *base) listenObs(ctx context.Context, status func() any) (*obs.Server, e
 
 // serve runs f, with the endpoints served from before it starts until after it
 // has returned, so that a draining process can still be watched. An endpoint
-// that fails ends f's context, and is the error.
-func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx context.Context)) error {
+// that fails ends f's context; its error and f's are serve's.
+func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	obsCtx, stopObs := context.WithCancel(context.WithoutCancel(ctx))
@@ -145,10 +148,10 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		defer cancel()
 		err = endpoints.Serve(obsCtx)
 	})
-	f(ctx)
+	working := f(ctx)
 	stopObs()
 	wg.Wait()
-	return err
+	return errors.Join(working, err)
 }
 
 // ended returns a channel that is closed when wg is done.

@@ -118,9 +118,10 @@ func (in *Inlet) Addrs() []net.Addr { return addrs(in.lns) }
 // Endpoints returns what serves metrics and status, once Listen was called.
 func (in *Inlet) Endpoints() *obs.Server { return in.endpoints }
 
-// Run listens, unless Listen was called before, and serves until ctx ends.
-// Then it accepts no more, gives streams the drain time to end, closes the
-// channels and returns when everything it started has ended.
+// Run listens, unless Listen was called before, and serves until ctx ends or a
+// listener fails, which is its error. Then it accepts no more, sends clients away
+// that get no stream within a moment, gives streams the drain time to end, closes
+// the channels and returns when everything it started has ended.
 func (in *Inlet) Run(ctx context.Context) error {
 	if in.lns == nil {
 		if err := in.Listen(ctx); err != nil {
@@ -130,16 +131,21 @@ func (in *Inlet) Run(ctx context.Context) error {
 	return in.serve(ctx, in.endpoints, in.work)
 }
 
-func (in *Inlet) work(ctx context.Context) {
+func (in *Inlet) work(ctx context.Context) error {
 	in.log.Info("inlet started", zap.Stringer("identifier", in.id.Identifier()), zap.Stringer("instance", in.local.Instance()))
 	linkCtx, stopLinks := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopLinks(errShutdown)
 	streamCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errShutdown)
+	openCtx, giveUp := context.WithCancelCause(streamCtx)
+	defer giveUp(errShutdown)
 	acceptCtx, stopAccepting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAccepting()
+	ctx, fail := context.WithCancel(ctx)
+	defer fail()
 
 	var links, accepting, clients sync.WaitGroup
+	errs := make([]error, len(in.lns))
 	for _, l := range in.links {
 		links.Go(func() { l.run(linkCtx) })
 	}
@@ -147,9 +153,13 @@ func (in *Inlet) work(ctx context.Context) {
 		in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", in.lns[i].Addr()), zap.Stringer("outlet", s.Outlet))
 		a := &acceptor{ln: in.lns[i], slots: in.slots, log: in.log, start: clients.Go, handle: func(nc net.Conn, free func()) {
 			defer free()
-			in.serveClient(streamCtx, s, nc.(*net.TCPConn))
+			in.serveClient(openCtx, streamCtx, s, nc.(*net.TCPConn))
 		}}
-		accepting.Go(func() { a.run(acceptCtx) })
+		accepting.Go(func() {
+			if errs[i] = a.run(acceptCtx); errs[i] != nil {
+				fail()
+			}
+		})
 	}
 	in.setReady()
 	<-ctx.Done()
@@ -158,14 +168,20 @@ func (in *Inlet) work(ctx context.Context) {
 	stopAccepting()
 	accepting.Wait()
 	in.log.Info("stopping", zap.Int64("streams", in.countStreams()), zap.Duration("drain_timeout", in.cfg.DrainTimeout))
+	waited := time.AfterFunc(lastWait, func() { giveUp(errShutdown) })
+	defer waited.Stop()
 	if done := ended(&clients); !waitFor(done, in.cfg.DrainTimeout) {
 		in.log.Warn("drain time is over, cutting streams", zap.Int64("streams", in.countStreams()))
 		cut(errShutdown)
-		<-done
+		// Not for longer: without a path, what the channel does not take holds
+		// its stream until the channel ends.
+		waitFor(done, lastWait)
 	}
 	stopLinks(errShutdown)
 	links.Wait()
+	clients.Wait()
 	in.log.Info("stopped")
+	return errors.Join(errs...)
 }
 
 // setReady makes one check for each service's name.
@@ -186,27 +202,28 @@ func (in *Inlet) setReady() {
 	}
 }
 
-// serveClient carries one local connection. Whatever goes wrong, the client
-// sees a reset, never a clean end.
-func (in *Inlet) serveClient(ctx context.Context, s *inletService, nc *net.TCPConn) {
+// serveClient carries one local connection: until ctx ends, with a stream that
+// has to be there before opening ends. Whatever goes wrong, the client sees a
+// reset, never a clean end.
+func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, nc *net.TCPConn) {
 	began := time.Now()
 	abortive(nc)
 	s.streams.Add(1)
 	s.metrics.active.Inc()
 	client := nc.RemoteAddr().String()
 	in.log.Debug("client connected", zap.String("service", s.Service), zap.String("client", client))
-	e := in.carry(ctx, s, nc, client)
+	e := in.carry(opening, ctx, s, nc, client)
 	s.metrics.active.Dec()
 	s.streams.Add(-1)
 	s.metrics.ended(e)
 	in.logEnd(e, time.Since(began), zap.String("service", s.Service), zap.Stringer("peer", s.Outlet), zap.String("client", client))
 }
 
-func (in *Inlet) carry(ctx context.Context, s *inletService, nc *net.TCPConn, client string) streamEnd {
-	st, h, err := in.open(ctx, s, tunnel.Open{Service: s.Service, ClientAddress: client})
+func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, client string) streamEnd {
+	st, h, err := in.open(opening, s, tunnel.Open{Service: s.Service, ClientAddress: client})
 	if err != nil {
 		_ = sock.ResetClose(nc) // the client is given up either way
-		return openEnd(ctx, err)
+		return openEnd(opening, err)
 	}
 	defer s.link.release(h)
 	return copyStream(ctx, nc, st, code.ClientReset)

@@ -84,6 +84,8 @@ func newObs(t *testing.T, command string) (*obs.Obs, *logBuffer) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
+			log.mu.Lock()
+			defer log.mu.Unlock()
 			t.Logf("log of %s:\n%s", command, log.buf.String())
 		}
 	})

@@ -123,8 +123,8 @@ func (out *Outlet) Addrs() []net.Addr { return addrs(out.lns) }
 // Endpoints returns what serves metrics and status, once Listen was called.
 func (out *Outlet) Endpoints() *obs.Server { return out.endpoints }
 
-// Run listens, unless Listen was called before, and serves until ctx ends.
-// Then it asks inlets to open no more streams here, gives streams the drain
+// Run listens, unless Listen was called before, and serves until ctx ends or a
+// listener fails, which is its error. Then it asks inlets to open no more streams here, gives streams the drain
 // time to end, closes the channels and returns when everything it started has
 // ended.
 func (out *Outlet) Run(ctx context.Context) error {
@@ -136,24 +136,31 @@ func (out *Outlet) Run(ctx context.Context) error {
 	return out.serve(ctx, out.endpoints, out.work)
 }
 
-func (out *Outlet) work(ctx context.Context) {
+func (out *Outlet) work(ctx context.Context) error {
 	out.log.Info("outlet started", zap.Stringer("identifier", out.id.Identifier()), zap.Stringer("instance", out.local.Instance()))
 	// Conns and registrations outlive ctx for the drain time.
 	liveCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errShutdown)
 	acceptCtx, stopAccepting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAccepting()
+	ctx, fail := context.WithCancel(ctx)
+	defer fail()
 
 	var accepting, agents, conns sync.WaitGroup
+	errs := make([]error, len(out.lns))
 	for _, a := range out.agents {
 		agents.Go(func() { _ = a.Run(liveCtx) }) // ends with its context only
 	}
-	for _, ln := range out.lns {
+	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
 		a := &acceptor{ln: ln, slots: out.slots, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
 			out.serveConn(liveCtx, nc, "", free)
 		}}
-		accepting.Go(func() { a.run(acceptCtx) })
+		accepting.Go(func() {
+			if errs[i] = a.run(acceptCtx); errs[i] != nil {
+				fail()
+			}
+		})
 	}
 	out.setReady()
 	<-ctx.Done()
@@ -173,6 +180,7 @@ func (out *Outlet) work(ctx context.Context) {
 	conns.Wait()
 	agents.Wait()
 	out.log.Info("stopped")
+	return errors.Join(errs...)
 }
 
 func (out *Outlet) countStreams() (n int64) {

@@ -163,9 +163,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	var listening error
-	serving := r.serve(ctx, r.endpoints, func(ctx context.Context) { listening = r.work(ctx) })
-	return errors.Join(listening, serving)
+	return r.serve(ctx, r.endpoints, r.work)
 }
 
 // work serves until ctx ends or a listener fails, which is its error.

@@ -199,7 +199,7 @@ func TestAcceptorGoesOnAfterErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { a.run(ctx) })
+	running.Go(func() { _ = a.run(ctx) })
 	for range 3 { // more than there are slots
 		dialTCP(t, ln.Addr())
 		select {
@@ -235,7 +235,7 @@ func TestAcceptorTakesASlotFirst(t *testing.T) {
 		_ = nc.Close()
 	}}
 	ctx, cancel := context.WithCancel(t.Context())
-	running.Go(func() { a.run(ctx) })
+	running.Go(func() { _ = a.run(ctx) })
 	for range 3 {
 		dialTCP(t, ln.Addr())
 	}

@@ -2,11 +2,9 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -113,7 +111,7 @@ func (v *serving) accept(ctx context.Context, ln net.Listener) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if !isTemporary(err) {
+		if !sock.AcceptAgain(err) {
 			return fmt.Errorf("accepting: %w", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -122,22 +120,6 @@ func (v *serving) accept(ctx context.Context, ln net.Listener) error {
 			return nil
 		}
 	}
-}
-
-// isTemporary reports whether Accept may work again later: the process or the
-// system has run out of something, or the error is that of one conn, which the
-// kernel hands out here (accept(2)).
-func isTemporary(err error) bool {
-	for _, errno := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EINTR,
-		syscall.ECONNABORTED, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP, syscall.EPERM, syscall.ETIMEDOUT,
-		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
-	} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
 }
 
 // sleep reports whether d has passed before ctx's end.
