@@ -180,6 +180,7 @@ func TestAnotherInstance(t *testing.T) {
 // A relay's words are not the peer's: what a path fails with on the way ends no
 // channel.
 func TestRelaysVerdictIsNone(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
 	x, y := l.open()
 	drainAll(t, x)

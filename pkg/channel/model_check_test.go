@@ -2,6 +2,7 @@ package channel
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math"
@@ -25,6 +26,10 @@ type outcome struct {
 // clean one only where the other side has ended so, after everything; nothing
 // is left.
 func TestModel(t *testing.T) {
+	if checks := flag.Lookup("rapid.checks"); raceEnabled && checks.Value.String() == checks.DefValue {
+		_ = checks.Value.Set("40")
+		defer func() { _ = checks.Value.Set(checks.DefValue) }()
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t, rt, drawPlan(rt))
 		outcomes := w.live()

@@ -27,6 +27,7 @@ func TestProgramThatNeverReads(t *testing.T) {
 	const window = 1 << 20
 	for _, side := range []string{"initiator", "responder"} {
 		t.Run(side, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, 1, Settings{Window: window}, Timing{}, Limits{})
 			x, y := l.open()
 			if side == "responder" {
