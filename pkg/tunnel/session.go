@@ -231,6 +231,10 @@ func (s *Session) stop(c code.Code, reason string, err error) {
 	})
 }
 
+// Lost returns a channel that is closed when the session is over: its streams
+// have failed or are about to. Run may return later, since the peer is told.
+func (s *Session) Lost() <-chan struct{} { return s.lost }
+
 // Done returns a channel that is closed when Run has returned.
 func (s *Session) Done() <-chan struct{} { return s.ended }
 
@@ -362,7 +366,7 @@ func (s *Session) openStream(ctx context.Context, frame []byte) (*Stream, error)
 // muxErr turns an error of the mux into what it means.
 func (s *Session) muxErr(err error) error {
 	if errors.Is(err, yamux.ErrStreamsExhausted) {
-		return err
+		return ErrUsedUp
 	}
 	return s.lossErr() // the mux has shut down, or is about to
 }
