@@ -35,7 +35,11 @@ type Outlet struct {
 	table    *channel.Table
 	agents   []*agent
 	slots    chan struct{} // handshakes under way
-	told     quiet         // what strangers can cause at will
+
+	// What can come again and again is told apart by who can cause it, so that
+	// none hides another: anybody at all, those with an identity, those that may
+	// use a service.
+	toldHandshakes, toldStrangers, toldPeers quiet
 
 	streams    *streamMetrics
 	unknown    *serviceMetrics // streams to services that there are not

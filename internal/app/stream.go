@@ -19,6 +19,7 @@ type streamEnd struct {
 	label          string // a code's name, or one of cause.go's labels
 	reason         string // for the log; "" after a clean end
 	sent, received int64  // bytes from the socket, and to it
+	hushed         bool   // the same was logged not long ago
 }
 
 // ended counts e.
@@ -86,6 +87,9 @@ func (b *base) logEnd(e streamEnd, took time.Duration, fields ...zap.Field) {
 		level, message = zapcore.DebugLevel, "stream closed"
 	case code.ClientReset.String(), code.TargetReset.String(), code.Aborted.String(), code.Shutdown.String(), code.ChannelLost.String():
 		level, message = zapcore.InfoLevel, "stream ended early"
+	}
+	if e.hushed {
+		level = zapcore.DebugLevel
 	}
 	ce := b.log.Check(level, message)
 	if ce == nil {
