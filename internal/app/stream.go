@@ -65,7 +65,10 @@ func (s *sided) Close() error {
 
 // openEnd says why a stream could not be opened.
 func openEnd(ctx context.Context, err error) streamEnd {
-	var none *noChannelError
+	var (
+		none *noChannelError
+		lost *tunnel.LossError
+	)
 	switch {
 	case errors.Is(context.Cause(ctx), errShutdown):
 		return streamEnd{label: code.Shutdown.String(), reason: errShutdown.Error()}
@@ -73,6 +76,8 @@ func openEnd(ctx context.Context, err error) streamEnd {
 		return streamEnd{label: code.Timeout.String(), reason: err.Error()}
 	case errors.As(err, &none):
 		return streamEnd{label: label(none.last, code.Unreachable), reason: err.Error()}
+	case errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &lost):
+		return streamEnd{label: code.Timeout.String(), reason: err.Error()}
 	}
 	return streamEnd{label: known(tunnel.CodeOf(err)), reason: err.Error()}
 }

@@ -21,6 +21,14 @@ var (
 	errProtocol = errors.New("peer broke the tunnel's protocol")
 )
 
+// A ClosedError ends a session that this side has closed, and says why.
+type ClosedError struct {
+	Code   code.Code
+	Reason string
+}
+
+func (e *ClosedError) Error() string { return fmt.Sprintf("closed here: %s: %s", e.Code, e.Reason) }
+
 // A RefusedError is the accepting side's answer instead of a stream.
 type RefusedError struct {
 	Code   code.Code

@@ -128,7 +128,7 @@ func muxConfig() *yamux.Config {
 }
 
 // Run serves the session until it is over and returns why: nil after Close
-// with code.OK, ctx's cause when ctx ended it. When it returns, every stream
+// with code.OK, a *ClosedError with another, ctx's cause when ctx ended it. When it returns, every stream
 // has failed or ended, the carrier is closed, and nothing of the session runs
 // any more. It may be called once.
 func (s *Session) Run(ctx context.Context) error {
@@ -219,7 +219,7 @@ func (s *Session) spawn(f func()) {
 func (s *Session) Close(c code.Code, reason string) {
 	var err error
 	if c != code.OK {
-		err = &channel.CloseError{Code: c, Reason: reason}
+		err = &ClosedError{Code: c, Reason: reason}
 	}
 	s.stop(c, reason, err)
 }
