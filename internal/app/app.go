@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
@@ -84,6 +85,12 @@ func (b *base) userTimeout() time.Duration { return max(2*b.common.Keepalive, le
 func (b *base) tune(nc net.Conn) {
 	_ = sock.SetUserTimeout(nc, b.userTimeout())
 	_ = sock.SetNotSentLowat(nc, notSentLowat)
+}
+
+// quietly logs what can come again and again, and is the same when message and
+// text are: at debug, when it has been told not long ago.
+func (b *base) quietly(told *quiet, loud zapcore.Level, message, text string, fields ...zap.Field) {
+	b.log.Log(told.level(message+text, loud), message, fields...)
 }
 
 // A place is an address to listen at and the key path of its setting.

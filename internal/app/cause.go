@@ -29,6 +29,7 @@ func label(err error, other code.Code) string {
 	var (
 		refused  *channel.RefusedError
 		closed   *channel.CloseError
+		own      *tunnel.ClosedError
 		identity *channel.IdentityError
 		version  *channel.VersionError
 		step     *channel.HandshakeError
@@ -43,6 +44,8 @@ func label(err error, other code.Code) string {
 		return known(refused.Code)
 	case errors.As(err, &closed):
 		return known(closed.Code)
+	case errors.As(err, &own):
+		return known(own.Code)
 	case errors.As(err, &identity):
 		return labelWrongIdentity
 	case errors.As(err, &version):

@@ -80,7 +80,7 @@ func (a *agent) say(loud zapcore.Level, message, address string, err error) {
 		text = err.Error()
 		fields = append(fields, zap.String("code", label(err, code.Unreachable)), zap.String("reason", text))
 	}
-	a.out.log.Log(a.told.level(message+address+text, loud), message, fields...)
+	a.out.quietly(&a.told, loud, message, address+text, fields...)
 }
 
 // handle takes a conn that a relay has joined to a caller.

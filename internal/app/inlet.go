@@ -244,18 +244,21 @@ func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tun
 			return st, h, nil
 		}
 		s.link.release(h)
+		var lost *tunnel.LossError
 		switch {
-		case errors.Is(err, tunnel.ErrTooMany), ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return nil, nil, err
 		case errors.Is(err, tunnel.ErrDraining):
-			s.link.retire(h, errors.New("the outlet is draining"))
-		default:
-			// The session is over, which its link is about to notice.
+			// Which its link is about to notice.
 			select {
-			case <-h.done:
+			case <-h.retired:
 			case <-ctx.Done():
 				return nil, nil, err
 			}
+		case errors.As(err, &lost), errors.Is(err, tunnel.ErrUsedUp):
+			s.link.retire(h, err)
+		default:
+			return nil, nil, err
 		}
 	}
 }

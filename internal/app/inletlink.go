@@ -65,17 +65,20 @@ func (l *inletLink) attemptFailed(route int, err error) {
 	l.link.failed(route, err)
 }
 
-func (l *inletLink) pathLost(_ *channel.Channel, route int, err error) {
+func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
 	l.in.paths.lost(err)
 	l.errs[route].Store(&err) // until it works again
-	l.in.log.Info("path lost, streams wait for another", zap.Stringer("peer", l.outlet), zap.Stringer("route", l.routes[route]), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
+	l.in.log.Info("path lost, streams wait for another",
+		zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[route]),
+		zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
 }
 
 func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {
 	l.told.forget()
 	l.pathMade(m.Route)
 	l.in.paths.moved(m)
-	l.in.log.Info("path changed", moveFields(m, zap.Stringer("peer", l.outlet), zap.Stringer("route", l.routes[m.Route]))...)
+	l.in.log.Info("path changed",
+		moveFields(m, zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[m.Route]))...)
 }
 
 func (l *inletLink) fields(r route.Route) []zap.Field {
@@ -95,7 +98,7 @@ func (l *inletLink) say(loud zapcore.Level, message string, r route.Route, code 
 		text = err.Error()
 		fields = append(fields, zap.String("code", code), zap.String("reason", text))
 	}
-	l.in.log.Log(l.told.level(message+r.String()+text, loud), message, fields...)
+	l.in.quietly(&l.told, loud, message, r.String()+text, fields...)
 }
 
 func (l *inletLink) failed(r route.Route, err error) {

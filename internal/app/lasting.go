@@ -115,7 +115,7 @@ func (m *pathMetrics) lost(err error) { m.losses.WithLabelValues(pathLabel(err))
 func (m *pathMetrics) moved(mv channel.Move) {
 	m.changes.WithLabelValues(string(mv.Cause)).Inc()
 	m.resent.Add(float64(mv.Resent))
-	if mv.Cause == channel.Lost {
+	if mv.Cause == channel.Lost || mv.Down > 0 {
 		m.down.Observe(mv.Down.Seconds())
 	}
 }

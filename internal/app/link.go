@@ -50,6 +50,10 @@ type session interface {
 	Run(ctx context.Context) error
 	Open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, error)
 	Draining() <-chan struct{}
+	// Lost returns a channel that is closed when the session is over, which Err
+	// gives the reason for, though Run may still be saying goodbye.
+	Lost() <-chan struct{}
+	Err() error
 	Close(c code.Code, reason string)
 	// Fail ends the session without a word to the peer, which is no more.
 	Fail(c code.Code, err error)
@@ -98,12 +102,11 @@ type linkTrace struct {
 type held struct {
 	session session
 	since   time.Time
-	done    chan struct{} // closed when the session is over
-
-	// Guarded by the link's mu.
-	uses    int           // streams
-	retired bool          // takes no new streams
+	retired chan struct{} // closed, with the link's mu, when it takes no new streams
 	idle    chan struct{} // closed when it is retired and has no streams
+	done    chan struct{} // closed when Run has returned
+
+	uses int // streams; guarded by the link's mu
 }
 
 func newLink(outlet identity.Identifier, routes []route.Route) *link {
@@ -165,7 +168,7 @@ func (l *link) dial(ctx context.Context, first int) *held {
 	if err != nil {
 		return nil
 	}
-	return &held{session: s, since: time.Now(), done: make(chan struct{}), idle: make(chan struct{})}
+	return &held{session: s, since: time.Now(), retired: make(chan struct{}), idle: make(chan struct{}), done: make(chan struct{})}
 }
 
 // watch returns when h, or the session that has taken its place, is of no use
@@ -180,7 +183,7 @@ func (l *link) watch(ctx context.Context, h *held) *held {
 			down.Reset(pathPatience)
 		}
 		select {
-		case <-h.done:
+		case <-h.retired:
 			return h
 		case <-ctx.Done():
 			return h
@@ -201,7 +204,7 @@ func (l *link) watch(ctx context.Context, h *held) *held {
 }
 
 // replace makes another session while h has no path. It returns nil when h has
-// one again, or is over.
+// one again, or is retired.
 func (l *link) replace(ctx context.Context, h *held) *held {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -232,7 +235,7 @@ func (l *link) spare(h *held) {
 	l.running.Go(func() { _ = h.session.Run(ended) }) // which only closes it
 }
 
-// awaitPath waits until h has a path, is over, or ctx ends.
+// awaitPath waits until h has a path, is retired, or ctx ends.
 func (h *held) awaitPath(ctx context.Context) {
 	for {
 		_, changed, err := h.session.Path()
@@ -241,7 +244,7 @@ func (h *held) awaitPath(ctx context.Context) {
 		}
 		select {
 		case <-changed:
-		case <-h.done:
+		case <-h.retired:
 			return
 		case <-ctx.Done():
 			return
@@ -274,19 +277,17 @@ func (l *link) install(ctx context.Context, h *held) {
 func (l *link) hold(ctx context.Context, h *held) {
 	l.running.Go(func() { l.attend(h) })
 	err := h.session.Run(ctx)
+	l.retire(h, err)
 	l.mu.Lock()
 	delete(l.all, h)
-	if l.current == h {
-		l.current, l.ended = nil, err
-		l.changeLocked()
-	}
 	l.mu.Unlock()
 	close(h.done)
 	l.trace.ended(h, err, time.Since(h.since) >= settled)
 }
 
-// attend ends h's session when it is retired and its last stream has ended, or
-// when another process has taken the place of its peer.
+// attend retires h when its session is over, and ends the session when h is
+// retired and its last stream has ended, or when another process has taken the
+// place of its peer.
 func (l *link) attend(h *held) {
 	for {
 		pathChanged, changed, err := l.replacedBy(h)
@@ -298,7 +299,8 @@ func (l *link) attend(h *held) {
 		case <-h.idle:
 			h.session.Close(code.Draining, "all streams have moved to another channel")
 			return
-		case <-h.done:
+		case <-h.session.Lost():
+			l.retire(h, h.session.Err())
 			return
 		case <-pathChanged:
 		case <-changed:
@@ -332,16 +334,25 @@ func (l *link) replacedBy(h *held) (pathChanged, changed <-chan struct{}, err er
 func (l *link) retire(h *held, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if h.retired {
+	if h.isRetired() {
 		return
 	}
-	h.retired = true
+	close(h.retired)
 	if l.current == h {
 		l.current, l.ended = nil, why
 		l.changeLocked()
 	}
 	if h.uses == 0 {
 		close(h.idle)
+	}
+}
+
+func (h *held) isRetired() bool {
+	select {
+	case <-h.retired:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -359,22 +370,14 @@ func (l *link) acquire(ctx context.Context) (*held, error) {
 	for {
 		l.mu.Lock()
 		h, changed := l.current, l.changed
+		var pathChanged <-chan struct{}
 		if h != nil {
-			_, pathChanged, err := h.session.Path()
-			if err == nil {
+			var err error
+			if _, pathChanged, err = h.session.Path(); err == nil {
 				h.uses++
 				l.mu.Unlock()
 				return h, nil
 			}
-			l.mu.Unlock()
-			select {
-			case <-changed:
-			case <-pathChanged:
-			case <-h.done:
-			case <-ctx.Done():
-				return nil, l.noChannel()
-			}
-			continue
 		}
 		l.mu.Unlock()
 		select {
@@ -383,6 +386,7 @@ func (l *link) acquire(ctx context.Context) (*held, error) {
 		}
 		select {
 		case <-changed:
+		case <-pathChanged:
 		case <-ctx.Done():
 			return nil, l.noChannel()
 		}
@@ -395,7 +399,7 @@ func (l *link) noChannel() error { return &noChannelError{outlet: l.outlet, last
 func (l *link) release(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if h.uses--; h.uses == 0 && h.retired {
+	if h.uses--; h.uses == 0 && h.isRetired() {
 		close(h.idle)
 	}
 }

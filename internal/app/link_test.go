@@ -22,16 +22,21 @@ type fakeSession struct {
 	route    int
 	peer     channel.Peer
 	over     chan error
+	lost     chan struct{} // closed when Run has had its error
 	draining chan struct{}
-	closed   chan string // the reason of Close
+	closed   chan string   // the reason of Close
+	linger   time.Duration // how long Run takes to return when the session is over
+	openErr  error         // of Open, which gives no stream
 
 	mu      sync.Mutex
 	pathErr error
 	changed chan struct{}
+
+	err error // set before lost is closed
 }
 
 func newFakeSession(route int) *fakeSession {
-	return &fakeSession{route: route, over: make(chan error, 1), draining: make(chan struct{}), closed: make(chan string, 1), changed: make(chan struct{})}
+	return &fakeSession{route: route, over: make(chan error, 1), lost: make(chan struct{}), draining: make(chan struct{}), closed: make(chan string, 1), changed: make(chan struct{})}
 }
 
 // setPath says that the session has a path, or why it has none.
@@ -50,9 +55,11 @@ func (s *fakeSession) Path() (int, <-chan struct{}, error) {
 }
 
 func (s *fakeSession) Run(ctx context.Context) error {
+	defer func() { time.Sleep(s.linger) }()
+	defer close(s.lost)
 	select {
-	case err := <-s.over:
-		return err
+	case s.err = <-s.over:
+		return s.err
 	case <-s.closed:
 		return nil
 	case <-ctx.Done():
@@ -61,8 +68,10 @@ func (s *fakeSession) Run(ctx context.Context) error {
 }
 
 func (s *fakeSession) Open(context.Context, tunnel.Open) (*tunnel.Stream, error) {
-	return nil, errors.New("a fake has no streams")
+	return nil, s.openErr
 }
+func (s *fakeSession) Lost() <-chan struct{}       { return s.lost }
+func (s *fakeSession) Err() error                  { return s.err }
 func (s *fakeSession) Peer() channel.Peer          { return s.peer }
 func (s *fakeSession) Fail(c code.Code, err error) { s.over <- &channel.LostError{Code: c, Err: err} }
 func (s *fakeSession) Draining() <-chan struct{}   { return s.draining }
@@ -280,6 +289,92 @@ func TestLinkReconnectsAtOnce(t *testing.T) {
 			}
 			if took := time.Since(began); took > 50*time.Millisecond {
 				t.Errorf("reconnecting took %s, want at most 50ms", took)
+			}
+		}
+	})
+}
+
+// A session that is over is of no use, however long it takes to say goodbye.
+func TestLinkDoesNotWaitForAGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 1)
+		start(t, l)
+		s := l.session(t, time.Minute)
+		s.linger = 5 * time.Second
+		time.Sleep(time.Hour)
+		s.over <- errors.New("peer broke the protocol")
+		synctest.Wait()
+		if err := l.ready(); err == nil || !strings.Contains(err.Error(), "broke the protocol") {
+			t.Errorf("ready: %v, want why not", err)
+		}
+		began := time.Now()
+		if next := l.session(t, time.Minute); next == s || time.Since(began) > 50*time.Millisecond {
+			t.Errorf("new streams: same session %v, after %s; want another at once", next == s, time.Since(began))
+		}
+	})
+}
+
+// A session that opens no more streams, though it is not over (a mux has only so
+// many numbers), is left to those that it has.
+func TestInletLeavesASessionThatOpensNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 1)
+		start(t, l)
+		in := &Inlet{}
+		in.cfg.ConnectTimeout = 10 * time.Second
+		old, err := l.acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		old.session.(*fakeSession).openErr = tunnel.ErrUsedUp
+		time.Sleep(time.Hour)
+		began := time.Now()
+		_, h, err := in.open(t.Context(), &inletService{link: &inletLink{link: l}}, tunnel.Open{})
+		if err != nil || h == old || time.Since(began) > time.Second {
+			t.Fatalf("open: same session %v, %v, after %s; want another at once", h == old, err, time.Since(began))
+		}
+		l.release(h)
+		select {
+		case <-old.done:
+			t.Error("the old session was ended while it had a stream")
+		default:
+		}
+		l.release(old)
+		synctest.Wait()
+		select {
+		case <-old.done:
+		default:
+			t.Error("the old session was not ended after its last stream")
+		}
+	})
+}
+
+// A client that comes while a session waits for its path is not made to wait for
+// the longest pause either.
+func TestLinkHurriesForAClientWithoutAPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &fakeNet{connect: func(context.Context, int) error { return nil }}
+		l := n.link(t, 1)
+		start(t, l)
+		s := l.session(t, time.Second)
+		n.mu.Lock()
+		n.connect = func(context.Context, int) error { return errors.New("connection refused") }
+		n.mu.Unlock()
+		s.setPath(errors.New("reset"))
+		for range 20 {
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			before := n.attempts()
+			ctx, cancel := context.WithTimeout(t.Context(), hurried+50*time.Millisecond)
+			_, err := l.acquire(ctx)
+			cancel()
+			if err == nil {
+				t.Fatal("acquire: no error")
+			}
+			if n.attempts() == before {
+				t.Errorf("no attempt within %s", hurried)
 			}
 		}
 	})

@@ -35,7 +35,11 @@ type Outlet struct {
 	table    *channel.Table
 	agents   []*agent
 	slots    chan struct{} // handshakes under way
-	told     quiet         // what strangers can cause at will
+
+	// What can come again and again is told apart by who can cause it, so that
+	// none hides another: anybody at all, those with an identity, those that may
+	// use a service.
+	toldHandshakes, toldStrangers, toldPeers quiet
 
 	streams    *streamMetrics
 	unknown    *serviceMetrics // streams to services that there are not
@@ -166,8 +170,6 @@ func (out *Outlet) work(ctx context.Context) error {
 	<-ctx.Done()
 	// First, so that nobody is refused by a process that says it is ready.
 	out.obs.Ready.Set("process", errShutdown)
-	stopAccepting()
-	accepting.Wait()
 	for _, a := range out.agents {
 		a.Drain()
 	}
@@ -176,6 +178,10 @@ func (out *Outlet) work(ctx context.Context) error {
 	if !out.drained(ctx) {
 		out.log.Warn("drain time is over, cutting streams", zap.Int64("streams", out.countStreams()))
 	}
+	// Not before: channels come here for their next path, as by the relays. New
+	// ones are refused.
+	stopAccepting()
+	accepting.Wait()
 	cut(errShutdown)
 	conns.Wait()
 	agents.Wait()

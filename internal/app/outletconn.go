@@ -25,44 +25,71 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	in, err := channel.Respond(ctx, nc, out.local, channel.PurposeChannel, channel.Options{})
 	free()
 	if err != nil {
-		out.handshakes.observe(err)
-		level := out.told.level(via+label(err, code.Unreachable)+err.Error(), zapcore.InfoLevel)
-		out.log.Log(level, "handshake failed", zap.Stringer("remote", nc.RemoteAddr()), viaField(via), zap.String("code", label(err, code.Unreachable)), zap.String("reason", err.Error()))
+		out.handshakeFailed(nc.RemoteAddr(), via, err)
 		return
 	}
 	peer := in.Peer()
 	if in.Resumes() {
 		if _, err := out.table.Resume(in, via); err != nil {
-			level := out.told.level(via+peer.Identifier.String()+label(err, code.Unreachable), zapcore.InfoLevel)
-			out.log.Log(level, "path refused", zap.Stringer("peer", peer.Identifier), viaField(via), zap.String("code", label(err, code.Unreachable)), zap.String("reason", err.Error()))
+			out.refused(zapcore.InfoLevel, "path refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
 		}
 		return
 	}
 	if r := out.channels.reserve(peer.Identifier); r != nil {
-		out.log.Warn("channel refused", zap.Stringer("peer", peer.Identifier), viaField(via), zap.Stringer("code", r.code), zap.String("reason", r.reason))
+		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.reason)
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
 	defer out.channels.release(peer.Identifier)
 	c, err := out.table.Open(in, via)
 	if err != nil {
-		out.log.Warn("channel refused", zap.Stringer("peer", peer.Identifier), viaField(via), zap.String("code", label(err, code.Unreachable)), zap.String("reason", err.Error()))
+		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
 		return
 	}
 	s := &lasting{Session: tunnel.NewServer(c, out.tunnelConfig(&out.cfg.Channels)), ch: c}
 	out.serveChannel(ctx, &openChannel{peer: peer, since: time.Now(), session: s}, via)
 }
 
+func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {
+	out.handshakes.observe(err)
+	c := label(err, code.Unreachable)
+	out.quietly(&out.toldHandshakes, zapcore.InfoLevel, "handshake failed", via+c+err.Error(),
+		zap.Stringer("remote", remote), viaField(via), zap.String("code", c), zap.String("reason", err.Error()))
+}
+
+// refused logs what a peer did not get.
+func (out *Outlet) refused(loud zapcore.Level, message string, peer identity.Identifier, via, code, reason string) {
+	told := &out.toldPeers
+	if !out.policy.knows(peer) {
+		told = &out.toldStrangers
+	}
+	out.quietly(told, loud, message, peer.String()+via+code,
+		zap.Stringer("peer", peer), viaField(via), zap.String("code", code), zap.String("reason", reason))
+}
+
+// loud returns at which level something is logged that a peer has caused. What
+// a stranger does again and again is for those who look closely.
+func (out *Outlet) loud(level zapcore.Level, peer identity.Identifier, what string) zapcore.Level {
+	if out.policy.knows(peer) {
+		return level
+	}
+	return out.toldStrangers.level(what+peer.String(), level)
+}
+
 func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 	out.paths.lost(err)
 	id, instance := c.Remote()
-	out.log.Info("path lost, streams wait for another", zap.Stringer("peer", id), zap.Stringer("instance", instance), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
+	const message = "path lost, streams wait for another"
+	out.log.Log(out.loud(zapcore.InfoLevel, id, message), message,
+		zap.Stringer("peer", id), zap.Stringer("instance", instance), zap.Stringer("channel", c.ID()), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
 }
 
 func (out *Outlet) pathMoved(c *channel.Channel, m channel.Move) {
 	out.paths.moved(m)
 	id, instance := c.Remote()
-	out.log.Info("path changed", moveFields(m, zap.Stringer("peer", id), zap.Stringer("instance", instance), viaField(m.Via))...)
+	const message = "path changed"
+	out.log.Log(out.loud(zapcore.InfoLevel, id, message), message,
+		moveFields(m, zap.Stringer("peer", id), zap.Stringer("instance", instance), zap.Stringer("channel", c.ID()), viaField(m.Via))...)
 }
 
 // viaField is the log's field for the relay's route and address, if there is
@@ -79,7 +106,10 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	out.channels.add(ch)
 	defer out.channels.remove(ch)
 	log := out.log.With(zap.Stringer("peer", ch.peer.Identifier), zap.Stringer("instance", ch.peer.Instance), zap.Stringer("channel", ch.session.ch.ID()))
-	log.Info("channel opened", viaField(via))
+	loud := func(level zapcore.Level, message string, fields ...zap.Field) {
+		log.Log(out.loud(level, ch.peer.Identifier, message), message, fields...)
+	}
+	loud(zapcore.InfoLevel, "channel opened", viaField(via))
 
 	stop := context.AfterFunc(ctx, func() { ch.session.Close(code.Shutdown, "the outlet is stopping") })
 	defer stop()
@@ -105,7 +135,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	if err != nil {
 		fields = append(fields, zap.String("reason", err.Error()))
 	}
-	log.Log(level, message, fields...)
+	loud(level, message, fields...)
 }
 
 // serveStream answers one stream that a peer wants.
@@ -123,6 +153,7 @@ func (out *Outlet) serveStream(ctx context.Context, req *tunnel.Request) {
 	e := out.answer(ctx, req, peer, s)
 	m.active.Dec()
 	m.ended(e)
+	e.hushed = out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
 	out.logEnd(e, time.Since(began), zap.String("service", req.Service), zap.Stringer("peer", peer), zap.String("client", req.ClientAddress))
 }
 

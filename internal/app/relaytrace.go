@@ -90,11 +90,6 @@ func (r *Relay) handshakeFailed(remote net.Addr, err error) {
 	r.quietly(&r.toldHandshakes, zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
 }
 
-// quietly logs what can come again and again: the same at debug.
-func (r *Relay) quietly(told *quiet, loud zapcore.Level, message, text string, fields ...zap.Field) {
-	r.log.Log(told.level(message+text, loud), message, fields...)
-}
-
 func registrationFields(s relay.RegistrationStatus) []zap.Field {
 	return []zap.Field{zap.Stringer("peer", s.Identifier), zap.String("instance", s.Instance), zap.String("remote", s.Remote)}
 }

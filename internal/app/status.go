@@ -68,7 +68,7 @@ func (s *lasting) pathStatus() *PathStatus {
 	return p
 }
 
-// A FinishingPart is a channel whose outlet drains.
+// A FinishingPart is a channel that another one has taken the place of.
 type FinishingPart struct {
 	Route   string    `json:"route"`
 	Since   time.Time `json:"since"`

@@ -19,6 +19,7 @@ type streamEnd struct {
 	label          string // a code's name, or one of cause.go's labels
 	reason         string // for the log; "" after a clean end
 	sent, received int64  // bytes from the socket, and to it
+	hushed         bool   // the same was logged not long ago
 }
 
 // ended counts e.
@@ -64,7 +65,10 @@ func (s *sided) Close() error {
 
 // openEnd says why a stream could not be opened.
 func openEnd(ctx context.Context, err error) streamEnd {
-	var none *noChannelError
+	var (
+		none *noChannelError
+		lost *tunnel.LossError
+	)
 	switch {
 	case errors.Is(context.Cause(ctx), errShutdown):
 		return streamEnd{label: code.Shutdown.String(), reason: errShutdown.Error()}
@@ -72,6 +76,8 @@ func openEnd(ctx context.Context, err error) streamEnd {
 		return streamEnd{label: code.Timeout.String(), reason: err.Error()}
 	case errors.As(err, &none):
 		return streamEnd{label: label(none.last, code.Unreachable), reason: err.Error()}
+	case errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &lost):
+		return streamEnd{label: code.Timeout.String(), reason: err.Error()}
 	}
 	return streamEnd{label: known(tunnel.CodeOf(err)), reason: err.Error()}
 }
@@ -86,6 +92,9 @@ func (b *base) logEnd(e streamEnd, took time.Duration, fields ...zap.Field) {
 		level, message = zapcore.DebugLevel, "stream closed"
 	case code.ClientReset.String(), code.TargetReset.String(), code.Aborted.String(), code.Shutdown.String(), code.ChannelLost.String():
 		level, message = zapcore.InfoLevel, "stream ended early"
+	}
+	if e.hushed {
+		level = zapcore.DebugLevel
 	}
 	ce := b.log.Check(level, message)
 	if ce == nil {

@@ -14,9 +14,20 @@ var (
 	ErrClosed = errors.New("peer closed the channel")
 	// ErrTooMany is returned by Open at the session's limit of streams.
 	ErrTooMany = errors.New("session has too many streams")
+	// ErrUsedUp is returned by Open when the session has no more numbers for
+	// streams: it is good for those that it has, and others need another one.
+	ErrUsedUp = errors.New("session has no more numbers for streams")
 
 	errProtocol = errors.New("peer broke the tunnel's protocol")
 )
+
+// A ClosedError ends a session that this side has closed, and says why.
+type ClosedError struct {
+	Code   code.Code
+	Reason string
+}
+
+func (e *ClosedError) Error() string { return fmt.Sprintf("closed here: %s: %s", e.Code, e.Reason) }
 
 // A RefusedError is the accepting side's answer instead of a stream.
 type RefusedError struct {
@@ -71,7 +82,7 @@ func CodeOf(err error) code.Code {
 		return code.ChannelLost
 	case errors.Is(err, ErrDraining):
 		return code.Draining
-	case errors.Is(err, ErrTooMany):
+	case errors.Is(err, ErrTooMany), errors.Is(err, ErrUsedUp):
 		return code.Limit
 	default:
 		return code.Aborted

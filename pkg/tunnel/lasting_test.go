@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
+	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,5 +92,32 @@ func TestCleanClose(t *testing.T) {
 	}
 	if _, err := p.client.Open(context.Background(), Open{Service: "s"}); err == nil {
 		t.Error("a stream could be opened")
+	}
+}
+
+// TestNumbersUsedUp: a session that lasts can run out of numbers for streams,
+// and says so; what it has goes on.
+func TestNumbersUsedUp(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	next := reflect.ValueOf(p.client.mux).Elem().FieldByName("nextStreamID")
+	atomic.StoreUint32((*uint32)(next.Addr().UnsafePointer()), math.MaxUint32-2)
+	last := p.request(t)
+	if _, err := p.accept(t).Accept(); err != nil {
+		t.Fatalf("Accept: %v", err)
+	}
+	if _, err := last.Write([]byte("x")); err != nil {
+		t.Errorf("Write on the last stream: %v", err)
+	}
+	for range 2 {
+		if _, err := p.client.Open(soon(t), Open{Service: "db"}); !errors.Is(err, ErrUsedUp) || CodeOf(err) != code.Limit {
+			t.Errorf("Open: %v, want ErrUsedUp", err)
+		}
+	}
+	if _, err := c.Write([]byte("y")); err != nil {
+		t.Errorf("Write: %v", err)
+	}
+	if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {
+		t.Errorf("Read: %v", err)
 	}
 }

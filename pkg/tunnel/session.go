@@ -128,7 +128,7 @@ func muxConfig() *yamux.Config {
 }
 
 // Run serves the session until it is over and returns why: nil after Close
-// with code.OK, ctx's cause when ctx ended it. When it returns, every stream
+// with code.OK, a *ClosedError with another, ctx's cause when ctx ended it. When it returns, every stream
 // has failed or ended, the carrier is closed, and nothing of the session runs
 // any more. It may be called once.
 func (s *Session) Run(ctx context.Context) error {
@@ -219,7 +219,7 @@ func (s *Session) spawn(f func()) {
 func (s *Session) Close(c code.Code, reason string) {
 	var err error
 	if c != code.OK {
-		err = &channel.CloseError{Code: c, Reason: reason}
+		err = &ClosedError{Code: c, Reason: reason}
 	}
 	s.stop(c, reason, err)
 }
@@ -230,6 +230,10 @@ func (s *Session) stop(c code.Code, reason string, err error) {
 		close(s.stopping)
 	})
 }
+
+// Lost returns a channel that is closed when the session is over: its streams
+// have failed or are about to. Run may return later, since the peer is told.
+func (s *Session) Lost() <-chan struct{} { return s.lost }
 
 // Done returns a channel that is closed when Run has returned.
 func (s *Session) Done() <-chan struct{} { return s.ended }
@@ -362,7 +366,7 @@ func (s *Session) openStream(ctx context.Context, frame []byte) (*Stream, error)
 // muxErr turns an error of the mux into what it means.
 func (s *Session) muxErr(err error) error {
 	if errors.Is(err, yamux.ErrStreamsExhausted) {
-		return err
+		return ErrUsedUp
 	}
 	return s.lossErr() // the mux has shut down, or is about to
 }

@@ -1,0 +1,82 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// What strangers can cause does not use up the lines for what an outlet's own
+// peers cause, and none of it fills the log.
+func TestStrangersDoNotSilenceAnOutlet(t *testing.T) {
+	key, _ := newIdentity(t)
+	o, log := newObs(t, "outlet")
+	out, err := NewOutlet(&config.Outlet{
+		Common: config.Common{Identity: key}, Listen: []config.Address{local(0)},
+		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: []identity.Identifier{id(1)}}},
+	}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+	for i := range 2 * quietKinds {
+		out.handshakeFailed(at, "", fmt.Errorf("junk %d", i))
+	}
+	for i := range 2 * quietKinds {
+		stranger := identity.Identifier{2, byte(i), byte(i >> 8)}
+		out.refused(zapcore.InfoLevel, "path refused", stranger, "", "unknown_channel", "no such channel")
+		out.refused(zapcore.WarnLevel, "channel refused", stranger, "", "limit", "too many")
+	}
+	loud := len(log.lines(t, map[string]string{"level": "info"})) + len(log.lines(t, map[string]string{"level": "warn"}))
+	if loud != 2*quietKinds {
+		t.Errorf("%d lines about strangers, want %d about failed handshakes and as many about what was refused", loud, quietKinds)
+	}
+	for _, msg := range []string{"path refused", "channel refused"} {
+		for range 3 {
+			out.refused(zapcore.WarnLevel, msg, id(1), "", "limit", "too many")
+		}
+		if n := len(log.lines(t, map[string]string{"msg": msg, "peer": id(1).String(), "level": "warn"})); n != 1 {
+			t.Errorf("a peer's %q is told %d times, want once", msg, n)
+		}
+	}
+	c := &channel.Channel{}
+	for range 3 {
+		out.pathLost(c, -1, errors.New("reset"))
+		out.pathMoved(c, channel.Move{Cause: channel.Lost})
+	}
+	for _, msg := range []string{"path lost, streams wait for another", "path changed"} {
+		if n := len(log.lines(t, map[string]string{"msg": msg, "level": "info"})); n > 1 {
+			t.Errorf("a stranger's %q is told %d times", msg, n)
+		}
+	}
+}
+
+// A stranger who tries again and again is told about once, and counted each
+// time.
+func TestStrangersStreamsAreToldOnce(t *testing.T) {
+	_, other := newIdentity(t)
+	sys := startSystem(t, setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{other} }})
+	const times = 5
+	for range times {
+		wantRefused(t, sys.inlet.Addrs()[0])
+	}
+	eventually(t, "all are counted", func() bool {
+		return metric(t, sys.outlet.obs, "culvert_outlet_streams_total", "echo", "stream_denied") == times
+	})
+	if got := len(sys.outletLog.lines(t, map[string]string{"msg": "stream refused", "level": "warn"})); got != 1 {
+		t.Errorf("%d warnings, want 1", got)
+	}
+	if got := len(sys.outletLog.lines(t, map[string]string{"msg": "stream refused", "level": "debug"})); got != times-1 {
+		t.Errorf("%d lines for those who look closely, want %d", got, times-1)
+	}
+	if got := len(sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "level": "warn"})); got != times {
+		t.Errorf("the inlet has %d warnings, want %d: they are its own", got, times)
+	}
+}
