@@ -22,7 +22,7 @@ func TestSurviveCuts(t *testing.T) {
 	l := startLoad(t, p.addr, 16, howLong[int64](4<<20, 64<<20), time.Duration(wanted)*pace*3/2)
 	l.tick()
 	var cuts atomic.Int64
-	v := every(pace/20, func() {
+	v := every(t, pace/20, func() {
 		if rand.IntN(20) > 0 {
 			return
 		}

@@ -24,14 +24,6 @@ func oneRelay(t *testing.T, target, relayExtra string) (relay *node, addr string
 	return relay, w.at("inlet", "db")
 }
 
-// killEvery kills a program with SIGKILL and starts it again, each period.
-func killEvery(n *node, period time.Duration) *vandal {
-	return every(period, func() {
-		n.kill()
-		n.restart()
-	})
-}
-
 // TestSurvivePgbench runs pgbench while the relay is killed: no transaction
 // fails, no client is aborted.
 func TestSurvivePgbench(t *testing.T) {
@@ -107,7 +99,7 @@ func TestSurviveOpenTransaction(t *testing.T) {
 // which both run, is killed. The relay is slow, so that it takes a while.
 func TestSurviveDump(t *testing.T) {
 	t.Parallel()
-	size := howLong(12, 200) << 20
+	size := howLong(16, 200) << 20
 	direct := postgresServer.at(t)
 	relay, db := oneRelay(t, direct, fmt.Sprintf("limits:\n  bytes_per_second: %dMiB\n", howLong(4, 6)))
 	for _, name := range []string{"survive_source", "survive_copy"} {
@@ -116,7 +108,7 @@ func TestSurviveDump(t *testing.T) {
 	psql(t, direct, "survive_source", fmt.Sprintf(`create table big as
 		select n, (select string_agg(md5(n || '-' || k), '') from generate_series(1, 32) k) as text from generate_series(1, %d) n`, size/1024))
 	quote := func(path string, args []string) string { return "'" + path + "' '" + strings.Join(args, "' '") + "'" }
-	v := killEvery(relay, howLong(500*time.Millisecond, time.Second))
+	v := killEvery(relay, time.Second)
 	runCommand(t, 4*time.Minute, "bash", "-o", "pipefail", "-c",
 		quote(tool(t, "pg_dump"), pg(db, "survive_source"))+" | "+quote(tool(t, "psql"), pg(db, "-d", "survive_copy", "-X", "-q", "-v", "ON_ERROR_STOP=1")))
 	kills := v.end()

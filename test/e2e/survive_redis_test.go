@@ -29,7 +29,7 @@ func TestSurviveRedis(t *testing.T) {
 	publisher := dial(t, direct)
 	answers := bufio.NewReader(publisher)
 	published := 0
-	publish := every(5*time.Millisecond, func() {
+	publish := every(t, 5*time.Millisecond, func() {
 		fmt.Fprintf(publisher, "PUBLISH %s %d\r\n", channel, published)
 		published++
 		if got, err := answers.ReadString('\n'); got != ":1\r\n" {

@@ -10,14 +10,17 @@ import (
 
 // A vandal does something again and again until it is stopped, and counts.
 type vandal struct {
+	once    sync.Once
 	stop    chan struct{}
 	running sync.WaitGroup
 	n       int
 }
 
-// every does f each period, for the first time after one.
-func every(period time.Duration, f func()) *vandal {
+// every does f each period, for the first time after one, until end or the end
+// of the test.
+func every(t *testing.T, period time.Duration, f func()) *vandal {
 	v := &vandal{stop: make(chan struct{})}
+	t.Cleanup(func() { v.end() })
 	v.running.Go(func() {
 		t := time.NewTicker(period)
 		defer t.Stop()
@@ -34,14 +37,22 @@ func every(period time.Duration, f func()) *vandal {
 	return v
 }
 
+// killEvery kills a program with SIGKILL and starts it again, each period.
+func killEvery(n *node, period time.Duration) *vandal {
+	return every(n.w.t, period, func() {
+		n.kill()
+		n.restart()
+	})
+}
+
 // end stops it and returns how often it has done it.
 func (v *vandal) end() int {
-	close(v.stop)
+	v.once.Do(func() { close(v.stop) })
 	v.running.Wait()
 	return v.n
 }
 
-// relays starts n relays, an outlet registered at all of them and an inlet with
+// manyRoutes starts n relays, an outlet registered at all of them and an inlet with
 // a route over each.
 func manyRoutes(t *testing.T, n int, target string) (*world, []*node) {
 	t.Helper()
@@ -64,10 +75,7 @@ func TestSurviveKilledRelay(t *testing.T) {
 	over := howLong(6*time.Second, time.Minute)
 	l := startLoad(t, w.at("inlet", "load"), 16, howLong[int64](4<<20, 64<<20), over)
 	l.tick()
-	v := every(time.Second, func() {
-		relays[0].kill()
-		relays[0].restart()
-	})
+	v := killEvery(relays[0], time.Second)
 	l.wait(v.end)
 }
 
@@ -78,7 +86,7 @@ func TestSurviveTwoRelays(t *testing.T) {
 	l := startLoad(t, w.at("inlet", "load"), 16, howLong[int64](4<<20, 64<<20), over)
 	l.tick()
 	i := 0
-	v := every(time.Second, func() {
+	v := every(t, time.Second, func() {
 		relays[i%2].kill()
 		relays[i%2].restart()
 		i++
