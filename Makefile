@@ -13,7 +13,7 @@ MODULES  := . tools test/deploy
 OTHER_OS := darwin windows
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build tools lint fmt test unit e2e e2e-short deploy-test fuzz model clean
+.PHONY: help deps build tools lint fmt test unit e2e e2e-short chaos deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,6 +61,10 @@ e2e-short: ## built binaries and real servers, the set that make test runs
 
 e2e: deps ## built binaries and real servers, the full matrix
 	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e
+
+# One test after the other, so that each one's pauses are its own.
+chaos: deps ## streams outlive what is done to their paths: the long forms, summed up in the last lines
+	$(GO) test -tags e2e -count=1 -timeout 40m -parallel 1 -v -run 'TestSurvive' ./test/e2e -chaos
 
 deploy-test: ## what is in deploy/ and the Dockerfile, against schemas and rules
 	cd test/deploy && $(GO) test -count=1 ./...
