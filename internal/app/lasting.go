@@ -36,10 +36,17 @@ func (s *lasting) Run(ctx context.Context) error {
 			}
 		}
 	})
+	defer context.AfterFunc(ctx, s.hurry)()
 	err := s.Session.Run(ctx)
 	stop()
 	running.Wait()
 	return err
+}
+
+// hurry bounds how long a close that is under way, or begins now, may wait for
+// its peer: this process stops.
+func (s *lasting) hurry() {
+	time.AfterFunc(closeTime, func() { s.ch.Fail(code.Shutdown, errShutdown) })
 }
 
 // Fail ends the channel, and with it the session, without a word to the peer.
@@ -61,14 +68,13 @@ func (s *lasting) Path() (route int, changed <-chan struct{}, err error) {
 // errNoPath says that a channel is over, or about to be.
 var errNoPath = errors.New("the channel is over")
 
-// closeTime bounds how long a channel that is closed waits for its peer's word
-// that it has everything. Where there is no path, a process that stops waits so
-// long after its drain time.
+// closeTime bounds how long a process that stops waits, after its drain time, for
+// its peers' word that they have everything: where there is no path, in vain.
 const closeTime = 2 * time.Second
 
 // channelSettings are what all channels of a process share.
 func (b *base) channelSettings(c *config.Channels, trace *channel.Trace) channel.Settings {
-	return channel.Settings{Keepalive: b.common.Keepalive, Grace: c.Grace, Linger: closeTime, Buffers: b.buffers, Trace: trace}
+	return channel.Settings{Keepalive: b.common.Keepalive, Grace: c.Grace, Buffers: b.buffers, Trace: trace}
 }
 
 // tunnelConfig gives the mux the patience that its channels need: whatever is

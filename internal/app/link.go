@@ -290,13 +290,18 @@ func (l *link) hold(ctx context.Context, h *held) {
 // place of its peer.
 func (l *link) attend(h *held) {
 	for {
-		pathChanged, changed, err := l.replacedBy(h)
+		_, pathChanged, down := h.session.Path()
+		changed, err := l.replacedBy(h, down)
 		if err != nil {
 			h.session.Fail(code.Replaced, err)
 			return
 		}
+		idle := h.idle
+		if down != nil {
+			idle = nil // its close would reach nobody, and the peer hold it for the grace time
+		}
 		select {
-		case <-h.idle:
+		case <-idle:
 			h.session.Close(code.Draining, "all streams have moved to another channel")
 			return
 		case <-h.session.Lost():
@@ -311,22 +316,21 @@ func (l *link) attend(h *held) {
 // replacedBy says that h's peer is no more: h has no path, and a later session
 // is with another process of the same identity and name. A peer that can be
 // reached may finish its streams, whoever else has its name. Otherwise it
-// returns what is closed when that may have changed.
-func (l *link) replacedBy(h *held) (pathChanged, changed <-chan struct{}, err error) {
-	_, pathChanged, down := h.session.Path()
+// returns what is closed when that may have changed, beside h's path.
+func (l *link) replacedBy(h *held, down error) (changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was := h.session.Peer()
 	if down == nil || was.Name == "" {
-		return pathChanged, l.changed, nil
+		return l.changed, nil
 	}
 	for other := range l.all {
 		is := other.session.Peer()
 		if is.Identifier == was.Identifier && is.Name == was.Name && is.Instance != was.Instance && other.since.After(h.since) {
-			return nil, nil, fmt.Errorf("another instance of %s has started as %q", is.Identifier, is.Name)
+			return nil, fmt.Errorf("another instance of %s has started as %q", is.Identifier, is.Name)
 		}
 	}
-	return pathChanged, l.changed, nil
+	return l.changed, nil
 }
 
 // retire keeps new streams from h, which ends when it has none, for the reason

@@ -111,7 +111,10 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	}
 	loud(zapcore.InfoLevel, "channel opened", viaField(via))
 
-	stop := context.AfterFunc(ctx, func() { ch.session.Close(code.Shutdown, "the outlet is stopping") })
+	stop := context.AfterFunc(ctx, func() {
+		ch.session.Close(code.Shutdown, "the outlet is stopping")
+		ch.session.hurry()
+	})
 	defer stop()
 	var streams sync.WaitGroup
 	streams.Go(func() {

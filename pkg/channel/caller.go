@@ -87,6 +87,9 @@ func (e *InstanceError) Error() string {
 // is called. Failed has heard why routes do not work; the error is theirs,
 // joined, or ctx's.
 func (d *Caller) Dial(ctx context.Context, first int) (*Channel, error) {
+	if d.Routes <= 0 {
+		return nil, errors.New("channel: Caller has no routes")
+	}
 	order := make([]int, d.Routes)
 	for i := range order {
 		order[i] = (first + i) % d.Routes

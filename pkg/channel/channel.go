@@ -67,8 +67,8 @@ type Settings struct {
 	// Window is how many bytes the peer may have on their way, from 256 KiB to
 	// 16 MiB; 0 means 16 MiB.
 	Window int
-	// Buffers is the process's budget; nil means one of 256 MiB for this
-	// channel alone.
+	// Buffers is the process's budget; nil means one of 256 MiB for each of a
+	// Caller's channels, or for all of a Table's together.
 	Buffers *Buffers
 	// Trace is told what happens to a channel; nil means nobody is.
 	Trace *Trace
