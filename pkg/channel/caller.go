@@ -37,7 +37,7 @@ type Timing struct {
 	// Stagger is how long a route may take before the next one is tried beside
 	// it; 1 s.
 	Stagger time.Duration
-	// MaxPause is the longest pause between attempts, before jitter; 2 s. The
+	// MaxPause is the longest pause between attempts, before jitter; 1 s. The
 	// first comes at once, the second within 50 ms.
 	MaxPause time.Duration
 	// Renew is how long a path may live, give or take a tenth, before a new
@@ -57,7 +57,7 @@ func (t Timing) withDefaults() Timing {
 		value time.Duration
 	}{
 		{&t.Stagger, time.Second},
-		{&t.MaxPause, 2 * time.Second},
+		{&t.MaxPause, time.Second},
 		{&t.Renew, time.Hour},
 		{&t.Return, 30 * time.Second},
 	} {

@@ -178,7 +178,7 @@ func (k *keeper) recover(ctx context.Context) {
 	} else {
 		wait = k.pause.NextBackOff()
 	}
-	for ; ; wait = k.pause.NextBackOff() {
+	for {
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
@@ -198,7 +198,22 @@ func (k *keeper) recover(ctx context.Context) {
 			k.c.Fail(code.Gone, other)
 			return
 		}
+		wait = k.pause.NextBackOff()
+		if passing(err) {
+			wait = min(wait, passingPause)
+		}
 	}
+}
+
+// passingPause is the longest pause after an attempt that has come as far as a
+// relay that works.
+const passingPause = 250 * time.Millisecond
+
+// passing reports whether err is a relay's word that the peer is not there: it
+// is about to come back where the relay has just started.
+func passing(err error) bool {
+	var r *RefusedError
+	return errors.As(err, &r) && (r.Code == code.NotRegistered || r.Code == code.Gone)
 }
 
 // calm is how long a path has to live to count as one, if it carries nothing.

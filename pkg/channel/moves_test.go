@@ -313,7 +313,7 @@ func TestFlapping(t *testing.T) {
 		l.cutAll()
 		time.Sleep(time.Minute)
 		mu.Lock()
-		if len(tries) > 60 || len(tries) < 20 || tries[0] > time.Millisecond {
+		if len(tries) > 120 || len(tries) < 40 || tries[0] > time.Millisecond {
 			t.Errorf("%d attempts in a minute, the first after %s", len(tries), tries[0])
 		}
 		mu.Unlock()

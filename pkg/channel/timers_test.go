@@ -116,7 +116,7 @@ func TestGraceTimes(t *testing.T) {
 		for i := 1; i < len(tries); i++ {
 			longest = max(longest, tries[i]-tries[i-1])
 		}
-		between(t, "the longest pause is over", longest, 2*time.Second, 3*time.Second)
+		between(t, "the longest pause is over", longest, time.Second, 3*time.Second/2)
 	})
 }
 

@@ -34,8 +34,7 @@ type AgentConfig struct {
 	// relay asks for; 0 means 64.
 	MaxSpares int
 	// MaxBackoff is the longest pause between attempts, before jitter; 0 means
-	// 3 s. A relay that is back is of no use before its outlets are, and the
-	// applications behind the inlets wait for 10 s at most by default.
+	// 1 s. Streams wait for the next one.
 	MaxBackoff time.Duration
 
 	Trace *AgentTrace
@@ -122,7 +121,7 @@ type station struct {
 // held is how long a registration has to hold to count as a success. A relay
 // that is restarted again and again is come back to each time at once: streams
 // wait for that.
-const held = 500 * time.Millisecond
+const held = 100 * time.Millisecond
 
 // NewAgent checks cfg and returns an Agent that does nothing yet.
 func NewAgent(cfg AgentConfig) (*Agent, error) {
@@ -146,7 +145,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		cfg.MaxSpares = 64
 	}
 	if cfg.MaxBackoff <= 0 {
-		cfg.MaxBackoff = 3 * time.Second
+		cfg.MaxBackoff = time.Second
 	}
 	if cfg.Trace == nil {
 		cfg.Trace = new(AgentTrace)
