@@ -131,7 +131,7 @@ func TestOutletDrainsToAnotherInstance(t *testing.T) {
 
 // An idle system stops at once, in any order.
 func TestIdleStopsAtOnce(t *testing.T) {
-	for _, order := range []string{"inlet outlet relay", "outlet relay inlet"} {
+	for _, order := range []string{"inlet outlet relay", "outlet relay inlet", "relay inlet outlet"} {
 		sys := startSystem(t, setup{outlet: func(c *config.Outlet) { c.DrainTimeout = patience }, inlet: func(c *config.Inlet) { c.DrainTimeout = patience }})
 		eventually(t, "ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
 		for name := range strings.FieldsSeq(order) {

@@ -85,15 +85,15 @@ func (l *inletLink) fields(r route.Route) []zap.Field {
 	return []zap.Field{zap.Stringer("peer", l.outlet), zap.Stringer("route", r)}
 }
 
-// routeOf returns the route of h's path, or of its last one.
-func (l *inletLink) routeOf(h *held) route.Route {
-	i, _, _ := h.session.Path()
-	return l.routes[max(i, 0)]
+// sayOf is say of a channel, and of the route of its path or its last one.
+func (l *inletLink) sayOf(h *held, loud zapcore.Level, message, code string, err error) {
+	s := h.session.(*lasting)
+	l.say(loud, message, l.routes[s.ch.State().Route], code, err, zap.Stringer("channel", s.ch.ID()))
 }
 
 // say logs what happens at each retry again at debug.
-func (l *inletLink) say(loud zapcore.Level, message string, r route.Route, code string, err error) {
-	fields, text := l.fields(r), ""
+func (l *inletLink) say(loud zapcore.Level, message string, r route.Route, code string, err error, more ...zap.Field) {
+	fields, text := append(l.fields(r), more...), ""
 	if err != nil {
 		text = err.Error()
 		fields = append(fields, zap.String("code", code), zap.String("reason", text))
@@ -106,15 +106,15 @@ func (l *inletLink) failed(r route.Route, err error) {
 }
 
 func (l *inletLink) opened(h *held) {
-	l.say(zapcore.InfoLevel, "channel opened", l.routeOf(h), "", nil)
+	l.sayOf(h, zapcore.InfoLevel, "channel opened", "", nil)
 }
 
 func (l *inletLink) replaced(h *held) {
-	l.say(zapcore.InfoLevel, "another channel takes new streams, the old one still waits for a path", l.routeOf(h), "", nil)
+	l.sayOf(h, zapcore.InfoLevel, "another channel takes new streams, the old one still waits for a path", "", nil)
 }
 
 func (l *inletLink) draining(h *held) {
-	l.say(zapcore.InfoLevel, "outlet is draining, opening another channel", l.routeOf(h), "", nil)
+	l.sayOf(h, zapcore.InfoLevel, "outlet is draining, opening another channel", "", nil)
 }
 
 // ended logs a session's end. After one that had lasted, all that happens is
@@ -125,8 +125,8 @@ func (l *inletLink) ended(h *held, err error, settled bool) {
 	}
 	switch c := label(err, code.ChannelLost); c {
 	case code.OK.String(), code.Shutdown.String(), code.Draining.String():
-		l.say(zapcore.InfoLevel, "channel closed", l.routeOf(h), c, err)
+		l.sayOf(h, zapcore.InfoLevel, "channel closed", c, err)
 	default:
-		l.say(zapcore.WarnLevel, "channel lost", l.routeOf(h), c, err)
+		l.sayOf(h, zapcore.WarnLevel, "channel lost", c, err)
 	}
 }

@@ -80,7 +80,7 @@ func (b *base) channelSettings(c *config.Channels, trace *channel.Trace) channel
 // tunnelConfig gives the mux the patience that its channels need: whatever is
 // on its way may wait as long as a channel waits for a path.
 func (b *base) tunnelConfig(c *config.Channels) tunnel.Config {
-	return tunnel.Config{OpenWait: c.Grace + 15*time.Second}
+	return tunnel.Config{Patience: c.Grace + 15*time.Second}
 }
 
 // pathMetrics count what happens to the paths of channels.

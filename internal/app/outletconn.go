@@ -112,6 +112,11 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	loud(zapcore.InfoLevel, "channel opened", viaField(via))
 
 	stop := context.AfterFunc(ctx, func() {
+		// Without a path, the word is waited for only where streams want it.
+		if _, _, down := ch.session.Path(); down != nil && ch.session.Streams() == 0 {
+			ch.session.Fail(code.Shutdown, errShutdown)
+			return
+		}
 		ch.session.Close(code.Shutdown, "the outlet is stopping")
 		ch.session.hurry()
 	})
@@ -131,7 +136,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 
 	c, level, message := label(err, code.ChannelLost), zapcore.InfoLevel, "channel closed"
 	var lost *channel.LostError
-	if errors.As(err, &lost) || c == code.ChannelLost.String() || c == code.Protocol.String() {
+	if errors.As(err, &lost) && lost.Code != code.Shutdown || c == code.ChannelLost.String() || c == code.Protocol.String() {
 		level, message = zapcore.WarnLevel, "channel lost"
 	}
 	fields := []zap.Field{zap.String("code", c), zap.Duration("duration", time.Since(ch.since))}

@@ -16,7 +16,8 @@ import (
 )
 
 // abortGrace is how long a reader may take to come to the RST that stands
-// behind data in the stream, once an ABORT has overtaken it.
+// behind data in the stream, once an ABORT has overtaken it. One that waits for
+// the carrier has the session's patience.
 const abortGrace = time.Second
 
 // maxQueue bounds what waits for a peer that does not read its control stream:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -91,6 +92,45 @@ func TestReadAfterGrace(t *testing.T) {
 		t.Errorf("got %d bytes, want %d", got, want)
 	}
 	wantReset(t, err, code.ClientReset, true)
+}
+
+// TestAbortBeforeAPause: an ABORT that has come before the carrier lost its path
+// does not end a stream whose reader waits for what the next path brings. It does
+// in the end, should that never come.
+func TestAbortBeforeAPause(t *testing.T) {
+	for _, comes := range []bool{true, false} {
+		t.Run(fmt.Sprint(comes), func(t *testing.T) {
+			t.Parallel()
+			r := rawServerSide(t)
+			r.client.cfg.Patience = 5 * abortGrace / 2
+			st := r.open(t)
+			r.write(t, appendFrame(nil, frameOpened))
+			var got []byte
+			reader := async(func() (err error) {
+				got, err = io.ReadAll(st)
+				return err
+			})
+			start := time.Now()
+			if _, err := r.control.Write(appendAbort(nil, st.id, code.TargetReset)); err != nil {
+				t.Fatal(err)
+			}
+			want := ""
+			if comes {
+				time.Sleep(3 * abortGrace / 2) // the pause
+				want = "the last words"
+				r.write(t, appendRst(appendFrame(nil, frameData, []byte(want)...), code.TargetReset))
+			}
+			err := await(t, reader, "the reader")
+			took := time.Since(start)
+			wantReset(t, err, code.TargetReset, true)
+			if string(got) != want {
+				t.Errorf("got %q before the reset, want %q", got, want)
+			}
+			if !comes && (took < 2*abortGrace || took > 5*abortGrace) {
+				t.Errorf("a stream of which nothing came ended after %v", took)
+			}
+		})
+	}
 }
 
 func TestAbortAfterFin(t *testing.T) {
@@ -287,7 +327,7 @@ func TestDeadlineBesideClose(t *testing.T) {
 
 // TestEveryEndIsForgotten ends 1,000 streams in every way there is.
 func TestEveryEndIsForgotten(t *testing.T) {
-	p := newPair(t, Config{OpenWait: time.Minute})
+	p := newPair(t, Config{Patience: time.Minute})
 	ends := []func(a, b *Stream){
 		func(a, b *Stream) { _, _ = a.Close(), b.Close() },
 		func(a, b *Stream) { _ = a.Reset(code.ClientReset) },

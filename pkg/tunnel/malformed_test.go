@@ -319,7 +319,7 @@ func TestOpenNeverSent(t *testing.T) {
 	for name, sent := range map[string][]byte{"nothing": nil, "half": openFrame(t)[:5]} {
 		t.Run(name, func(t *testing.T) {
 			x, y := tcpPair(t)
-			s := NewServer(plain(x), Config{OpenWait: 50_000_000})
+			s := NewServer(plain(x), Config{Patience: 50_000_000})
 			run(t, s)
 			mux := startMux(t, y, true)
 			control, err := mux.OpenStream()

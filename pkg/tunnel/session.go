@@ -35,8 +35,10 @@ type Carrier interface {
 
 // Config holds a session's settings. The zero value is the default.
 type Config struct {
-	MaxStreams int           // open at once; 0 means 10,000
-	OpenWait   time.Duration // for a new stream's OPEN; 0 means 10 s. More than a carrier may pause
+	MaxStreams int // open at once; 0 means 10,000
+	// Patience is for what is on its way, a new stream's OPEN or an aborted one's
+	// RST: more than a carrier may pause; 0 means 10 s.
+	Patience time.Duration
 }
 
 const (
@@ -94,8 +96,8 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 	if cfg.MaxStreams <= 0 {
 		cfg.MaxStreams = defaultMaxStreams
 	}
-	if cfg.OpenWait <= 0 {
-		cfg.OpenWait = 10 * time.Second
+	if cfg.Patience <= 0 {
+		cfg.Patience = 10 * time.Second
 	}
 	s := &Session{
 		carrier: c, client: client, cfg: cfg,
@@ -482,7 +484,7 @@ func (r *Request) Canceled() <-chan struct{} { return r.st.gone }
 
 // awaitOpen reads a new stream's OPEN and hands it to Accept.
 func (s *Session) awaitOpen(st *Stream) {
-	timer := time.AfterFunc(s.cfg.OpenWait, func() { _ = st.Reset(code.Timeout) })
+	timer := time.AfterFunc(s.cfg.Patience, func() { _ = st.Reset(code.Timeout) })
 	o, err := st.readOpen()
 	if !timer.Stop() || err != nil {
 		_ = st.Reset(code.Aborted)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -54,6 +55,8 @@ type Stream struct {
 	finSet  bool // finSent, under mu
 
 	readUntil time.Time // the read deadline
+
+	starving atomic.Bool // a Read is in the mux, which may have nothing for it
 }
 
 // ID returns the stream's number in its session.
@@ -134,7 +137,7 @@ func (st *Stream) Read(p []byte) (int, error) {
 	if err := st.nextDataLocked(); err != nil {
 		return 0, err
 	}
-	n, err := st.y.Read(p[:min(len(p), st.left)])
+	n, err := st.readMuxLocked(p[:min(len(p), st.left)])
 	st.left -= n
 	if err != nil && n == 0 {
 		return 0, st.readFailedLocked(err)
@@ -178,10 +181,16 @@ func (st *Stream) nextFrameLocked() (frameType, int, error) {
 	return t, n, nil
 }
 
+func (st *Stream) readMuxLocked(b []byte) (int, error) {
+	st.starving.Store(true)
+	defer st.starving.Store(false)
+	return st.y.Read(b)
+}
+
 // fillLocked reads until b is full, across deadlines.
 func (st *Stream) fillLocked(b []byte, have *int) error {
 	for *have < len(b) {
-		n, err := st.y.Read(b[*have:])
+		n, err := st.readMuxLocked(b[*have:])
 		*have += n
 		if err != nil && n == 0 {
 			return st.readFailedLocked(err)

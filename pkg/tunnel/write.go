@@ -314,11 +314,24 @@ func (st *Stream) aborted(c code.Code) {
 		c = code.Aborted
 	}
 	err := &ResetError{Code: c, Remote: true}
-	wait := abortGrace
+	wait, until := abortGrace, time.Now().Add(st.s.cfg.Patience)
 	if st.finRead {
 		wait = 0 // nobody reads on to the RST
 	}
-	st.grace = time.AfterFunc(wait, func() { st.end(ending{err: err}) })
+	st.grace = time.AfterFunc(wait, func() { st.graceOver(err, until) })
+}
+
+// graceOver ends a stream whose RST the reader has not come to, unless it is the
+// carrier that has not: it may have lost its path with the RST on it.
+func (st *Stream) graceOver(err error, until time.Time) {
+	st.mu.Lock()
+	if !st.over && st.starving.Load() && time.Now().Before(until) {
+		st.grace.Reset(abortGrace)
+		st.mu.Unlock()
+		return
+	}
+	st.mu.Unlock()
+	st.end(ending{err: err})
 }
 
 // stopped acts on the peer's STOP.
