@@ -28,6 +28,9 @@ func TestSurviveRollingRestart(t *testing.T) {
 			}
 		}
 	}
+	moved := w.node("inlet").metric(`culvert_channel_path_changes_total{cause="asked"}`)
+	lost := w.node("inlet").metric("culvert_channel_path_losses_total")
 	l.wait(func() int { return restarts })
+	t.Logf("the inlet has moved %v times first and lost %v paths", moved, lost)
 	l.pauseBelow(3 * time.Second) // the goal is one
 }
