@@ -64,6 +64,7 @@ e2e: deps ## built binaries and real servers, the full matrix
 
 # One test after the other, so that each one's pauses are its own.
 chaos: deps ## streams outlive what is done to their paths: the long forms, summed up in the last lines
+	$(GO) test -count=1 -v -run 'TestManyResumes' ./pkg/channel
 	$(GO) test -tags e2e -count=1 -timeout 40m -parallel 1 -v -run 'TestSurvive' ./test/e2e -chaos
 
 deploy-test: ## what is in deploy/ and the Dockerfile, against schemas and rules
