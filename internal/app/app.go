@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
@@ -35,6 +36,13 @@ const (
 	lastWait = time.Second
 )
 
+// Lines about paths: so many at once, when a relay of many channels dies, and so
+// many a second for good. Paths can be cut by whoever carries them.
+const (
+	pathLines          = 1000
+	pathLinesPerSecond = 10
+)
+
 // errShutdown is the cause of everything that ends because this process stops.
 var errShutdown = errors.New("this process is stopping")
 
@@ -49,6 +57,7 @@ type base struct {
 	// What channels share; not a relay's.
 	buffers *channel.Buffers
 	paths   *pathMetrics
+	flaps   *rate.Limiter // lines about paths
 }
 
 // newBase reads the identity. Its errors name the setting at fault. A relay has
@@ -67,6 +76,7 @@ func newBase(c *config.Common, channels *config.Channels, o *obs.Obs) (*base, er
 		name = channels.Name
 		b.buffers = channel.NewBuffers(channels.Buffers)
 		b.paths = newPathMetrics(o.Registry, b.buffers)
+		b.flaps = rate.NewLimiter(pathLinesPerSecond, pathLines)
 	}
 	if b.local, err = channel.NewNamedLocal(id, name); err != nil {
 		return nil, fmt.Errorf("preparing handshakes: %w", err)
@@ -91,6 +101,14 @@ func (b *base) tune(nc net.Conn) {
 // text are: at debug, when it has been told not long ago.
 func (b *base) quietly(told *quiet, loud zapcore.Level, message, text string, fields ...zap.Field) {
 	b.log.Log(told.level(message+text, loud), message, fields...)
+}
+
+// pathLevel returns at which level a change of path is logged.
+func (b *base) pathLevel() zapcore.Level {
+	if b.flaps.Allow() {
+		return zapcore.InfoLevel
+	}
+	return zapcore.DebugLevel
 }
 
 // A place is an address to listen at and the key path of its setting.

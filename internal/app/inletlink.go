@@ -68,7 +68,7 @@ func (l *inletLink) attemptFailed(route int, err error) {
 func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
 	l.in.paths.lost(err)
 	l.errs[route].Store(&err) // until it works again
-	l.in.log.Info("path lost, streams wait for another",
+	l.in.log.Log(l.in.pathLevel(), "path lost, streams wait for another",
 		zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[route]),
 		zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
 }
@@ -77,7 +77,7 @@ func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {
 	l.told.forget()
 	l.pathMade(m.Route)
 	l.in.paths.moved(m)
-	l.in.log.Info("path changed",
+	l.in.log.Log(l.in.pathLevel(), "path changed",
 		moveFields(m, zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[m.Route]))...)
 }
 

@@ -80,7 +80,7 @@ func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 	out.paths.lost(err)
 	id, instance := c.Remote()
 	const message = "path lost, streams wait for another"
-	out.log.Log(out.loud(zapcore.InfoLevel, id, message), message,
+	out.log.Log(out.loud(out.pathLevel(), id, message), message,
 		zap.Stringer("peer", id), zap.Stringer("instance", instance), zap.Stringer("channel", c.ID()), zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
 }
 
@@ -88,7 +88,7 @@ func (out *Outlet) pathMoved(c *channel.Channel, m channel.Move) {
 	out.paths.moved(m)
 	id, instance := c.Remote()
 	const message = "path changed"
-	out.log.Log(out.loud(zapcore.InfoLevel, id, message), message,
+	out.log.Log(out.loud(out.pathLevel(), id, message), message,
 		moveFields(m, zap.Stringer("peer", id), zap.Stringer("instance", instance), zap.Stringer("channel", c.ID()), viaField(m.Via))...)
 }
 

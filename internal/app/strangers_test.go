@@ -58,6 +58,28 @@ func TestStrangersDoNotSilenceAnOutlet(t *testing.T) {
 	}
 }
 
+// Whoever can cut paths, a relay or the network, does not fill the log with that.
+func TestPathLinesAreBounded(t *testing.T) {
+	sys := startSystem(t, setup{})
+	const times = 3 * pathLines
+	l, peer := sys.inlet.links[0], &channel.Channel{}
+	for range times {
+		l.pathLost(peer, 0, errors.New("reset"))
+		l.pathMoved(peer, channel.Move{Cause: channel.Lost})
+	}
+	count := func(level string) int {
+		return len(sys.inletLog.lines(t, map[string]string{"msg": "path lost, streams wait for another", "level": level})) +
+			len(sys.inletLog.lines(t, map[string]string{"msg": "path changed", "level": level}))
+	}
+	loud, low := count("info"), count("debug")
+	if loud < pathLines || loud > 2*pathLines || loud+low != 2*times {
+		t.Errorf("%d lines and %d for those who look closely, want about %d of %d", loud, low, pathLines, 2*times)
+	}
+	if got := metric(t, sys.inlet.obs, "culvert_channel_path_changes_total", "lost"); got != times {
+		t.Errorf("%v changes counted, want %d", got, times)
+	}
+}
+
 // A stranger who tries again and again is told about once, and counted each
 // time.
 func TestStrangersStreamsAreToldOnce(t *testing.T) {
