@@ -27,7 +27,7 @@ const (
 	// notSentLowat bounds what waits unsent in the kernel below a channel, in
 	// bytes, so that control records overtake data.
 	notSentLowat     = 128 << 10
-	leastUserTimeout = 10 * time.Second
+	leastUserTimeout = 30 * time.Second
 	// cutTime bounds, after the drain time, how long streams may take to end
 	// once they are cut.
 	cutTime = 5 * time.Second

@@ -71,7 +71,7 @@ type Timing struct {
 	Going       time.Duration // how long a parked conn may take to answer go; 3 s
 	Hold        time.Duration // how long a caller is held for a spare conn; 5 s
 	Idle        time.Duration // how long a join may move no byte; 60 s
-	UserTimeout time.Duration // TCP_USER_TIMEOUT of every leg; 10 s
+	UserTimeout time.Duration // TCP_USER_TIMEOUT of every leg; 30 s
 	Dial        time.Duration // one dial of extend, at most MaxDial; 2.5 s
 }
 
@@ -114,7 +114,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Going, 3 * time.Second},
 		{&t.Hold, 5 * time.Second},
 		{&t.Idle, 60 * time.Second},
-		{&t.UserTimeout, 10 * time.Second},
+		{&t.UserTimeout, 30 * time.Second},
 		{&t.Dial, 2500 * time.Millisecond},
 	} {
 		if *d.field == 0 {

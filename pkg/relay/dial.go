@@ -27,7 +27,7 @@ type Dialer struct {
 	DialTimeout      time.Duration // for one address; 0 means 2.5 s
 	HandshakeTimeout time.Duration // with one hop; 0 means 5 s
 	AnswerTimeout    time.Duration // of one hop, which may hold a caller; 0 means 10 s
-	UserTimeout      time.Duration // TCP_USER_TIMEOUT of the first leg; 0 means 10 s
+	UserTimeout      time.Duration // TCP_USER_TIMEOUT of the first leg; 0 means 30 s
 
 	Channel channel.Options
 }
@@ -83,7 +83,7 @@ func (d *Dialer) withDefaults() *Dialer {
 		{&e.DialTimeout, 2500 * time.Millisecond},
 		{&e.HandshakeTimeout, 5 * time.Second},
 		{&e.AnswerTimeout, 10 * time.Second},
-		{&e.UserTimeout, 10 * time.Second},
+		{&e.UserTimeout, 30 * time.Second},
 	} {
 		if *t.field <= 0 {
 			*t.field = t.value
