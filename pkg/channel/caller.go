@@ -113,7 +113,9 @@ func (d *Caller) open(ctx context.Context, route int) (*Channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.handshake(ctx, route, nil, channelRequest{ID: id[:], Mode: modeNew, Window: uint64(set.Window)})
+	p, err := d.handshake(ctx, route, nil, func() channelRequest {
+		return channelRequest{ID: id[:], Mode: modeNew, Window: uint64(set.Window)}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -144,16 +146,19 @@ func (p *Conn) complaint(lie error) []byte {
 	return appendClose(nil, p.attach.received, code.Protocol, lie.Error())
 }
 
-func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, r channelRequest) (*Conn, error) {
-	request, err := r.encode()
-	if err != nil {
-		return nil, err
-	}
+// handshake makes a path and asks the peer on it for what request returns, which
+// is called when the path is there.
+func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, request func() channelRequest) (*Conn, error) {
 	nc, err := d.Path(ctx, route, instance)
 	if err != nil {
 		return nil, err
 	}
-	return Initiate(ctx, nc, d.Local, d.Peer, PurposeChannel, request, d.Settings.Handshake)
+	b, err := request().encode()
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return Initiate(ctx, nc, d.Local, d.Peer, PurposeChannel, b, d.Settings.Handshake)
 }
 
 // A race tries one after the other until one succeeds, the next when one has

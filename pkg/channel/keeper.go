@@ -348,23 +348,16 @@ func (k *keeper) attempt(ctx context.Context, order []int, cause Cause) error {
 // try makes a path over one route, up to its use.
 func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error) {
 	c := k.c
-	request := channelRequest{ID: c.id[:], Mode: modeResume, Window: uint64(c.set.Window)}
-	nc, err := k.d.Path(ctx, route, &c.instance)
-	if err != nil {
-		return nil, err
-	}
-	// The count is taken as late as can be: what the old path brings meanwhile
-	// need not come twice.
-	c.mu.Lock()
-	c.epoch++
-	request.Received, request.Epoch = c.received, c.epoch
-	c.mu.Unlock()
-	b, err := request.encode()
-	if err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	p, err := Initiate(ctx, nc, k.d.Local, k.d.Peer, PurposeChannel, b, c.set.Handshake)
+	var epoch uint64
+	p, err := k.d.handshake(ctx, route, &c.instance, func() channelRequest {
+		// The count is taken as late as can be: what the old path brings meanwhile
+		// need not come twice.
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.epoch++
+		epoch = c.epoch
+		return channelRequest{ID: c.id[:], Mode: modeResume, Received: c.received, Epoch: epoch, Window: uint64(c.set.Window)}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -372,7 +365,7 @@ func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error)
 		p.discard(nil)
 		return nil, &InstanceError{Want: c.instance, Got: got}
 	}
-	p.asPath(c, request.Epoch, true)
+	p.asPath(c, epoch, true)
 	if err := c.take(ctx, p, route, cause); err != nil {
 		return nil, verdictOf(p, err)
 	}

@@ -29,11 +29,7 @@ func (c *Channel) close(cd code.Code, reason string) error {
 		c.unreadLocked()
 		return c.err
 	}
-	for _, d := range []*deadline{&c.readUntil, &c.writeUntil} {
-		if d.timer != nil {
-			d.timer.Stop()
-		}
-	}
+	c.stopDeadlinesLocked()
 	c.closing = true
 	// Nobody will read it.
 	if c.peerEnd == nil {
@@ -53,6 +49,14 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	err := c.lingerLocked()
 	c.endLocked()
 	return err
+}
+
+func (c *Channel) stopDeadlinesLocked() {
+	for _, d := range []*deadline{&c.readUntil, &c.writeUntil} {
+		if d.timer != nil {
+			d.timer.Stop()
+		}
+	}
 }
 
 // unreadLocked gives up what has come and nobody will read.
@@ -160,11 +164,7 @@ func (c *Channel) overLocked(err error) {
 	if c.grace != nil {
 		c.grace.Stop()
 	}
-	for _, d := range []*deadline{&c.readUntil, &c.writeUntil} {
-		if d.timer != nil {
-			d.timer.Stop()
-		}
-	}
+	c.stopDeadlinesLocked()
 	freed := c.out.drop(c.out.end)
 	if c.peerEnd == nil || c.closing {
 		freed += c.in.drop(c.in.end)

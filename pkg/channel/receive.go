@@ -316,12 +316,8 @@ func (c *Channel) graceOver() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.path == nil && time.Since(c.lostAt) >= c.set.Grace { // else the timer was stopped too late
-		c.failLocked(c.graceErrLocked(), "")
+		c.failLocked(&LostError{Code: code.Timeout, Err: fmt.Errorf("no path for %s: %w", c.set.Grace, c.lostErr)}, "")
 	}
-}
-
-func (c *Channel) graceErrLocked() error {
-	return &LostError{Code: code.Timeout, Err: fmt.Errorf("no path for %s: %w", c.set.Grace, c.lostErr)}
 }
 
 // leftLocked ends the path that another has taken the place of. It is not ended
