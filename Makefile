@@ -13,7 +13,7 @@ MODULES  := . tools test/deploy
 OTHER_OS := darwin windows
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build tools lint fmt test unit e2e e2e-short chaos deploy-test fuzz model clean
+.PHONY: help deps build tools lint fmt test unit e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -66,6 +66,12 @@ e2e: deps ## built binaries and real servers, the full matrix
 chaos: deps ## streams outlive what is done to their paths: the long forms, summed up in the last lines
 	$(GO) test -count=1 -v -run 'TestManyResumes' ./pkg/channel
 	$(GO) test -tags e2e -count=1 -timeout 40m -parallel 1 -v -run 'TestSurvive' ./test/e2e -chaos
+
+bench: deps build ## Culvert beside what people use, all cases: half an hour; results in bin/bench.json
+	$(GO) run ./test/bench -json bin/bench.json
+
+bench-check: deps build ## Culvert beside plain splice proxies, in a minute: fails when it has become much slower
+	$(GO) run ./test/bench -check -rounds 2 -paths '^(splice|culvert.*)$$' -cases '^(throughput-(down-1|up-8)|request-64|connect)$$'
 
 deploy-test: ## what is in deploy/ and the Dockerfile, against schemas and rules
 	cd test/deploy && $(GO) test -count=1 ./...

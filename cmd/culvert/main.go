@@ -24,6 +24,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Long: `culvert makes and shows identities, checks settings for the commands inlet,
 outlet and relay, and shows all of them at work.`,
 	})
-	root.AddCommand(identityCommand(), checkCommand(), demoCommand())
+	root.AddCommand(identityCommand(), checkCommand(), demoCommand(), benchCommand())
 	return cli.Execute(ctx, root, args, stdout, stderr)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"time"
@@ -73,6 +74,7 @@ func (c *Case) Run(ctx context.Context, p *Path) (Figures, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s over %s: %w", c.Name, p.Name, err)
 	}
+	maps.DeleteFunc(f, func(m Metric, _ float64) bool { return !slices.Contains(c.Metrics, m) })
 	return f, nil
 }
 
@@ -92,6 +94,11 @@ func DefaultWindows() Windows {
 	return Windows{Warm: 300 * time.Millisecond, Measure: 1500 * time.Millisecond, Idle: time.Minute}
 }
 
+// LineWindows are for lines, which take some round trips to fill.
+func LineWindows() Windows {
+	return Windows{Warm: 2 * time.Second, Measure: 4 * time.Second}
+}
+
 // Cases returns all cases, in the report's order.
 func Cases(w Windows) []*Case {
 	var cases []*Case
@@ -103,7 +110,19 @@ func Cases(w Windows) []*Case {
 	for _, n := range []int{1, 64, 1000} {
 		cases = append(cases, requestCase(w, n))
 	}
-	return append(cases, connectCase(w), besideCase(w), idleCase(w))
+	return append(cases, connectCase(w), besideCase("beside-bulk", 2, 2, w), amongCase(w, few), amongCase(w, idleConns), idleCase(w))
+}
+
+// LineCases returns the cases for a slow line, whose name goes before theirs.
+func LineCases(line string, w Windows) []*Case {
+	cases := []*Case{
+		bulkCase(w, true, 1), bulkCase(w, false, 1), bulkCase(w, false, 16),
+		besideCase("beside-up", 2, 0, w), besideCase("beside-down", 0, 2, w),
+	}
+	for _, c := range cases {
+		c.Name = line + "-" + c.Name
+	}
+	return cases
 }
 
 // dial opens a connection to a path and tells the target what it is for.

@@ -41,17 +41,48 @@ func connectCase(w Windows) *Case {
 	}
 }
 
-func besideCase(w Windows) *Case {
+func besideCase(name string, up, down int, w Windows) *Case {
 	return &Case{
-		Name:    "beside-bulk",
-		What:    "requests of 64 B on 1 connection while 4 bulk streams run, 2 up and 2 down",
+		Name:    name,
+		What:    fmt.Sprintf("requests of 64 B on 1 connection beside bulk, %d up and %d down", up, down),
 		Main:    P99,
 		Metrics: []Metric{P50, P99, P999, Throughput},
-		conns:   5,
+		conns:   1 + up + down,
 		run: func(ctx context.Context, p *Path) (Figures, error) {
-			return beside(ctx, p, 2, 2, w)
+			return beside(ctx, p, up, down, w)
 		},
 	}
+}
+
+// few is how many connections stand for few; as many requests are under way at
+// once in all of amongCase.
+const few = 10
+
+func amongCase(w Windows, n int) *Case {
+	return &Case{
+		Name:    fmt.Sprintf("among-%d", n),
+		What:    fmt.Sprintf("requests of 64 B, %d at once, on %d connections in turn", few, n),
+		Main:    CPUEach,
+		Metrics: []Metric{CPUEach, Rate, P50, P99},
+		conns:   n,
+		run: func(ctx context.Context, p *Path) (Figures, error) {
+			return among(ctx, p, n, w)
+		},
+	}
+}
+
+// among measures requests that take turns on n connections.
+func among(ctx context.Context, p *Path, n int, w Windows) (Figures, error) {
+	conns, err := dialMany(ctx, p, opEcho, n)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(conns)
+	turns := make([]int, few)
+	return measure(ctx, p, few, w, func(i int) error {
+		turns[i]++
+		return request(conns[i+turns[i]%(n/few)*few]) // no two at once on one
+	})
 }
 
 // requests measures n connections that each have one request under way.
@@ -99,7 +130,6 @@ func beside(ctx context.Context, p *Path, up, down int, w Windows) (Figures, err
 	if err != nil {
 		return nil, err
 	}
-	delete(figures, CPUEach) // the bulk's, mostly
 	figures[Throughput] = float64(arrived()-before) / time.Since(began).Seconds() / 1e6
 	for _, f := range floods {
 		if err := f.wait(ctx, 0); err != nil {

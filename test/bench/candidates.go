@@ -6,94 +6,90 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/culvert-net/culvert/internal/bench"
+	"github.com/culvert-net/culvert/internal/bench/rig"
 )
-
-// A candidate is a way to carry TCP to the target.
-type candidate struct {
-	name  string
-	note  string // what it is, for the report
-	limit int    // connections at once; 0 for no limit of its own
-	// start starts its processes and returns where to dial.
-	start func(ch *chain) string
-}
 
 // The paths that goals are about.
 const (
-	pathDirect  = "direct"
-	pathSplice  = "splice"
-	pathHAProxy = "haproxy-mtls"
-	pathStunnel = "stunnel-mtls"
-	pathSpiped  = "spiped"
-	pathSSH     = "ssh-L"
-	withSplice  = "+splice"
-	pathDirectC = "culvert"
-	pathRelay1  = "culvert-1-relay"
-	pathRelay2  = "culvert-2-relays"
+	pathDirect    = "direct"
+	pathSplice    = "splice"
+	pathHAProxy   = "haproxy-mtls"
+	pathStunnel   = "stunnel-mtls"
+	pathSpiped    = "spiped"
+	pathSSH       = "ssh-L"
+	withSplice    = "+splice"
+	pathDirectC   = "culvert"
+	pathOwnSplice = pathDirectC + withSplice
+	pathRelay1    = "culvert-1-relay"
+	pathRelay2    = "culvert-2-relays"
 )
 
 // many is more connections than any case has.
 const many = 6000
 
-func groups(w *world, windows bench.Windows) []group {
+// groups returns all that is to be measured.
+func groups(r *rig.Rig, windows bench.Windows) []group {
 	all := candidates()
-	byName := map[string]candidate{}
-	for _, c := range all {
-		byName[c.name] = c
+	ready := bench.ReadyCase(restart(r, all))
+	gs := []group{{base: pathRelay1, candidates: all, cases: append(bench.Cases(windows), ready)}}
+	for _, rtt := range lineTimes {
+		gs = append(gs, group{base: pathRelay1, candidates: lineCandidates(rtt), cases: bench.LineCases(lineName(rtt), bench.LineWindows())})
 	}
-	ready := bench.ReadyCase(w.restart(byName))
-	return []group{{base: pathRelay1, candidates: all, cases: append(bench.Cases(windows), ready)}}
+	return gs
 }
 
 // candidates returns all that are measured on one machine without a line.
-func candidates() []candidate {
-	cs := []candidate{
-		{pathDirect, "the load dials the target", 0, func(ch *chain) string { return ch.w.target }},
-		{"socat", "socat TCP-LISTEN,fork: a process for each connection", 1000, socat},
-		{"haproxy", "HAProxy, mode tcp", 0, haproxyPlain},
-		{pathSplice, "a plain proxy in Go: io.Copy, which is splice(2)", 0, func(ch *chain) string { return ch.splice(ch.w.target) }},
+func candidates() []rig.Candidate {
+	cs := []rig.Candidate{
+		{Name: pathDirect, Note: "the load dials the target", Start: func(ch *rig.Chain) string { return ch.Target() }},
+		{Name: "socat", Note: "socat TCP-LISTEN,fork: a process for each connection", Limit: 1000, Start: socat},
+		{Name: "haproxy", Note: "HAProxy, mode tcp", Start: haproxyPlain},
+		{Name: pathSplice, Note: "a plain proxy in Go: io.Copy, which is splice(2)", Start: func(ch *rig.Chain) string { return startSplice(ch, ch.Target()) }},
 	}
-	pairs := []candidate{
-		{pathHAProxy, "HAProxy to HAProxy, TLS 1.3 with certificates on both sides", 0, haproxyPair},
-		{pathStunnel, "stunnel to stunnel, TLS 1.3 with certificates on both sides, TCP_NODELAY", 0, stunnelPair},
-		{pathSpiped, "spiped to spiped", 0, spipedPair},
-		{pathSSH, "ssh -L to a real sshd", 0, sshForward},
+	pairs := []rig.Candidate{
+		{Name: pathHAProxy, Note: "HAProxy to HAProxy, TLS 1.3 with certificates on both sides", Start: func(ch *rig.Chain) string { return haproxyPair(ch, between(ch)) }},
+		{Name: pathStunnel, Note: "stunnel to stunnel, TLS 1.3 with certificates on both sides, TCP_NODELAY", Start: stunnelPair},
+		{Name: pathSpiped, Note: "spiped to spiped", Start: spipedPair},
+		{Name: pathSSH, Note: "ssh -L to a real sshd", Start: sshForward},
 	}
 	for _, c := range pairs {
 		cs = append(cs, c)
 		with := c
-		with.name, with.note = c.name+withSplice, c.note+", with a plain splice proxy between"
+		with.Name, with.Note = c.Name+withSplice, c.Note+", with a plain splice proxy between"
 		cs = append(cs, with)
 	}
 	return append(cs,
-		candidate{pathDirectC, "inlet to outlet", 0, func(ch *chain) string { return culvert(ch, 0) }},
-		candidate{pathRelay1, "inlet, relay, outlet", 0, func(ch *chain) string { return culvert(ch, 1) }},
-		candidate{pathRelay2, "inlet, relay, relay, outlet", 0, func(ch *chain) string { return culvert(ch, 2) }},
+		rig.Candidate{Name: pathOwnSplice, Note: "inlet, a plain splice proxy, outlet", Start: func(ch *rig.Chain) string { return ch.Culvert(0, between(ch)) }},
+		rig.Candidate{Name: pathDirectC, Note: "inlet to outlet", Start: func(ch *rig.Chain) string { return ch.Culvert(0, nil) }},
+		rig.Candidate{Name: pathRelay1, Note: "inlet, relay, outlet", Start: func(ch *rig.Chain) string { return ch.Culvert(1, nil) }},
+		rig.Candidate{Name: pathRelay2, Note: "inlet, relay, relay, outlet", Start: func(ch *rig.Chain) string { return ch.Culvert(2, nil) }},
 	)
 }
 
-// splice starts a plain splice proxy before an address and returns where it
-// listens.
-func (ch *chain) splice(target string) string {
-	addr := ch.addr()
-	ch.run(ch.w.self, spliceCommand, addr, target)
-	ch.part = len(ch.procs) - 1
+// startSplice starts a plain splice proxy before an address and returns where
+// it listens.
+func startSplice(ch *rig.Chain, target string) string {
+	self, err := os.Executable()
+	ch.Fail(err)
+	addr := ch.Addr()
+	ch.RunPart(self, spliceCommand, addr, target)
+	ch.Await(addr)
 	return addr
 }
 
-// between puts a splice proxy before the far half of a pair, where the
-// candidate's name says so.
-func (ch *chain) between(far string) string {
-	if !strings.HasSuffix(ch.name, withSplice) {
-		return far
+// between returns what puts a splice proxy before the far half of a pair, where
+// the candidate's name says so.
+func between(ch *rig.Chain) func(far string) string {
+	return func(far string) string {
+		if !strings.HasSuffix(ch.Name(), withSplice) {
+			return far
+		}
+		ch.Await(far)
+		return startSplice(ch, far)
 	}
-	ch.await(far)
-	near := ch.splice(far)
-	ch.await(near)
-	return near
 }
 
 func split(addr string) (host, port string) {
@@ -101,10 +97,10 @@ func split(addr string) (host, port string) {
 	return host, port
 }
 
-func socat(ch *chain) string {
-	addr := ch.addr()
+func socat(ch *rig.Chain) string {
+	addr := ch.Addr()
 	host, port := split(addr)
-	ch.run("socat", "TCP-LISTEN:"+port+",bind="+host+",fork,reuseaddr,nodelay,backlog=1024", "TCP:"+ch.w.target+",nodelay")
+	ch.Run("socat", "TCP-LISTEN:"+port+",bind="+host+",fork,reuseaddr,nodelay,backlog=1024", "TCP:"+ch.Target()+",nodelay")
 	return addr
 }
 
@@ -124,24 +120,24 @@ listen bench
 `, many, listen, server)
 }
 
-func haproxyPlain(ch *chain) string {
-	addr := ch.addr()
-	ch.run("haproxy", "-db", "-f", ch.write("haproxy.cfg", haproxyConfig(addr, ch.w.target)))
+func haproxyPlain(ch *rig.Chain) string {
+	addr := ch.Addr()
+	ch.Run("haproxy", "-db", "-f", ch.Write("haproxy.cfg", haproxyConfig(addr, ch.Target())))
 	return addr
 }
 
-func haproxyPair(ch *chain) string {
-	w, near, far := ch.w, ch.addr(), ch.addr()
-	ca := w.path("ca.pem")
-	ch.run("haproxy", "-db", "-f", ch.write("far.cfg", haproxyConfig(
-		fmt.Sprintf("%s ssl crt %s ca-file %s verify required ssl-min-ver TLSv1.3", far, w.path("far.pem"), ca), w.target)))
-	ch.run("haproxy", "-db", "-f", ch.write("near.cfg", haproxyConfig(near,
-		fmt.Sprintf("%s ssl crt %s ca-file %s verify required verifyhost far ssl-min-ver TLSv1.3", ch.between(far), w.path("near.pem"), ca))))
+func haproxyPair(ch *rig.Chain, hop func(string) string) string {
+	near, far := ch.Addr(), ch.Addr()
+	ca := ch.Path("ca.pem")
+	ch.Run("haproxy", "-db", "-f", ch.Write("far.cfg", haproxyConfig(
+		fmt.Sprintf("%s ssl crt %s ca-file %s verify required ssl-min-ver TLSv1.3", far, ch.Path("far.pem"), ca), ch.Target())))
+	ch.Run("haproxy", "-db", "-f", ch.Write("near.cfg", haproxyConfig(near,
+		fmt.Sprintf("%s ssl crt %s ca-file %s verify required verifyhost far ssl-min-ver TLSv1.3", hop(far), ch.Path("near.pem"), ca))))
 	return near
 }
 
-func stunnelPair(ch *chain) string {
-	w, near, far := ch.w, ch.addr(), ch.addr()
+func stunnelPair(ch *rig.Chain) string {
+	near, far := ch.Addr(), ch.Addr()
 	config := func(cert, client, accept, connect, more string) string {
 		return fmt.Sprintf(`foreground = yes
 pid =
@@ -157,41 +153,41 @@ cert = %s
 CAfile = %s
 verifyChain = yes
 %s
-`, client, accept, connect, cert, w.path("ca.pem"), more)
+`, client, accept, connect, cert, ch.Path("ca.pem"), more)
 	}
-	ch.run("stunnel4", ch.write("far.conf", config(w.path("far.pem"), "no", far, w.target, "")))
-	ch.run("stunnel4", ch.write("near.conf", config(w.path("near.pem"), "yes", near, ch.between(far), "checkHost = far")))
+	ch.Run("stunnel4", ch.Write("far.conf", config(ch.Path("far.pem"), "no", far, ch.Target(), "")))
+	ch.Run("stunnel4", ch.Write("near.conf", config(ch.Path("near.pem"), "yes", near, between(ch)(far), "checkHost = far")))
 	return near
 }
 
-func spipedPair(ch *chain) string {
-	near, far := ch.addr(), ch.addr()
-	key := ch.write("key", strings.Repeat("k", 32))
+func spipedPair(ch *rig.Chain) string {
+	near, far := ch.Addr(), ch.Addr()
+	key := ch.Write("key", strings.Repeat("k", 32))
 	limit := fmt.Sprint(many)
-	ch.run("spiped", "-d", "-F", "-n", limit, "-s", far, "-t", ch.w.target, "-k", key)
-	ch.run("spiped", "-e", "-F", "-n", limit, "-s", near, "-t", ch.between(far), "-k", key)
+	ch.Run("spiped", "-d", "-F", "-n", limit, "-s", far, "-t", ch.Target(), "-k", key)
+	ch.Run("spiped", "-e", "-F", "-n", limit, "-s", near, "-t", between(ch)(far), "-k", key)
 	return near
 }
 
 // sshForward starts an sshd of its own, with AES-GCM as the others have it: the
 // client's first choice would be ChaCha20-Poly1305.
-func sshForward(ch *chain) string {
-	near, far := ch.addr(), ch.addr()
+func sshForward(ch *rig.Chain) string {
+	near, far := ch.Addr(), ch.Addr()
 	_, port := split(far)
 	for _, name := range []string{"host", "client"} {
-		path := ch.w.path(ch.name + "-" + name + "-key")
+		path := ch.OwnPath(name + "-key")
 		if err := os.RemoveAll(path); err != nil {
-			ch.note(err)
+			ch.Fail(err)
 		}
 		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path).CombinedOutput(); err != nil {
-			ch.note(fmt.Errorf("ssh-keygen: %w: %s", err, out))
+			ch.Fail(fmt.Errorf("ssh-keygen: %w: %s", err, out))
 		}
 	}
-	key := func(name string) string { return ch.w.path(ch.name + "-" + name + "-key") }
+	key := func(name string) string { return ch.OwnPath(name + "-key") }
 	if os.Geteuid() == 0 {
-		ch.note(os.MkdirAll("/run/sshd", 0o755))
+		ch.Fail(os.MkdirAll("/run/sshd", 0o755))
 	}
-	ch.run("/usr/sbin/sshd", "-D", "-e", "-f", ch.write("sshd_config", fmt.Sprintf(`Port %s
+	ch.Run("/usr/sbin/sshd", "-D", "-e", "-f", ch.Write("sshd_config", fmt.Sprintf(`Port %s
 ListenAddress 127.0.0.1
 HostKey %s
 AuthorizedKeysFile %s
@@ -201,56 +197,10 @@ UsePAM no
 PermitRootLogin prohibit-password
 LogLevel ERROR
 `, port, key("host"), key("client")+".pub")))
-	ch.await(far)
-	_, port = split(ch.between(far))
-	ch.run("ssh", "-N", "-F", "none", "-i", key("client"), "-p", port, "-c", "aes256-gcm@openssh.com",
+	ch.Await(far)
+	_, port = split(between(ch)(far))
+	ch.Run("ssh", "-N", "-F", "none", "-i", key("client"), "-p", port, "-c", "aes256-gcm@openssh.com",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ExitOnForwardFailure=yes", "-o", "LogLevel=ERROR",
-		"-L", near+":"+ch.w.target, "127.0.0.1")
+		"-L", near+":"+ch.Target(), "127.0.0.1")
 	return near
-}
-
-// culvert starts an outlet, so many relays before it, and an inlet, all with
-// their defaults, and returns the inlet's address.
-func culvert(ch *chain, relays int) string {
-	far := ch.addr()
-	in, out := ch.id("inlet"), ch.id("outlet")
-	var hops []string
-	if relays == 0 {
-		hops = []string{"tcp://" + far + "/" + out}
-		ch.program("outlet", "--listen", "tcp://"+far)
-	}
-	next := "" // the relay behind, nearer to the outlet
-	for i := relays; i > 0; i-- {
-		name, addr := fmt.Sprint("relay-", i), ch.addr()
-		args := []string{"--listen", "tcp://" + addr, "--connect", in}
-		if next == "" {
-			args = append(args, "--register", out)
-		} else {
-			args = append(args, "--extend", "tcp://"+next)
-		}
-		hops = append([]string{"tcp://" + addr + "/" + ch.id(name)}, hops...)
-		ch.culvertProgram("relay", name, args...)
-		ch.part = len(ch.procs) - 1
-		if next == "" {
-			ch.program("outlet", "--relay", hops[0])
-		}
-		next = addr
-	}
-	near := ch.addr()
-	ch.program("inlet", "--listen", "tcp://"+near, "--service", "bench", "--outlet", out, "--route", strings.Join(hops, ","))
-	return near
-}
-
-// program starts an inlet or outlet for the one service.
-func (ch *chain) program(kind string, args ...string) {
-	if kind == "outlet" {
-		args = append(args, "--service", "bench=tcp://"+ch.w.target, "--allow", ch.id("inlet"))
-	}
-	ch.culvertProgram(kind, kind, args...)
-}
-
-func (ch *chain) culvertProgram(kind, identity string, args ...string) {
-	ch.id(identity)
-	args = append([]string{"--identity", ch.w.path(identity + ".key"), "--log-level", "warn"}, args...)
-	ch.run(filepath.Join(ch.w.bin, kind), args...)
 }

@@ -12,11 +12,13 @@ import (
 	"errors"
 	"math/big"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/bench/rig"
 )
 
 // makeCertificates writes ca.pem, and near.pem and far.pem, which hold a
 // certificate and its key each: P-256, as most sites have.
-func (w *world) makeCertificates() error {
+func makeCertificates(r *rig.Rig) error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -27,11 +29,11 @@ func (w *world) makeCertificates() error {
 	if err != nil {
 		return err
 	}
-	_, err = w.write("ca.pem", block("CERTIFICATE", der))
-	return errors.Join(err, w.makeLeaf(2, "near", ca, caKey), w.makeLeaf(3, "far", ca, caKey))
+	_, err = r.Write("ca.pem", block("CERTIFICATE", der))
+	return errors.Join(err, makeLeaf(r, 2, "near", ca, caKey), makeLeaf(r, 3, "far", ca, caKey))
 }
 
-func (w *world) makeLeaf(serial int64, name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey) error {
+func makeLeaf(r *rig.Rig, serial int64, name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -48,7 +50,7 @@ func (w *world) makeLeaf(serial int64, name string, ca *x509.Certificate, caKey 
 	if err != nil {
 		return err
 	}
-	_, err = w.write(name+".pem", block("CERTIFICATE", der)+block("PRIVATE KEY", keyDER))
+	_, err = r.Write(name+".pem", block("CERTIFICATE", der)+block("PRIVATE KEY", keyDER))
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/bench"
+	"github.com/culvert-net/culvert/internal/bench/rig"
 )
 
 func main() {
@@ -89,16 +91,19 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	w, err := newWorld(ctx, o.bin)
+	r, err := rig.New(ctx, func(kind string) []string { return []string{filepath.Join(o.bin, kind)} })
 	if err != nil {
 		return err
 	}
-	defer w.close()
+	defer r.Close()
+	if err := makeCertificates(r); err != nil {
+		return err
+	}
 	report := &bench.Report{
 		Date: time.Now().UTC().Format("2006-01-02"), Machine: machine(), Rounds: o.rounds, Notes: map[string]string{},
 	}
 	fmt.Fprintf(out, "%s\n%s\n\n", report.Date, report.Machine)
-	if err := measure(ctx, w, o, report, out); err != nil {
+	if err := measure(ctx, r, o, report, out); err != nil {
 		return err
 	}
 	if o.json != "" {
@@ -116,32 +121,35 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 // A group is paths that take turns in the same cases.
 type group struct {
 	base       string // the path that others are compared to
-	candidates []candidate
+	candidates []rig.Candidate
 	cases      []*bench.Case
 }
 
-func measure(ctx context.Context, w *world, o options, report *bench.Report, out io.Writer) error {
-	for _, g := range groups(w, o.windows) {
+func measure(ctx context.Context, r *rig.Rig, o options, report *bench.Report, out io.Writer) error {
+	for _, g := range groups(r, o.windows) {
 		g.cases = slices.DeleteFunc(g.cases, func(c *bench.Case) bool { return !o.cases.MatchString(c.Name) })
-		g.candidates = slices.DeleteFunc(g.candidates, func(c candidate) bool { return !o.paths.MatchString(c.name) })
+		g.candidates = slices.DeleteFunc(g.candidates, func(c rig.Candidate) bool { return !o.paths.MatchString(c.Name) })
 		if len(g.cases) == 0 || len(g.candidates) == 0 {
 			continue
 		}
-		if err := measureGroup(ctx, w, g, o, report, out); err != nil {
+		if err := measureGroup(ctx, r, g, o, report, out); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func measureGroup(ctx context.Context, w *world, g group, o options, report *bench.Report, out io.Writer) error {
-	paths, stop, err := startAll(ctx, w, g.candidates, report)
+func measureGroup(ctx context.Context, r *rig.Rig, g group, o options, report *bench.Report, out io.Writer) error {
+	paths, stop, err := r.StartAll(ctx, g.candidates)
 	defer stop()
 	if err != nil {
 		return err
 	}
+	for _, c := range g.candidates {
+		report.Notes[c.Name] = c.Note
+	}
 	for _, c := range g.cases {
-		r, err := bench.Measure(ctx, c, paths, o.rounds, func(path string, f bench.Figures, err error) {
+		result, err := bench.Measure(ctx, c, paths, o.rounds, func(path string, f bench.Figures, err error) {
 			switch {
 			case !o.verbose:
 			case err != nil:
@@ -153,36 +161,12 @@ func measureGroup(ctx context.Context, w *world, g group, o options, report *ben
 		if err != nil {
 			return err
 		}
-		report.Results = append(report.Results, r)
-		if err := r.Write(out, g.base); err != nil {
+		report.Results = append(report.Results, result)
+		if err := result.Write(out, g.base); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// startAll starts all candidates of a group and waits until each carries
-// traffic. stop is to be called in any case.
-func startAll(ctx context.Context, w *world, cs []candidate, report *bench.Report) (paths []*bench.Path, stop func(), err error) {
-	var stops []func()
-	stop = func() {
-		for _, s := range slices.Backward(stops) {
-			s()
-		}
-	}
-	for _, c := range cs {
-		p, s, err := w.start(ctx, c)
-		if err != nil {
-			return nil, stop, err
-		}
-		stops = append(stops, s)
-		if err := bench.AwaitAnswer(ctx, p, 20*time.Second); err != nil {
-			return nil, stop, fmt.Errorf("%w\n%s", err, w.logs())
-		}
-		paths = append(paths, p)
-		report.Notes[c.name] = c.note
-	}
-	return paths, stop, nil
 }
 
 func writeJSON(path string, report *bench.Report) error {

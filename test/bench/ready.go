@@ -6,12 +6,17 @@ import (
 	"context"
 
 	"github.com/culvert-net/culvert/internal/bench"
+	"github.com/culvert-net/culvert/internal/bench/rig"
 )
 
 // restart returns what starts a candidate's processes anew, beside those that
 // run.
-func (w *world) restart(byName map[string]candidate) func(context.Context, string) (*bench.Path, func(), error) {
+func restart(r *rig.Rig, cs []rig.Candidate) func(context.Context, string) (*bench.Path, func(), error) {
+	byName := map[string]rig.Candidate{}
+	for _, c := range cs {
+		byName[c.Name] = c
+	}
 	return func(ctx context.Context, name string) (*bench.Path, func(), error) {
-		return w.start(ctx, byName[name])
+		return r.Start(ctx, byName[name])
 	}
 }
