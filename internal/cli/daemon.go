@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -55,6 +56,11 @@ func Serving[C interface{ Shared() *config.Common }, R runner](
 		if err != nil {
 			return err
 		}
+		scaling, stop := context.WithCancel(context.WithoutCancel(ctx)) // draining is work, too
+		var done sync.WaitGroup
+		done.Go(func() { scaleProcs(scaling, cpuTime) })
+		defer done.Wait()
+		defer stop()
 		return r.Run(ctx)
 	}
 }
