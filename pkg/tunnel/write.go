@@ -364,11 +364,15 @@ func (st *Stream) end(e ending) {
 		return
 	}
 	st.over, st.err, st.local = true, e.err, e.local
+	onGone := st.onGone
 	if st.grace != nil {
 		st.grace.Stop()
 	}
 	st.mu.Unlock()
 	close(st.gone)
+	if onGone != nil {
+		onGone()
+	}
 	st.writeDeadline.set(time.Time{})
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
