@@ -1,8 +1,10 @@
-# What people call: deps, build, lint, test, e2e, fuzz, model, clean. Everything a
+# What people call: deps, build, lint, test, e2e, fuzz, model, bench-micro, clean. Everything a
 # target needs it makes itself.
 
 GO       ?= go
 FUZZTIME ?= 10s
+BENCHTIME  ?= 200ms
+BENCHCOUNT ?= 1
 
 # Tools are built into a folder named by the hash of what they are made of, so
 # that a change of version builds them anew and nothing else does.
@@ -11,9 +13,11 @@ LINT     := $(CURDIR)/$(TOOLS)/golangci-lint
 GOFUMPT  := $(CURDIR)/$(TOOLS)/gofumpt
 MODULES  := . tools test/deploy
 OTHER_OS := darwin windows
+# The packages that every byte passes: they have benchmarks, and may not allocate.
+FAST     := ./pkg/noise ./pkg/channel ./pkg/tunnel ./pkg/relay ./internal/pump ./internal/sock
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build tools lint fmt test unit e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
+.PHONY: help deps build tools lint fmt test unit bench-micro e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,8 +57,15 @@ test: ## everything a change must pass
 	@$(MAKE) --no-print-directory e2e-short
 	@$(MAKE) --no-print-directory deploy-test
 
-unit: ## the packages' own tests, with the race detector, in random order
+# What allocates is counted without the race detector, which allocates itself.
+unit: ## the packages' own tests, with the race detector, in random order; what allocates, without it
 	$(GO) test -race -shuffle=on -timeout 8m ./...
+	$(GO) test -run Alloc $(FAST)
+
+# One binary of tests at a time, and each benchmark BENCHCOUNT times, as benchstat
+# takes it: make bench-micro >old.txt; make bench-micro >new.txt; benchstat old.txt new.txt
+bench-micro: ## the packages' benchmarks, each for BENCHTIME (200ms) BENCHCOUNT (1) times; benchstat reads the output
+	$(GO) test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(BENCHCOUNT) $(FAST)
 
 e2e-short: ## built binaries and real servers, the set that make test runs
 	$(GO) test -tags e2e -short -count=1 -timeout 9m ./test/e2e

@@ -72,7 +72,7 @@ func label(err error, other code.Code) string {
 // known returns the code's name, and one word for all codes without one: a
 // peer must not be able to fill a metric with labels.
 func known(c code.Code) string {
-	if _, ok := code.All()[c]; !ok {
+	if !c.Known() {
 		return "unknown"
 	}
 	return c.String()
@@ -89,6 +89,9 @@ func isTimeout(err error) bool {
 // anything but a clean end a reason for the log. socketReset is the code for a
 // failure of the socket.
 func streamCode(err error, socketReset code.Code) (c code.Code, reason string) {
+	if err == nil {
+		return code.OK, ""
+	}
 	var (
 		refused *tunnel.RefusedError
 		reset   *tunnel.ResetError
@@ -96,8 +99,6 @@ func streamCode(err error, socketReset code.Code) (c code.Code, reason string) {
 		side    *pump.Error
 	)
 	switch {
-	case err == nil:
-		return code.OK, ""
 	// The stream's own errors come first: a loss wraps what ended the path,
 	// which can look like the socket's error.
 	case errors.As(err, &refused):
@@ -115,9 +116,11 @@ func streamCode(err error, socketReset code.Code) (c code.Code, reason string) {
 	}
 }
 
-// dialCode says why a target could not be dialled.
+// dialCode says why a target could not be dialled, if it could not.
 func dialCode(err error) code.Code {
 	switch {
+	case err == nil:
+		return code.OK
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return code.TargetRefused
 	case isTimeout(err):

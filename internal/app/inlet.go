@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
@@ -211,12 +212,14 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, nc *
 	s.streams.Add(1)
 	s.metrics.active.Inc()
 	client := nc.RemoteAddr().String()
-	in.log.Debug("client connected", zap.String("service", s.Service), zap.String("client", client))
+	if ce := in.log.Check(zapcore.DebugLevel, "client connected"); ce != nil {
+		ce.Write(zap.String("service", s.Service), zap.String("client", client))
+	}
 	e := in.carry(opening, ctx, s, nc, client)
 	s.metrics.active.Dec()
 	s.streams.Add(-1)
 	s.metrics.ended(e)
-	in.logEnd(e, time.Since(began), zap.String("service", s.Service), zap.Stringer("peer", s.Outlet), zap.String("client", client))
+	in.logEnd(e, time.Since(began), &streamName{s.Service, s.Outlet, client})
 }
 
 func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, client string) streamEnd {

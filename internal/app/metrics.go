@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // unknownService is the label of services that are not in the settings. It is
@@ -60,7 +61,7 @@ func (m *streamMetrics) service(name string) *serviceMetrics {
 		toSocket:   m.bytes.WithLabelValues(name, m.toSocket),
 		total:      m.total.MustCurryWith(prometheus.Labels{"service": name}),
 	}
-	s.total.WithLabelValues("ok")
+	s.ok = s.total.WithLabelValues(code.OK.String())
 	return s
 }
 
@@ -68,6 +69,7 @@ func (m *streamMetrics) service(name string) *serviceMetrics {
 type serviceMetrics struct {
 	active               prometheus.Gauge
 	total                *prometheus.CounterVec // code
+	ok                   prometheus.Counter     // total's, at hand for the usual end
 	fromSocket, toSocket prometheus.Counter
 }
 

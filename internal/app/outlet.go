@@ -53,6 +53,7 @@ type Outlet struct {
 // An outletService is a name and the target behind it.
 type outletService struct {
 	config.OutletService
+	address string // Target's, as package net takes it
 	metrics *serviceMetrics
 	streams atomic.Int64
 }
@@ -86,7 +87,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		if out.services[s.Name] != nil {
 			return nil, out.cfg.Fault(listKey("services", i, "name"), errors.New("another service has this name already"))
 		}
-		out.services[s.Name] = &outletService{OutletService: s, metrics: out.streams.service(s.Name)}
+		out.services[s.Name] = &outletService{OutletService: s, address: s.Target.String(), metrics: out.streams.service(s.Name)}
 	}
 	d := out.newDialer()
 	for _, r := range out.cfg.Relays {

@@ -161,8 +161,8 @@ func (out *Outlet) serveStream(ctx context.Context, req *tunnel.Request) {
 	e := out.answer(ctx, req, peer, s)
 	m.active.Dec()
 	m.ended(e)
-	e.hushed = out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
-	out.logEnd(e, time.Since(began), zap.String("service", req.Service), zap.Stringer("peer", peer), zap.String("client", req.ClientAddress))
+	e.hushed = !e.clean() && out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
+	out.logEnd(e, time.Since(began), &streamName{req.Service, peer, req.ClientAddress})
 }
 
 // answer refuses the stream or connects it to the service's target. What the
@@ -214,18 +214,9 @@ var errGone = errors.New("the peer gave the stream up before the target answered
 func (out *Outlet) dialTarget(ctx context.Context, req *tunnel.Request, s *outletService) (*net.TCPConn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var watch sync.WaitGroup
-	defer watch.Wait()
-	done := make(chan struct{})
-	defer close(done)
-	watch.Go(func() {
-		select {
-		case <-req.Canceled():
-			cancel(errGone)
-		case <-done:
-		}
-	})
-	nc, err := out.dial(ctx, "tcp", s.Target.String())
+	req.OnCancel(func() { cancel(errGone) })
+	defer req.OnCancel(nil)
+	nc, err := out.dial(ctx, "tcp", s.address)
 	if cause := context.Cause(ctx); cause != nil {
 		if err == nil {
 			_ = nc.Close() // nothing was sent on it

@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -22,9 +23,23 @@ type streamEnd struct {
 	hushed         bool   // the same was logged not long ago
 }
 
+// clean reports whether both directions ended with an end of data.
+func (e *streamEnd) clean() bool { return e.label == code.OK.String() }
+
+// A streamName is what the log calls one proxied connection.
+type streamName struct {
+	service string
+	peer    identity.Identifier
+	client  string
+}
+
 // ended counts e.
 func (m *serviceMetrics) ended(e streamEnd) {
-	m.total.WithLabelValues(e.label).Inc()
+	if e.clean() {
+		m.ok.Inc()
+	} else {
+		m.total.WithLabelValues(e.label).Inc()
+	}
 	m.fromSocket.Add(float64(e.sent))
 	m.toSocket.Add(float64(e.received))
 }
@@ -85,7 +100,7 @@ func openEnd(ctx context.Context, err error) streamEnd {
 // logEnd writes the one line about a stream's end: a clean one is for those
 // who look closely, one that either end of the connection made is usual, and
 // the rest is worth a look.
-func (b *base) logEnd(e streamEnd, took time.Duration, fields ...zap.Field) {
+func (b *base) logEnd(e streamEnd, took time.Duration, name *streamName) {
 	level, message := zapcore.WarnLevel, "stream refused"
 	switch e.label {
 	case code.OK.String():
@@ -100,7 +115,9 @@ func (b *base) logEnd(e streamEnd, took time.Duration, fields ...zap.Field) {
 	if ce == nil {
 		return
 	}
-	fields = append(fields, zap.String("code", e.label))
+	fields := []zap.Field{
+		zap.String("service", name.service), zap.Stringer("peer", name.peer), zap.String("client", name.client), zap.String("code", e.label),
+	}
 	if e.reason != "" {
 		fields = append(fields, zap.String("reason", e.reason))
 	}

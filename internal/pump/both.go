@@ -133,6 +133,8 @@ func isSocket(c Conn) bool {
 // is a socket.
 func blame(src, dst Conn, err error) Op {
 	switch {
+	case err == nil: // nothing to look for, at a price
+		return Read
 	case isSocket(src) && !isOwn(src.(net.Conn), err):
 		return Write
 	case isSocket(dst) && isOwn(dst.(net.Conn), err):

@@ -230,7 +230,7 @@ func TestReadReadyOfWrapper(t *testing.T) {
 	}
 }
 
-func TestReaderAllocates(t *testing.T) {
+func TestAllocsOfReader(t *testing.T) {
 	c, s := pair(t)
 	r := NewReader(s)
 	one := make([]byte, 64)

@@ -3,136 +3,126 @@ package channel
 import (
 	"fmt"
 	"io"
+	"net"
 	"testing"
 )
 
+// BenchmarkHandshake is both sides of one handshake, from the preamble to two
+// Conns, in memory.
 func BenchmarkHandshake(b *testing.B) {
 	init, resp := newLocal(b), newLocal(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		x, y := tcpPair(b)
-		c, ans, err := handshakeOn(x, y, init, resp, PurposeChannel, nil, Options{})
-		if err != nil || ans.err != nil {
-			b.Fatal(err, ans.err)
-		}
-		go func() { _ = c.Close() }()
-		_, _ = ans.in.Accept().Read(make([]byte, 1))
-		_ = ans.in.Accept().Close()
-	}
-}
-
-// BenchmarkThroughput carries one way over a loopback TCP connection.
-func BenchmarkThroughput(b *testing.B) {
-	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10, 256 << 10} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			p, q := tcpPair(b)
-			x, y := connPair(b, p, q, Options{})
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, y, make([]byte, 256<<10))
-				_ = y.Close()
-			}()
-			data := make([]byte, size)
-			b.SetBytes(int64(size))
+	for _, suite := range suites {
+		b.Run(fmt.Sprintf("suite=%s", suite), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := x.Write(data); err != nil {
-					b.Fatal(err)
+				p, q := net.Pipe()
+				c, ans, err := handshakeOn(p, q, init, resp, PurposeChannel, nil, Options{Suite: suite})
+				if err != nil || ans.err != nil {
+					b.Fatal(err, ans.err)
 				}
+				// Not a goodbye's round trip as well.
+				abandon(c)
+				abandon(ans.in.Accept())
 			}
-			b.StopTimer()
-			_ = x.Close()
-			<-done
 		})
 	}
 }
 
-// BenchmarkRoundTrip sends a small request and its answer, one at a time.
-func BenchmarkRoundTrip(b *testing.B) {
-	p, q := tcpPair(b)
-	x, y := connPair(b, p, q, Options{})
+// abandon ends a Conn without a word to its peer.
+func abandon(c *Conn) {
+	_ = c.nc.Close()
+	_ = c.Close()
+}
+
+// A carrier is what a benchmark carries bytes over, on a loopback TCP
+// connection: one Conn, or a Channel with its path.
+type carrier struct {
+	name string
+	open func(t testing.TB) (x, y io.ReadWriteCloser)
+}
+
+var carriers = []carrier{
+	{"conn", func(t testing.TB) (x, y io.ReadWriteCloser) {
+		p, q := tcpPair(t)
+		return connPair(t, p, q, Options{})
+	}},
+	{"channel", func(t testing.TB) (x, y io.ReadWriteCloser) {
+		return newLab(t, 1, Settings{}, Timing{}, Limits{}).open()
+	}},
+}
+
+// between runs a benchmark over one carrier, whose far end serve has until the
+// near one is closed.
+func (c carrier) between(b *testing.B, serve func(y io.ReadWriter), run func(x io.ReadWriter)) {
+	x, y := c.open(b)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		buf := make([]byte, 64)
-		for {
-			if _, err := io.ReadFull(y, buf); err != nil {
-				break
-			}
-			if _, err := y.Write(buf); err != nil {
-				break
-			}
-		}
+		serve(y)
 		_ = y.Close()
 	}()
-	buf := make([]byte, 64)
 	b.ReportAllocs()
-	for b.Loop() {
-		_, _ = x.Write(buf)
-		if _, err := io.ReadFull(x, buf); err != nil {
-			b.Fatal(err)
-		}
-	}
+	run(x)
 	b.StopTimer()
 	_ = x.Close()
 	<-done
 }
 
-// BenchmarkChannel carries one way over a channel's path.
-func BenchmarkChannel(b *testing.B) {
-	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10, 256 << 10} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			l := newLab(b, 1, Settings{}, Timing{}, Limits{})
-			x, y := l.open()
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, y, make([]byte, 256<<10))
-				_ = y.Close()
-			}()
-			data := make([]byte, size)
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := x.Write(data); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.StopTimer()
-			_ = x.Close()
-			<-done
-		})
+// BenchmarkThroughput carries one way: seal, send, receive and open.
+func BenchmarkThroughput(b *testing.B) {
+	for _, c := range carriers {
+		for _, size := range []int{64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10} {
+			b.Run(fmt.Sprintf("over=%s/size=%d", c.name, size), func(b *testing.B) {
+				b.SetBytes(int64(size))
+				c.between(b, discard, func(x io.ReadWriter) {
+					data := make([]byte, size)
+					for b.Loop() {
+						if _, err := x.Write(data); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			})
+		}
 	}
 }
 
-// BenchmarkChannelRoundTrip sends a small request and its answer, one at a
+// discard reads all there is, in large pieces.
+func discard(r io.ReadWriter) {
+	_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, make([]byte, 256<<10))
+}
+
+// BenchmarkRoundTrip sends a request and its answer of the same size, one at a
 // time.
-func BenchmarkChannelRoundTrip(b *testing.B) {
-	l := newLab(b, 1, Settings{}, Timing{}, Limits{})
-	x, y := l.open()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 64)
-		for {
-			if _, err := io.ReadFull(y, buf); err != nil {
-				return
-			}
-			if _, err := y.Write(buf); err != nil {
-				return
-			}
-		}
-	}()
-	buf := make([]byte, 64)
-	b.ReportAllocs()
-	for b.Loop() {
-		_, _ = x.Write(buf)
-		if _, err := io.ReadFull(x, buf); err != nil {
-			b.Fatal(err)
+func BenchmarkRoundTrip(b *testing.B) {
+	for _, c := range carriers {
+		for _, size := range []int{64, 4 << 10, 64 << 10} {
+			b.Run(fmt.Sprintf("over=%s/size=%d", c.name, size), func(b *testing.B) {
+				c.between(b, echoing(size), func(x io.ReadWriter) {
+					buf := make([]byte, size)
+					for b.Loop() {
+						_, _ = x.Write(buf) // the answer says whether it arrived
+						if _, err := io.ReadFull(x, buf); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			})
 		}
 	}
-	b.StopTimer()
-	closeChannels(b, x, y)
-	<-done
+}
+
+// echoing sends back each message of a size.
+func echoing(size int) func(io.ReadWriter) {
+	return func(rw io.ReadWriter) {
+		buf := make([]byte, size)
+		for {
+			if _, err := io.ReadFull(rw, buf); err != nil {
+				return
+			}
+			if _, err := rw.Write(buf); err != nil {
+				return
+			}
+		}
+	}
 }

@@ -322,23 +322,3 @@ func TestIdleConnHoldsNoBuffer(t *testing.T) {
 	x.w.mu.Unlock()
 	closeBoth(t, x, y)
 }
-
-func TestNoAllocationPerRecord(t *testing.T) {
-	for _, size := range []int{64, 16 << 10, 64 << 10} {
-		a, b := tcpPair(t)
-		x, y := connPair(t, a, b, Options{})
-		data, got := make([]byte, size), make([]byte, size)
-		allocs := testing.AllocsPerRun(500, func() {
-			if _, err := x.Write(data); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.ReadFull(y, got); err != nil {
-				t.Fatal(err)
-			}
-		})
-		if allocs >= 1 {
-			t.Errorf("%d bytes: %.2f allocations per record, want 0", size, allocs)
-		}
-		closeBoth(t, x, y)
-	}
-}

@@ -84,34 +84,6 @@ func measure() measured {
 	return measured{runtime.NumGoroutine(), m.HeapAlloc}
 }
 
-// TestNoAllocationOnAChannel writes and reads in steady state.
-func TestNoAllocationOnAChannel(t *testing.T) {
-	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10} {
-		l := newLab(t, 1, Settings{}, Timing{}, Limits{})
-		x, y := l.open()
-		data, got := make([]byte, size), make([]byte, size)
-		once := func() {
-			if _, err := x.Write(data); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.ReadFull(y, got); err != nil {
-				t.Fatal(err)
-			}
-		}
-		runs := 1000
-		if raceEnabled { // which allocates by itself
-			runs = 10
-		}
-		for range runs / 10 {
-			once()
-		}
-		if allocs := testing.AllocsPerRun(runs, once); allocs >= 1 && !raceEnabled {
-			t.Errorf("%d bytes: %.2f allocations a Write and Read, want 0", size, allocs)
-		}
-		closeChannels(t, x, y)
-	}
-}
-
 // TestDamagedPath changes a byte, or cuts, at places all along a path, in
 // either direction: the path ends, the channel does not.
 func TestDamagedPath(t *testing.T) {

@@ -79,6 +79,12 @@ func (c Code) String() string {
 	return "code_" + strconv.Itoa(int(c))
 }
 
+// Known reports whether the code has a name.
+func (c Code) Known() bool {
+	_, ok := names[c]
+	return ok
+}
+
 // All returns every code that has a name, in no order. The map is the
 // caller's.
 func All() map[Code]string {

@@ -135,6 +135,14 @@ func TestUnknownCode(t *testing.T) {
 		if got := c.String(); got != want {
 			t.Errorf("%d: %q, want %q", c, got, want)
 		}
+		if c.Known() {
+			t.Errorf("%d is known", c)
+		}
+	}
+	for c := range All() {
+		if !c.Known() {
+			t.Errorf("%s is not known", c)
+		}
 	}
 }
 

@@ -170,9 +170,9 @@ func TestSealTooLong(t *testing.T) {
 	}
 }
 
-// TestInPlace seals and opens behind a header in one buffer, without
+// TestAllocsInPlace seals and opens behind a header in one buffer, without
 // allocating.
-func TestInPlace(t *testing.T) {
+func TestAllocsInPlace(t *testing.T) {
 	const header = 2
 	for _, s := range suites {
 		for _, size := range []int{0, 1, 64, 1400, 16 << 10, MaxMessage - Overhead} {

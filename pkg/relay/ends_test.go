@@ -279,18 +279,3 @@ func TestStatus(t *testing.T) {
 		t.Errorf("got counts %+v after the join, want its bytes in them", got)
 	}
 }
-
-// The numbers are asked for by whoever may read the metrics: they cost little
-// however many joins there are.
-func BenchmarkCounts(b *testing.B) {
-	s, err := NewServer(Config{Local: newLocal(b)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for range 8192 {
-		s.joins[&join{}] = struct{}{}
-	}
-	for b.Loop() {
-		s.Counts()
-	}
-}

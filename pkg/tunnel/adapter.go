@@ -23,8 +23,16 @@ const (
 	flagRST = 8
 )
 
+// maxHeld bounds the headers that wait in an adapter for the next frame, and
+// holdTime how long they do.
+const (
+	maxHeld  = 64 * muxHeader
+	holdTime = 5 * time.Millisecond
+)
+
 // An adapter is the conn under yamux. It writes each header together with its
-// body, follows the streams' windows, refuses whatever Culvert does not use of
+// body, and one that opens or closes a stream together with the frame that comes
+// next, follows the streams' windows, refuses whatever Culvert does not use of
 // yamux, and closes at once: the carrier's own, slower close is the session's.
 type adapter struct {
 	carrier Carrier
@@ -32,9 +40,10 @@ type adapter struct {
 	limit   int  // streams that may be followed: open, unanswered, control and one being refused
 	windows windows
 
-	// Owned by yamux's sending goroutine.
-	out      []byte // a header that waits for its body
-	bodyLeft int
+	outMu    sync.Mutex    // never waited for for long: the carrier alone stops who has it
+	out      []byte        // headers that wait for the next frame, and one for its body
+	bodyLeft int           // bytes of that body
+	held     chan struct{} // capacity 1: headers have begun to wait for the next frame
 
 	// Owned by yamux's receiving goroutine.
 	head [muxHeader]byte
@@ -55,7 +64,7 @@ type adapter struct {
 func newAdapter(c Carrier, client bool, limit int) *adapter {
 	return &adapter{
 		carrier: c, client: client, limit: limit,
-		broke: make(chan struct{}), freed: make(chan struct{}),
+		held: make(chan struct{}, 1), broke: make(chan struct{}), freed: make(chan struct{}),
 	}
 }
 
@@ -136,31 +145,74 @@ func (a *adapter) received(h [muxHeader]byte) error {
 // Write takes a header, or the body that belongs to the header before. yamux
 // calls it from one goroutine.
 func (a *adapter) Write(p []byte) (int, error) {
-	if a.bodyLeft > 0 {
-		if len(p) != a.bodyLeft {
-			return 0, a.fail(fmt.Errorf("mux wrote a body of %d bytes, its header says %d", len(p), a.bodyLeft))
-		}
-		a.out = append(a.out, p...)
-		a.bodyLeft = 0
-		if _, err := a.carrier.Write(a.out); err != nil {
-			return 0, a.fail(err)
-		}
-		return len(p), nil
-	}
-	if len(p) != muxHeader {
-		return 0, a.fail(fmt.Errorf("mux wrote a header of %d bytes", len(p)))
-	}
-	if err := a.sending([muxHeader]byte(p)); err != nil {
-		return 0, a.fail(err)
-	}
-	if a.bodyLeft > 0 {
-		a.out = append(a.out[:0], p...)
-		return len(p), nil
-	}
-	if _, err := a.carrier.Write(p); err != nil {
+	a.outMu.Lock()
+	err := a.writeLocked(p)
+	a.outMu.Unlock()
+	if err != nil {
 		return 0, a.fail(err)
 	}
 	return len(p), nil
+}
+
+func (a *adapter) writeLocked(p []byte) error {
+	if a.bodyLeft > 0 {
+		if len(p) != a.bodyLeft {
+			return fmt.Errorf("mux wrote a body of %d bytes, its header says %d", len(p), a.bodyLeft)
+		}
+		a.bodyLeft = 0
+		a.out = append(a.out, p...)
+		return a.flushLocked()
+	}
+	if len(p) != muxHeader {
+		return fmt.Errorf("mux wrote a header of %d bytes", len(p))
+	}
+	h := [muxHeader]byte(p)
+	if err := a.sending(h); err != nil {
+		return err
+	}
+	a.out = append(a.out, p...)
+	switch {
+	case a.bodyLeft > 0:
+		return nil
+	case canWait(h) && len(a.out) < maxHeld:
+		if len(a.out) == muxHeader {
+			select {
+			case a.held <- struct{}{}:
+			default:
+			}
+		}
+		return nil
+	}
+	return a.flushLocked()
+}
+
+// canWait reports whether the header says nothing that the peer waits for. A
+// stream's SYN is followed by OPEN and its ACK by the answer, so that each pair
+// is one record; the FIN of the mux comes after the stream's own end, which says
+// it all.
+func canWait(h [muxHeader]byte) bool {
+	flags := binary.BigEndian.Uint16(h[2:])
+	return flags&(flagSYN|flagACK|flagFIN) != 0 && binary.BigEndian.Uint32(h[4:]) != controlStream
+}
+
+func (a *adapter) flushLocked() error {
+	b := a.out
+	a.out = a.out[:0]
+	_, err := a.carrier.Write(b)
+	return err
+}
+
+// flush sends the headers for which no frame has come.
+func (a *adapter) flush() {
+	a.outMu.Lock()
+	var err error
+	if len(a.out) > 0 && a.bodyLeft == 0 {
+		err = a.flushLocked()
+	}
+	a.outMu.Unlock()
+	if err != nil {
+		_ = a.fail(err)
+	}
 }
 
 // sending acts on a header that yamux sends.

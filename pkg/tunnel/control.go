@@ -91,7 +91,7 @@ func (c *control) take() []byte {
 }
 
 // controlLoop opens or awaits the control stream and sends what is queued for
-// it; another goroutine reads.
+// it, and what the adapter holds back for too long; another goroutine reads.
 func (s *Session) controlLoop() {
 	y := s.controlStream()
 	if y == nil {
@@ -99,6 +99,8 @@ func (s *Session) controlLoop() {
 	}
 	defer func() { _ = y.SetReadDeadline(time.Unix(1, 0)) }() // ends readControl
 	s.spawn(func() { s.readControl(y) })
+	hold := time.NewTimer(holdTime)
+	defer hold.Stop()
 	for {
 		if b := s.control.take(); len(b) > 0 {
 			if _, err := y.Write(b); err != nil {
@@ -108,6 +110,10 @@ func (s *Session) controlLoop() {
 		}
 		select {
 		case <-s.control.wake:
+		case <-s.adapter.held:
+			hold.Reset(holdTime)
+		case <-hold.C:
+			s.adapter.flush()
 		case <-s.lost:
 			return
 		}

@@ -219,8 +219,13 @@ func TestEarlyControl(t *testing.T) {
 	a, b := plainPair(t)
 	v := newValve(b)
 	p := startPair(t, a, v, Config{}, Config{})
-	p.open(t)
+	_, busy := p.open(t)
 	v.shut()
+	wrote := async(func() error {
+		_, err := busy.Write([]byte("x"))
+		return err
+	})
+	eventually(t, "the carrier is stuck", v.holds)
 	var requests []*Stream
 	for range 3 {
 		requests = append(requests, p.request(t))
@@ -244,6 +249,9 @@ func TestEarlyControl(t *testing.T) {
 	})
 	await(t, stopped.noWrite, "STOP's effect")
 	await(t, aborted.gone, "ABORT's effect")
+	if err := await(t, wrote, "the write"); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestRefuse(t *testing.T) {

@@ -140,8 +140,11 @@ func (o Open) frame() ([]byte, error) {
 
 func parseOpen(b []byte) (Open, error) {
 	var o Open
-	if err := canon.Unmarshal(b, &o); err != nil {
-		return Open{}, fmt.Errorf("%w: reading OPEN: %w", errProtocol, err)
+	if !canon.Texts(b, &o.Service, &o.ClientAddress) {
+		o = Open{}
+		if err := canon.Unmarshal(b, &o); err != nil { // it may have keys that are new
+			return Open{}, fmt.Errorf("%w: reading OPEN: %w", errProtocol, err)
+		}
 	}
 	if err := o.check(); err != nil {
 		return Open{}, fmt.Errorf("%w: %w", errProtocol, err)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"testing"
 
@@ -200,47 +199,4 @@ func TestSlowReaderBesideBulk(t *testing.T) {
 	}
 	_ = c.Reset(code.ClientReset)
 	wantReset(t, await(t, stalled, "the slow direction's writer"), code.ClientReset, true)
-}
-
-// TestAllocs counts allocations for a DATA frame, from Write to Read. All of
-// them are yamux's (the sendReady, and now and then a grown receive buffer):
-// this package's own way must add none.
-func TestAllocs(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	p := newPair(t, Config{})
-	c, s := p.open(t)
-	out, in := make([]byte, 32<<10), make([]byte, 32<<10)
-	round := func() {
-		if _, err := c.Write(out); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(s, in); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 200 {
-		round()
-	}
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the pools stay
-	if got := testing.AllocsPerRun(1000, round); got > 3 {
-		t.Errorf("got %v allocations per frame, want at most yamux's own 3", got)
-	} else {
-		t.Logf("%v allocations per frame", got)
-	}
-}
-
-func BenchmarkStream(b *testing.B) {
-	p := newPair(b, Config{})
-	c, s := p.open(b)
-	buf := make([]byte, maxData)
-	b.SetBytes(maxData)
-	b.ReportAllocs()
-	go func() { _, _ = io.Copy(io.Discard, s) }()
-	for b.Loop() {
-		if _, err := c.Write(buf); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -482,6 +482,19 @@ func (r *Request) Refuse(c code.Code, reason string) {
 // up, or the session is over.
 func (r *Request) Canceled() <-chan struct{} { return r.st.gone }
 
+// OnCancel has f called when Canceled is closed, at once if it is: without a
+// goroutine that waits for it. f must not block. Another f takes its place, nil
+// for nothing.
+func (r *Request) OnCancel(f func()) {
+	r.st.mu.Lock()
+	r.st.onGone = f
+	over := r.st.over
+	r.st.mu.Unlock()
+	if over && f != nil {
+		f()
+	}
+}
+
 // awaitOpen reads a new stream's OPEN and hands it to Accept.
 func (s *Session) awaitOpen(st *Stream) {
 	timer := time.AfterFunc(s.cfg.Patience, func() { _ = st.Reset(code.Timeout) })

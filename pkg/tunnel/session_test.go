@@ -369,3 +369,39 @@ func TestControlIsFirst(t *testing.T) {
 		p.close(t)
 	}
 }
+
+// TestOnCancel: the func is called once, whether the stream ends before or after
+// it was given, and not when it was taken back.
+func TestOnCancel(t *testing.T) {
+	p := newPair(t, Config{})
+	for _, tc := range []struct {
+		name        string
+		early, late bool // given before the stream ends, after it
+	}{{"before", true, false}, {"after", false, true}, {"taken back", false, false}} {
+		t.Run(tc.name, func(t *testing.T) {
+			st := p.request(t)
+			r := p.accept(t)
+			called := make(chan struct{}, 2)
+			f := func() { called <- struct{}{} }
+			r.OnCancel(f)
+			if !tc.early {
+				r.OnCancel(nil)
+			}
+			_ = st.Reset(code.ClientReset)
+			// Its ABORT is there at once; a reader would come to the RST.
+			go func() { _, _ = r.st.Read(make([]byte, 1)) }()
+			await(t, r.Canceled(), "the stream's end")
+			if tc.late {
+				r.OnCancel(f)
+			}
+			if tc.early || tc.late {
+				await(t, called, "the call")
+			}
+			r.Refuse(code.Aborted, "")
+			if n := len(called); n > 0 {
+				t.Errorf("called %d times too often", n)
+			}
+		})
+	}
+	p.forgotten(t)
+}

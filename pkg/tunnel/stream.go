@@ -51,6 +51,7 @@ type Stream struct {
 	deaf    bool          // noWrite is closed
 	acked   bool          // opener: gave its place among the unanswered back
 	grace   *time.Timer   // after an ABORT
+	onGone  func()        // called when gone is closed; nil for nothing
 	finRead bool
 	finSet  bool // finSent, under mu
 

@@ -30,6 +30,11 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		return 0, st.writeErrLocked()
 	}
 	var buf *frameBuf
+	defer func() { // not in the loop, where a defer allocates
+		if buf != nil {
+			frameBufs.Put(buf)
+		}
+	}()
 	for n < len(p) {
 		room, err := st.awaitRoomLocked(min(len(p)-n, enough))
 		if err != nil {
@@ -37,7 +42,6 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		}
 		if buf == nil {
 			buf = frameBufs.Get().(*frameBuf)
-			defer frameBufs.Put(buf)
 		}
 		k := copy(buf[frameHeader:frameHeader+room], p[n:])
 		if err := st.sendDataLocked(buf, k); err != nil {
@@ -364,11 +368,15 @@ func (st *Stream) end(e ending) {
 		return
 	}
 	st.over, st.err, st.local = true, e.err, e.local
+	onGone := st.onGone
 	if st.grace != nil {
 		st.grace.Stop()
 	}
 	st.mu.Unlock()
 	close(st.gone)
+	if onGone != nil {
+		onGone()
+	}
 	st.writeDeadline.set(time.Time{})
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read

@@ -1,0 +1,134 @@
+package tunnel
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"testing"
+)
+
+// A recorder is a carrier that keeps each Write for itself.
+type recorder struct {
+	Carrier
+	writes [][]byte
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.writes = append(r.writes, bytes.Clone(p))
+	return len(p), nil
+}
+
+// TestHeld: a header that opens or closes a stream goes out with the next frame,
+// in its order, and every other one at once.
+func TestHeld(t *testing.T) {
+	var (
+		syn     = muxFrame(0, muxWindowUpdate, flagSYN, 3, 9)
+		fin     = muxFrame(0, muxWindowUpdate, flagFIN, 3, 0)
+		update  = muxFrame(0, muxWindowUpdate, 0, 3, 9)
+		control = muxFrame(0, muxWindowUpdate, flagSYN, controlStream, 9)
+		header  = muxFrame(0, muxData, 0, 3, 2)
+		body    = []byte("ab")
+	)
+	for _, tc := range []struct {
+		name string
+		in   [][]byte
+		want [][]byte // records
+	}{
+		{"SYN and OPEN", [][]byte{syn, header, body}, [][]byte{joined(syn, header, body)}},
+		{"SYN and FIN", [][]byte{syn, fin, update}, [][]byte{joined(syn, fin, update)}},
+		{"alone", [][]byte{syn}, nil},
+		{"data, FIN, data", [][]byte{header, body, fin, header, body}, [][]byte{joined(header, body), joined(fin, header, body)}},
+		{"window update", [][]byte{update, update}, [][]byte{update, update}},
+		{"control stream", [][]byte{control}, [][]byte{control}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := &recorder{}
+			a := newAdapter(r, true, 100)
+			for _, b := range tc.in {
+				if n, err := a.Write(b); n != len(b) || err != nil {
+					t.Fatalf("Write(%x) = %d, %v", b, n, err)
+				}
+			}
+			if !slices.EqualFunc(r.writes, tc.want, bytes.Equal) {
+				t.Errorf("got the records %x, want %x", r.writes, tc.want)
+			}
+		})
+	}
+}
+
+// TestHeldIsBounded: what waits is announced once, is little, and goes out when
+// it is asked for; a header never goes without its body.
+func TestHeldIsBounded(t *testing.T) {
+	r := &recorder{}
+	a := newAdapter(r, true, 100)
+	fin := muxFrame(0, muxWindowUpdate, flagFIN, 3, 0)
+	for i := range maxHeld / muxHeader {
+		if len(r.writes) > 0 {
+			t.Fatalf("%d headers were written at once", i)
+		}
+		_, _ = a.Write(fin)
+		if announced := len(a.held) > 0; announced != (i == 0) {
+			t.Fatalf("header %d: announced is %v", i, announced)
+		}
+		if i == 0 {
+			<-a.held
+		}
+	}
+	if len(r.writes) != 1 || len(r.writes[0]) != maxHeld {
+		t.Fatalf("got %d records after %d headers, want 1 with all of them", len(r.writes), maxHeld/muxHeader)
+	}
+	a.flush()
+	_, _ = a.Write(muxFrame(0, muxData, 0, 3, 1))
+	a.flush()
+	if len(r.writes) != 1 {
+		t.Fatalf("a flush with nothing to say, or in the middle of a frame, wrote %x", r.writes[1:])
+	}
+	_, _ = a.Write([]byte("x"))
+	_, _ = a.Write(fin)
+	a.flush()
+	if len(r.writes) != 3 || !bytes.Equal(r.writes[2], fin) {
+		t.Fatalf("got %x, want the frame and, once asked for, the header", r.writes[1:])
+	}
+}
+
+// TestRecordsOfAStream counts the records that opening, answering, one byte each
+// way and closing take: OPEN or OPENED, DATA, FIN, and the mux's FIN where nothing
+// else comes. On a busy machine a header may wait in vain, though not each time.
+func TestRecordsOfAStream(t *testing.T) {
+	a, b := plainPair(t)
+	va, vb := newValve(a), newValve(b)
+	p := startPair(t, va, vb, Config{}, Config{})
+	p.exchange(t)
+	p.forgotten(t)
+	var client, server int
+	for range 50 {
+		ma, mb := va.mark(), vb.mark()
+		p.exchange(t)
+		p.forgotten(t) // the last header too, which is not held for ever
+		client, server = va.mark()-ma, vb.mark()-mb
+		if client <= 4 && server <= 4 {
+			return
+		}
+	}
+	t.Errorf("the client wrote %d records for a stream, the server %d; want 4 at most", client, server)
+}
+
+// exchange opens a stream, sends a byte each way and closes it.
+func (p *pair) exchange(t testing.TB) {
+	t.Helper()
+	c, s := p.open(t)
+	for _, st := range []*Stream{c, s} {
+		if _, err := st.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, st := range []*Stream{c, s} {
+		if got, err := io.ReadAll(st); len(got) != 1 || err != nil {
+			t.Fatalf("read %q, %v", got, err)
+		}
+		_ = st.Close()
+	}
+}
