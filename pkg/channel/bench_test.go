@@ -23,7 +23,7 @@ func BenchmarkHandshake(b *testing.B) {
 
 // BenchmarkThroughput carries one way over a loopback TCP connection.
 func BenchmarkThroughput(b *testing.B) {
-	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10, 256 << 10} {
+	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10, RecordData, 256 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			p, q := tcpPair(b)
 			x, y := connPair(b, p, q, Options{})
@@ -81,7 +81,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 
 // BenchmarkChannel carries one way over a channel's path.
 func BenchmarkChannel(b *testing.B) {
-	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10, 256 << 10} {
+	for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10, RecordData, 256 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			l := newLab(b, 1, Settings{}, Timing{}, Limits{})
 			x, y := l.open()

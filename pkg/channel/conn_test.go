@@ -336,7 +336,7 @@ func TestNoAllocationPerRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if allocs >= 1 {
+		if allocs >= 1 && !raceEnabled { // which empties pools
 			t.Errorf("%d bytes: %.2f allocations per record, want 0", size, allocs)
 		}
 		closeBoth(t, x, y)
