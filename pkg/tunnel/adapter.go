@@ -33,6 +33,7 @@ type adapter struct {
 	windows windows
 
 	// Owned by yamux's sending goroutine.
+	gather   func(head, body []byte) (int, error)
 	out      []byte // a header that waits for its body
 	bodyLeft int
 
@@ -54,8 +55,23 @@ type adapter struct {
 
 func newAdapter(c Carrier, client bool, limit int) *adapter {
 	return &adapter{
-		carrier: c, client: client, limit: limit,
+		carrier: c, client: client, limit: limit, gather: gatherOf(c),
 		broke: make(chan struct{}), freed: make(chan struct{}),
+	}
+}
+
+// gatherOf returns the carrier's own way to write a header together with its
+// body, or else one that joins them first.
+func gatherOf(c Carrier) func(head, body []byte) (int, error) {
+	if v, ok := c.(interface {
+		Writev(head, body []byte) (int, error)
+	}); ok {
+		return v.Writev
+	}
+	var joined []byte
+	return func(head, body []byte) (int, error) {
+		joined = append(append(joined[:0], head...), body...)
+		return c.Write(joined)
 	}
 }
 
@@ -140,9 +156,8 @@ func (a *adapter) Write(p []byte) (int, error) {
 		if len(p) != a.bodyLeft {
 			return 0, a.fail(fmt.Errorf("mux wrote a body of %d bytes, its header says %d", len(p), a.bodyLeft))
 		}
-		a.out = append(a.out, p...)
 		a.bodyLeft = 0
-		if _, err := a.carrier.Write(a.out); err != nil {
+		if _, err := a.gather(a.out, p); err != nil {
 			return 0, a.fail(err)
 		}
 		return len(p), nil
