@@ -71,7 +71,7 @@ func (c carrier) between(b *testing.B, serve func(y io.ReadWriter), run func(x i
 // BenchmarkThroughput carries one way: seal, send, receive and open.
 func BenchmarkThroughput(b *testing.B) {
 	for _, c := range carriers {
-		for _, size := range []int{64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10} {
+		for _, size := range []int{64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, RecordData, 256 << 10} {
 			b.Run(fmt.Sprintf("over=%s/size=%d", c.name, size), func(b *testing.B) {
 				b.SetBytes(int64(size))
 				c.between(b, discard, func(x io.ReadWriter) {

@@ -1,19 +1,10 @@
 package channel
 
-import (
-	"sync"
-)
-
-// chunkSize is the unit in which channels hold bytes, and account for them.
-const chunkSize = 32 << 10
+import "sync"
 
 // floorBytes is what a channel may hold whatever others hold, so that a
 // process whose budget is used up still moves.
 const floorBytes = 256 << 10
-
-type chunk [chunkSize]byte
-
-var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // Buffers is a process's budget for the bytes that its channels hold: those
 // sent and not yet consumed by the peer, and those received and not yet read.
@@ -36,7 +27,7 @@ func NewBuffers(limit int64) *Buffers {
 // Limit returns the budget in bytes.
 func (b *Buffers) Limit() int64 { return b.limit }
 
-// Used returns how many bytes are held, in whole chunks of 32 KiB.
+// Used returns how many bytes are held, in whole chunks of 64 KiB.
 func (b *Buffers) Used() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,68 +87,4 @@ func wake(channels []*Channel) {
 		c.writable.Broadcast()
 		c.mu.Unlock()
 	}
-}
-
-// A queue holds the bytes [base, end) of a stream in chunks: it grows at the
-// end, and what is not needed any more is dropped at the base. An empty queue
-// holds no chunk.
-type queue struct {
-	base, end uint64
-	chunks    []*chunk
-	skip      int       // bytes of the first chunk that are dropped
-	few       [8]*chunk // where chunks begins anew, so that a lone request allocates nothing
-}
-
-func (q *queue) held() int { return len(q.chunks) * chunkSize }
-
-// room returns how many bytes fit without another chunk.
-func (q *queue) room() int { return q.held() - q.skip - int(q.end-q.base) }
-
-// grow adds a chunk, which the caller has accounted for.
-func (q *queue) grow() {
-	if q.chunks == nil {
-		q.chunks = q.few[:0]
-	}
-	q.chunks = append(q.chunks, chunks.Get().(*chunk))
-}
-
-// append adds as much of p as there is room for.
-func (q *queue) append(p []byte) (n int) {
-	for n < len(p) && q.room() > 0 {
-		at := q.skip + int(q.end-q.base)
-		k := copy(q.chunks[at/chunkSize][at%chunkSize:], p[n:])
-		q.end += uint64(k)
-		n += k
-	}
-	return n
-}
-
-// copyAt copies bytes from offset off, which is in [base, end], into dst.
-func (q *queue) copyAt(off uint64, dst []byte) (n int) {
-	for n < len(dst) && off < q.end {
-		at := q.skip + int(off-q.base)
-		k := min(len(dst)-n, int(q.end-off), chunkSize-at%chunkSize)
-		copy(dst[n:], q.chunks[at/chunkSize][at%chunkSize:][:k])
-		off += uint64(k)
-		n += k
-	}
-	return n
-}
-
-// drop gives up all before offset to, which is in [base, end], and returns how
-// many chunks that has freed.
-func (q *queue) drop(to uint64) (freed int) {
-	q.skip += int(to - q.base)
-	q.base = to
-	for len(q.chunks) > 0 && (q.skip >= chunkSize || q.base == q.end) {
-		chunks.Put(q.chunks[0])
-		q.chunks[0] = nil
-		q.chunks = q.chunks[1:]
-		q.skip -= chunkSize
-		freed++
-	}
-	if len(q.chunks) == 0 {
-		q.chunks, q.skip = q.few[:0], 0
-	}
-	return freed
 }

@@ -8,7 +8,10 @@ import (
 
 // Write accepts all of p or returns an error. No bytes of another Write come
 // between those of p.
-func (c *Channel) Write(p []byte) (n int, err error) {
+func (c *Channel) Write(p []byte) (int, error) { return c.Writev(nil, p) }
+
+// Writev is Write of head and body, one behind the other, as writev(2) is.
+func (c *Channel) Writev(head, body []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.writing {
@@ -22,22 +25,23 @@ func (c *Channel) Write(p []byte) (n int, err error) {
 		c.writing = false
 		c.writable.Broadcast()
 	}()
+	size := len(head) + len(body)
 	for {
 		if err := c.writeStateLocked(); err != nil {
 			return n, err
 		}
-		k := c.acceptLocked(p[n:])
+		k := c.acceptLocked(head[min(n, len(head)):], body[max(0, n-len(head)):])
 		n += k
 		if path := c.path; k > 0 && path != nil {
-			size := len(p)
+			kick := size
 			if !c.writeUntil.at.IsZero() {
-				size = inlineMax + 1 // not by this goroutine, which has to look at the time
+				kick = inlineMax + 1 // not by this goroutine, which has to look at the time
 			}
 			c.mu.Unlock()
-			path.w.kick(size)
+			path.w.kick(kick)
 			c.mu.Lock()
 		}
-		if n == len(p) {
+		if n == size {
 			return n, nil
 		}
 		if k == 0 {
@@ -56,21 +60,54 @@ func (c *Channel) writeStateLocked() error {
 	return c.peerEnd
 }
 
-// acceptLocked keeps as much of p as the peer's window, the bound on what is
-// unsent and the budget have room for.
-func (c *Channel) acceptLocked(p []byte) (n int) {
-	room := min(c.window-min(c.window, c.out.end-c.out.base), unsentMax-min(unsentMax, c.out.end-c.next))
-	p = p[:min(uint64(len(p)), room)]
-	for n < len(p) {
-		if c.out.room() == 0 {
-			if !c.set.Buffers.take(c.out.held(), c) {
-				break
+// acceptLocked keeps as much of head and body, in this order, as the peer's
+// window, the bound on what is unsent and the budget have room for.
+func (c *Channel) acceptLocked(head, body []byte) (n int) {
+	size := c.acceptableLocked(len(head) + len(body))
+	for n < size {
+		if room := c.out.room(); room < wholePiece(size-n) {
+			switch {
+			case c.set.Buffers.take(c.out.held(), c):
+				c.out.grow()
+			case room == 0:
+				return n
 			}
-			c.out.grow()
 		}
-		n += c.out.append(p[n:])
+		k := c.out.append(head[:min(len(head), size-n)])
+		head = head[k:]
+		n += k
+		if len(head) == 0 {
+			k = c.out.append(body[:min(len(body), size-n)])
+			body = body[k:]
+			n += k
+		}
 	}
 	return n
+}
+
+// wholePiece returns how much room the first of size bytes are worth waiting
+// for, or leaving room for others unused, so that they are one record and are
+// sealed from where they stand: few are not, nor are the last of many.
+func wholePiece(size int) int {
+	if size < RecordData/4*3 {
+		return 1
+	}
+	return min(size, RecordData)
+}
+
+// acceptableLocked returns how many of size bytes may be accepted now.
+func (c *Channel) acceptableLocked(size int) int {
+	window := c.window - min(c.window, c.out.end-c.out.base)
+	unsent := c.out.end - c.next
+	room := int(unsentMax - min(unsentMax, unsent))
+	switch whole := wholePiece(size); {
+	case room >= size:
+	case room >= RecordData && whole == RecordData:
+		room -= room % RecordData
+	case room < whole && unsent > 0:
+		return 0 // until that has left
+	}
+	return int(min(window, uint64(min(size, room))))
 }
 
 // sendable reports whether p, if it is the path, has something to send.
@@ -88,20 +125,23 @@ func (c *Channel) sendEndLocked() uint64 {
 	return c.out.end
 }
 
-// fill puts the body of the next record for p into dst, and says of which
-// type; nothing for 0. Its caller owns p's sending.
-func (c *Channel) fill(p *Conn, dst []byte) (t recordType, n int) {
+// fill returns the plaintext of the next record for p, if it is not longer than
+// dst: in dst, or in a chunk that is pinned until the caller has sealed it and
+// calls unpin. There is none for nil. Its caller owns p's sending.
+func (c *Channel) fill(p *Conn, dst []byte) (plain []byte, pinned *chunk) {
 	c.mu.Lock()
 	switch {
 	case p != c.path || c.next == c.sendEndLocked():
-		c.mu.Unlock()
-		return 0, 0
 	case c.next < c.out.end:
-		t, n = typeData, c.out.copyAt(c.next, dst)
-		c.next += uint64(n)
-	case len(dst) >= len(c.last):
-		t, n = typeClose, copy(dst, c.last)
+		plain, pinned = c.recordLocked(dst)
+	case len(dst) >= typeLen+len(c.last):
+		dst[0] = byte(typeClose)
+		plain = dst[:typeLen+copy(dst[typeLen:], c.last)]
 		c.next++
+	}
+	if plain == nil {
+		c.mu.Unlock()
+		return nil, nil
 	}
 	c.sentMax = max(c.sentMax, c.next)
 	if c.writing {
@@ -110,7 +150,32 @@ func (c *Channel) fill(p *Conn, dst []byte) (t recordType, n int) {
 	woken := c.set.Buffers.give(c.trimLocked())
 	c.mu.Unlock()
 	wake(woken)
-	return t, n
+	return plain, pinned
+}
+
+// recordLocked returns the next DATA record's plaintext, for fill.
+func (c *Channel) recordLocked(dst []byte) (plain []byte, pinned *chunk) {
+	from := c.out.at(c.next)
+	data := from.from(c.next)
+	if len(data) > len(dst)-typeLen {
+		return nil, nil
+	}
+	if c.next == from.base {
+		plain, pinned = from.plain[:typeLen+len(data)], from
+		pinned.pins++
+	} else {
+		dst[0] = byte(typeData)
+		plain = dst[:typeLen+copy(dst[typeLen:], data)]
+	}
+	c.next += uint64(len(data))
+	return plain, pinned
+}
+
+// unpin says that the record in a chunk is sealed.
+func (c *Channel) unpin(pinned *chunk) {
+	c.mu.Lock()
+	pinned.pins--
+	c.mu.Unlock()
 }
 
 // trimLocked gives up what the peer has consumed, and returns how many chunks

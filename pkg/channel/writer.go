@@ -18,9 +18,12 @@ const (
 	// headroom at the front of a wireBuf takes the control records that
 	// overtake its data: one ATTACHED, ACK, PONG and PING each.
 	headroom = 4*(headerLen+typeLen+tagLen) + attachedLen + ackLen + 2*pingLen
-	// wireBufSize holds two whole records. A writer has at most two such
-	// buffers, one being filled and one on its way: 256 KiB unsent.
-	wireBufSize = headroom + 2*(headerLen+maxRecord)
+	// wireBufSize holds two whole records and some small ones; it is a size that
+	// memory comes in.
+	wireBufSize = 136 << 10
+	// pendMax is where Writes end in a buffer that is being filled, with another
+	// one on its way: 256 KiB unsent.
+	pendMax = headroom + 2*(headerLen+maxRecord)
 	// A new record is not begun for less room than this.
 	minRoom = 1024
 	// A Write of up to inlineMax bytes, when nothing else is on its way, is
@@ -147,7 +150,7 @@ func (w *writer) appendLocked(p []byte) (n int) {
 	}
 	for n < len(p) {
 		if w.open < 0 {
-			if wireBufSize-w.n < minRoom {
+			if pendMax-w.n < minRoom {
 				break
 			}
 			w.open = w.n
@@ -156,10 +159,10 @@ func (w *writer) appendLocked(p []byte) (n int) {
 			w.n += headerLen + typeLen + tagLen
 		}
 		plain := int(binary.BigEndian.Uint16(w.pend[w.open:]))
-		room := min(maxPlain-plain, wireBufSize-w.n)
+		room := min(maxPlain-plain, pendMax-w.n)
 		if room == 0 {
 			w.open = -1
-			if w.n == wireBufSize {
+			if w.n == pendMax {
 				break
 			}
 			continue
@@ -269,20 +272,13 @@ func (w *writer) roundLocked() {
 	if w.last != nil && wireBufSize-n >= headerLen+len(w.last)+tagLen {
 		last, w.last = w.last, nil
 	}
-	ch := w.channel
 	w.changed.Broadcast()
 	w.mu.Unlock()
 
-	if ch != nil && last == nil {
-		n = w.gather(ch, buf, n)
-	}
-	if last != nil {
-		binary.BigEndian.PutUint16(buf[n:], uint16(len(last)))
-		n += headerLen + copy(buf[n+headerLen:], last) + tagLen
-	}
-	wire, err := w.seal(buf[start:n])
+	var wire []byte
+	n, err := w.finish(buf, start, n, last)
 	if err == nil {
-		wire, err = w.send(wire)
+		wire, err = w.send(buf[start:n])
 	}
 	if err != nil || len(wire) == 0 {
 		wireBufs.Put(buf)
@@ -296,20 +292,41 @@ func (w *writer) roundLocked() {
 	w.restBuf, w.rest = buf, wire
 }
 
-// gather puts records of what the channel has to send behind the first n bytes
-// of buf, in the layout of appendLocked, and returns the new length.
-func (w *writer) gather(ch *Channel, buf *wireBuf, n int) int {
-	for wireBufSize-n >= minRoom {
-		room := min(maxPlain-typeLen, wireBufSize-n-headerLen-typeLen-tagLen)
-		t, k := ch.fill(w.conn, buf[n+headerLen+typeLen:][:room])
-		if t == 0 {
+// finish seals the records in buf[start:n], adds what the channel has to send or
+// the record that ends the direction, and returns where they end. Records are
+// sealed in the order in which they stand.
+func (w *writer) finish(buf *wireBuf, start, n int, last []byte) (int, error) {
+	if err := w.seal(buf[start:n]); err != nil {
+		return n, err
+	}
+	switch {
+	case last != nil:
+		return w.sealRecord(buf[:], n, last)
+	case w.channel != nil:
+		return w.gather(w.channel, buf, n)
+	}
+	return n, nil
+}
+
+// gather seals what the channel has to send into buf, from n on, as far as whole
+// records fit, and returns where they end.
+func (w *writer) gather(ch *Channel, buf *wireBuf, n int) (int, error) {
+	for wireBufSize-n > headerLen+typeLen+tagLen {
+		room := min(maxPlain, wireBufSize-n-headerLen-tagLen)
+		plain, pinned := ch.fill(w.conn, buf[n+headerLen:][:room])
+		if plain == nil {
 			break
 		}
-		binary.BigEndian.PutUint16(buf[n:], uint16(typeLen+k))
-		buf[n+headerLen] = byte(t)
-		n += headerLen + typeLen + k + tagLen
+		var err error
+		n, err = w.sealRecord(buf[:], n, plain)
+		if pinned != nil {
+			ch.unpin(pinned)
+		}
+		if err != nil {
+			return n, err
+		}
 	}
-	return n
+	return n, nil
 }
 
 // controlLocked puts the control records that are due into buf's headroom and
@@ -342,21 +359,31 @@ func (w *writer) controlLocked(buf *wireBuf) int {
 }
 
 // seal turns b's plaintext records into ciphertext in place.
-func (w *writer) seal(b []byte) ([]byte, error) {
+func (w *writer) seal(b []byte) error {
 	for off := 0; off < len(b); {
 		n := int(binary.BigEndian.Uint16(b[off:]))
-		if w.keyBytes.Add(uint64(n)) > maxKeyBytes {
-			return nil, ErrKeyExhausted
-		}
-		plain := b[off+headerLen : off+headerLen+n]
-		sealed, err := w.cipher.Seal(plain[:0], nil, plain)
+		end, err := w.sealRecord(b, off, b[off+headerLen:][:n])
 		if err != nil {
-			return nil, fmt.Errorf("sealing a record: %w", err)
+			return err
 		}
-		binary.BigEndian.PutUint16(b[off:], uint16(len(sealed)))
-		off += headerLen + len(sealed)
+		off = end
 	}
-	return b, nil
+	return nil
+}
+
+// sealRecord puts a record at off into b and returns where it ends. Its plaintext
+// stands where its ciphertext goes, or outside b.
+func (w *writer) sealRecord(b []byte, off int, plain []byte) (int, error) {
+	if w.keyBytes.Add(uint64(len(plain))) > maxKeyBytes {
+		return 0, ErrKeyExhausted
+	}
+	at := off + headerLen
+	sealed, err := w.cipher.Seal(b[at:at], nil, plain)
+	if err != nil {
+		return 0, fmt.Errorf("sealing a record: %w", err)
+	}
+	binary.BigEndian.PutUint16(b[off:], uint16(len(sealed)))
+	return at + len(sealed), nil
 }
 
 // send writes all of b to nc. It returns early, with what is left of b, only

@@ -43,6 +43,7 @@ type adapter struct {
 	outMu    sync.Mutex    // never waited for for long: the carrier alone stops who has it
 	out      []byte        // headers that wait for the next frame, and one for its body
 	bodyLeft int           // bytes of that body
+	gather   func(head, body []byte) (int, error)
 	held     chan struct{} // capacity 1: headers have begun to wait for the next frame
 
 	// Owned by yamux's receiving goroutine.
@@ -63,8 +64,23 @@ type adapter struct {
 
 func newAdapter(c Carrier, client bool, limit int) *adapter {
 	return &adapter{
-		carrier: c, client: client, limit: limit,
+		carrier: c, client: client, limit: limit, gather: gatherOf(c),
 		held: make(chan struct{}, 1), broke: make(chan struct{}), freed: make(chan struct{}),
+	}
+}
+
+// gatherOf returns the carrier's own way to write a header together with its
+// body, or else one that joins them first.
+func gatherOf(c Carrier) func(head, body []byte) (int, error) {
+	if v, ok := c.(interface {
+		Writev(head, body []byte) (int, error)
+	}); ok {
+		return v.Writev
+	}
+	var joined []byte
+	return func(head, body []byte) (int, error) {
+		joined = append(append(joined[:0], head...), body...)
+		return c.Write(joined)
 	}
 }
 
@@ -160,8 +176,7 @@ func (a *adapter) writeLocked(p []byte) error {
 			return fmt.Errorf("mux wrote a body of %d bytes, its header says %d", len(p), a.bodyLeft)
 		}
 		a.bodyLeft = 0
-		a.out = append(a.out, p...)
-		return a.flushLocked()
+		return a.sendLocked(p)
 	}
 	if len(p) != muxHeader {
 		return fmt.Errorf("mux wrote a header of %d bytes", len(p))
@@ -183,7 +198,7 @@ func (a *adapter) writeLocked(p []byte) error {
 		}
 		return nil
 	}
-	return a.flushLocked()
+	return a.sendLocked(nil)
 }
 
 // canWait reports whether the header says nothing that the peer waits for. A
@@ -195,10 +210,11 @@ func canWait(h [muxHeader]byte) bool {
 	return flags&(flagSYN|flagACK|flagFIN) != 0 && binary.BigEndian.Uint32(h[4:]) != controlStream
 }
 
-func (a *adapter) flushLocked() error {
-	b := a.out
+// sendLocked sends the headers that wait, and body behind them.
+func (a *adapter) sendLocked(body []byte) error {
+	head := a.out
 	a.out = a.out[:0]
-	_, err := a.carrier.Write(b)
+	_, err := a.gather(head, body)
 	return err
 }
 
@@ -207,7 +223,7 @@ func (a *adapter) flush() {
 	a.outMu.Lock()
 	var err error
 	if len(a.out) > 0 && a.bodyLeft == 0 {
-		err = a.flushLocked()
+		err = a.sendLocked(nil)
 	}
 	a.outMu.Unlock()
 	if err != nil {

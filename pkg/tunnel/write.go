@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
@@ -15,6 +16,11 @@ import (
 type frameBuf [frameHeader + maxData]byte
 
 var frameBufs = sync.Pool{New: func() any { return new(frameBuf) }}
+
+// fullData is how much data a stream sends in one frame: with its headers as
+// much as a record of the carrier's holds, so that the peer has the whole frame
+// as soon as it has opened one record.
+const fullData = channel.RecordData - muxHeader - frameHeader
 
 // enough is how much window a large frame waits for, so that a window that
 // opens bit by bit is not answered with tiny frames.
@@ -60,7 +66,7 @@ func (st *Stream) awaitRoomLocked(need int) (int, error) {
 			return 0, err
 		}
 		if room := st.win.available() - frameHeader; room >= need {
-			return min(room, maxData), nil
+			return min(room, fullData), nil
 		}
 		select {
 		case <-st.win.opened:
