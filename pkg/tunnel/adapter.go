@@ -40,9 +40,9 @@ type adapter struct {
 	limit   int  // streams that may be followed: open, unanswered, control and one being refused
 	windows windows
 
-	outMu    sync.Mutex    // never waited for for long: the carrier alone stops who has it
-	out      []byte        // headers that wait for the next frame, and one for its body
-	bodyLeft int           // bytes of that body
+	outMu    sync.Mutex // never waited for for long: the carrier alone stops who has it
+	out      []byte     // headers that wait for the next frame, and one for its body
+	bodyLeft int        // bytes of that body
 	gather   func(head, body []byte) (int, error)
 	held     chan struct{} // capacity 1: headers have begun to wait for the next frame
 
