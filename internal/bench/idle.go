@@ -54,6 +54,7 @@ func idle(ctx context.Context, p *Path, n int, w Windows) (Figures, error) {
 		return nil, errors.New("the path's processes have ended")
 	}
 	// All of them are still there.
+	bound(conns, w)
 	if err := each(ctx, n, 16, func(i int) error { return request(conns[i]) }); err != nil {
 		return nil, fmt.Errorf("after the rest: %w", err)
 	}

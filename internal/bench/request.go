@@ -78,6 +78,7 @@ func among(ctx context.Context, p *Path, n int, w Windows) (Figures, error) {
 		return nil, err
 	}
 	defer closeAll(conns)
+	bound(conns, w)
 	turns := make([]int, few)
 	return measure(ctx, p, few, w, func(i int) error {
 		turns[i]++
@@ -92,6 +93,7 @@ func requests(ctx context.Context, p *Path, n int, w Windows) (Figures, error) {
 		return nil, err
 	}
 	defer closeAll(conns)
+	bound(conns, w)
 	return measure(ctx, p, n, w, func(i int) error { return request(conns[i]) })
 }
 
@@ -139,14 +141,20 @@ func beside(ctx context.Context, p *Path, up, down int, w Windows) (Figures, err
 	return figures, nil
 }
 
+// bound makes conns fail that stall until long after the windows: once for all
+// requests, since it takes time.
+func bound(conns []*net.TCPConn, w Windows) {
+	until := time.Now().Add(w.Warm + w.Measure + stallTime)
+	for _, nc := range conns {
+		_ = nc.SetDeadline(until) // a closed one says so itself
+	}
+}
+
 // request sends one request and reads its answer.
 func request(nc net.Conn) error {
 	var b [requestSize]byte
 	b[0], b[requestSize-1] = 0x5a, 0xa5
 	if _, err := nc.Write(b[:]); err != nil {
-		return err
-	}
-	if err := nc.SetReadDeadline(time.Now().Add(stallTime)); err != nil {
 		return err
 	}
 	var answer [requestSize]byte
@@ -166,6 +174,7 @@ func visit(ctx context.Context, p *Path) error {
 		return err
 	}
 	defer func() { _ = nc.Close() }()
+	_ = nc.SetDeadline(time.Now().Add(stallTime)) // a closed one says so itself
 	return request(nc)
 }
 
