@@ -43,7 +43,7 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	c.changeLocked() // the CLOSE may need a path that nothing else has
 	if path := c.path; path != nil {
 		c.mu.Unlock()
-		path.w.kick(inlineMax + 1)
+		path.w.kick(false)
 		c.mu.Lock()
 	}
 	err := c.lingerLocked()

@@ -19,14 +19,13 @@ func (p *Conn) asPath(c *Channel, epoch uint64, unused bool) {
 	p.w.channel = c
 }
 
-// kick sees to it that the channel's bytes get sent, of which size were just
-// added: at once by this goroutine when they are few and nothing else is on
-// its way.
-func (w *writer) kick(size int) {
+// kick sees to it that the channel's bytes get sent: at once by this goroutine,
+// if inline says so and nothing else is on its way.
+func (w *writer) kick(inline bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil && !w.busy {
-		w.sendLocked(size)
+		w.sendLocked(inline)
 	}
 }
 

@@ -125,7 +125,7 @@ func TestWholeRecords(t *testing.T) {
 			}
 			continue
 		}
-		if n, err := y.Writev(make([]byte, 12), big); n != RecordData || err != nil {
+		if n, err := y.Writev(make([]byte, 12), big, false); n != RecordData || err != nil {
 			t.Fatalf("Writev = %d, %v", n, err)
 		}
 	}
@@ -155,7 +155,7 @@ func TestWritev(t *testing.T) {
 			rest = rest[len(head):]
 			body := rest[:min(len(rest), i*i*31%150_000)]
 			rest = rest[len(body):]
-			if n, err := x.Writev(head, body); n != len(head)+len(body) || err != nil {
+			if n, err := x.Writev(head, body, false); n != len(head)+len(body) || err != nil {
 				wrote <- err
 				return
 			}
@@ -190,7 +190,7 @@ func TestWritevAllocates(t *testing.T) {
 	for _, n := range []int{52, RecordData - 12, RecordData} {
 		body := got[:n]
 		once := func() {
-			if _, err := x.Writev(head, body); err != nil {
+			if _, err := x.Writev(head, body, false); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.ReadFull(y, got[:12+n]); err != nil {

@@ -8,10 +8,12 @@ import (
 
 // Write accepts all of p or returns an error. No bytes of another Write come
 // between those of p.
-func (c *Channel) Write(p []byte) (int, error) { return c.Writev(nil, p) }
+func (c *Channel) Write(p []byte) (int, error) { return c.Writev(nil, p, false) }
 
-// Writev is Write of head and body, one behind the other, as writev(2) is.
-func (c *Channel) Writev(head, body []byte) (n int, err error) {
+// Writev is Write of head and body, one behind the other, as writev(2) is. more
+// says that others are about to write, too: then little is not sent at once by
+// the caller, but by another goroutine together with theirs.
+func (c *Channel) Writev(head, body []byte, more bool) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.writing {
@@ -33,12 +35,10 @@ func (c *Channel) Writev(head, body []byte) (n int, err error) {
 		k := c.acceptLocked(head[min(n, len(head)):], body[max(0, n-len(head)):])
 		n += k
 		if path := c.path; k > 0 && path != nil {
-			kick := size
-			if !c.writeUntil.at.IsZero() {
-				kick = inlineMax + 1 // not by this goroutine, which has to look at the time
-			}
+			// Nor by this goroutine if it has to look at the time.
+			inline := size <= inlineMax && !more && c.writeUntil.at.IsZero()
 			c.mu.Unlock()
-			path.w.kick(kick)
+			path.w.kick(inline)
 			c.mu.Lock()
 		}
 		if n == size {

@@ -115,7 +115,7 @@ func (w *writer) write(p []byte) (n int, err error) {
 			w.partly = 0 < n && n < len(p)
 		}
 		if k > 0 {
-			w.sendLocked(len(p))
+			w.sendLocked(len(p) <= inlineMax)
 		}
 		if n == len(p) {
 			return n, nil
@@ -176,14 +176,14 @@ func (w *writer) appendLocked(p []byte) (n int) {
 	return n
 }
 
-// sendLocked sees to it that what waits gets sent: at once by this goroutine,
-// or by the flusher, or by whoever is sending already.
-func (w *writer) sendLocked(size int) {
+// sendLocked sees to it that what waits gets sent: at once by this goroutine if
+// inline says so, or by the flusher, or by whoever is sending already.
+func (w *writer) sendLocked(inline bool) {
 	if w.busy {
 		return
 	}
 	w.busy = true
-	if size > inlineMax || w.hasDeadline {
+	if !inline || w.hasDeadline {
 		w.startFlusherLocked()
 		return
 	}

@@ -43,7 +43,8 @@ type adapter struct {
 	outMu    sync.Mutex // never waited for for long: the carrier alone stops who has it
 	out      []byte     // headers that wait for the next frame, and one for its body
 	bodyLeft int        // bytes of that body
-	gather   func(head, body []byte) (int, error)
+	gather   func(head, body []byte, more bool) (int, error)
+	more     func() bool   // others are about to write
 	held     chan struct{} // capacity 1: headers have begun to wait for the next frame
 
 	// Owned by yamux's receiving goroutine.
@@ -64,21 +65,21 @@ type adapter struct {
 
 func newAdapter(c Carrier, client bool, limit int) *adapter {
 	return &adapter{
-		carrier: c, client: client, limit: limit, gather: gatherOf(c),
+		carrier: c, client: client, limit: limit, gather: gatherOf(c), more: func() bool { return false },
 		held: make(chan struct{}, 1), broke: make(chan struct{}), freed: make(chan struct{}),
 	}
 }
 
 // gatherOf returns the carrier's own way to write a header together with its
 // body, or else one that joins them first.
-func gatherOf(c Carrier) func(head, body []byte) (int, error) {
+func gatherOf(c Carrier) func(head, body []byte, more bool) (int, error) {
 	if v, ok := c.(interface {
-		Writev(head, body []byte) (int, error)
+		Writev(head, body []byte, more bool) (int, error)
 	}); ok {
 		return v.Writev
 	}
 	var joined []byte
-	return func(head, body []byte) (int, error) {
+	return func(head, body []byte, _ bool) (int, error) {
 		joined = append(append(joined[:0], head...), body...)
 		return c.Write(joined)
 	}
@@ -214,7 +215,7 @@ func canWait(h [muxHeader]byte) bool {
 func (a *adapter) sendLocked(body []byte) error {
 	head := a.out
 	a.out = a.out[:0]
-	_, err := a.gather(head, body)
+	_, err := a.gather(head, body, a.more())
 	return err
 }
 

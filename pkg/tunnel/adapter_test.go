@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -131,4 +133,59 @@ func (p *pair) exchange(t testing.TB) {
 		}
 		_ = st.Close()
 	}
+}
+
+// TestFramesTravelTogether: while one stream's frame is on its way, what others
+// send waits for it and is one record, not one each.
+func TestFramesTravelTogether(t *testing.T) {
+	const streams = 32
+	x, y := channelPair(t)
+	counted := &countingCarrier{Carrier: x, v: x.(vectored)}
+	p := startPair(t, counted, y, Config{}, Config{})
+	var clients, servers []*Stream
+	for range streams {
+		c, s := p.open(t)
+		clients, servers = append(clients, c), append(servers, s)
+	}
+	counted.alone.Store(0)
+	counted.together.Store(0)
+	var sending sync.WaitGroup
+	for i, c := range clients {
+		sending.Go(func() {
+			for range 50 {
+				if _, err := c.Write([]byte("sixteen bytes...")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		sending.Go(func() {
+			if _, err := io.ReadFull(servers[i], make([]byte, 50*16)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	sending.Wait()
+	if counted.together.Load() == 0 {
+		t.Errorf("each of %d frames was sent alone", counted.alone.Load())
+	}
+}
+
+type vectored interface {
+	Writev(head, body []byte, more bool) (int, error)
+}
+
+// A countingCarrier counts how its frames want to be sent.
+type countingCarrier struct {
+	Carrier
+	v               vectored
+	alone, together atomic.Int64
+}
+
+func (c *countingCarrier) Writev(head, body []byte, more bool) (int, error) {
+	if more {
+		c.together.Add(1)
+	} else {
+		c.alone.Add(1)
+	}
+	return c.v.Writev(head, body, more)
 }

@@ -1,6 +1,10 @@
 package tunnel
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
 
 const (
 	// gateBytes is how much of all streams together may wait inside the mux,
@@ -20,7 +24,8 @@ type gate struct {
 	free   int
 	small  waiters
 	bulk   waiters
-	streak int // small frames passed since the last bulk one, while one waits
+	inside atomic.Int32 // frames that have passed and not left the mux
+	streak int          // small frames passed since the last bulk one, while one waits
 }
 
 // A waiter is a stream's place at the gate, used for one frame after another.
@@ -91,6 +96,7 @@ func (g *gate) leave(w *waiter) {
 		default:
 		}
 		g.free += w.n
+		g.inside.Add(-1)
 	}
 	g.grantLocked()
 }
@@ -114,6 +120,7 @@ func (g *gate) done(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.free += n
+	g.inside.Add(-1)
 	g.grantLocked()
 }
 
@@ -135,6 +142,20 @@ func (g *gate) grantLocked() {
 			g.streak++
 		}
 		w.granted = true
+		g.inside.Add(1)
 		w.ready <- struct{}{}
 	}
+}
+
+// more reports whether other frames will be in the mux when the one that leaves
+// it now has left, so that they can travel together. It lets every stream in
+// that can run: on a busy machine that makes many frames one record and one
+// system call, and when there is none it costs a lone frame a tenth of a
+// microsecond.
+func (g *gate) more() bool {
+	if g.inside.Load() > 1 {
+		return true
+	}
+	runtime.Gosched()
+	return g.inside.Load() > 1
 }

@@ -101,6 +101,9 @@ func TestGateModel(t *testing.T) {
 				if g.free != m.free || g.streak != m.streak || g.free < 0 {
 					t.Fatalf("free %d, streak %d, want %d, %d", g.free, g.streak, m.free, m.streak)
 				}
+				if got, want := g.more(), len(m.inside) > 1; got != want {
+					t.Fatalf("more: %v with %d frames inside", got, len(m.inside))
+				}
 				for i := range ws {
 					if got, want := ws[i].granted, slices.Contains(m.inside, i); got != want {
 						t.Fatalf("waiter %d: granted %v, want %v", i, got, want)

@@ -114,6 +114,7 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 		requests: make(chan *Request),
 		streams:  make(map[uint32]*Stream),
 	}
+	s.adapter.more = s.gate.more
 	s.control.init()
 	return s
 }
