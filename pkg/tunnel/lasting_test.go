@@ -23,7 +23,7 @@ func TestStreamsOutliveTheirPath(t *testing.T) {
 	p := startPair(t, a, b, Config{}, Config{})
 	stop := make(chan struct{})
 	var cutting sync.WaitGroup
-	var deaths atomic.Int32
+	var deaths atomic.Int64
 	cutting.Go(func() {
 		for {
 			select {
@@ -35,19 +35,19 @@ func TestStreamsOutliveTheirPath(t *testing.T) {
 			}
 		}
 	})
-	for deaths.Load() < 5 && !t.Failed() {
-		carryBothWays(t, p, 8, bytes.Repeat([]byte("culvert!"), 3<<17))
+	want := bytes.Repeat([]byte("culvert!"), 3<<17)
+	for deaths.Load() < 3 {
+		eightBothWays(t, p, want)
 	}
 	close(stop)
 	cutting.Wait()
 }
 
-// carryBothWays sends want through n streams, both ways at once.
-func carryBothWays(t *testing.T, p *pair, n int, want []byte) {
+// eightBothWays carries want both ways in each of eight streams.
+func eightBothWays(t *testing.T, p *pair, want []byte) {
 	t.Helper()
 	var streams sync.WaitGroup
-	defer streams.Wait()
-	for range n {
+	for range 8 {
 		c, s := p.open(t)
 		for _, way := range [][2]*Stream{{c, s}, {s, c}} {
 			streams.Go(func() {
@@ -66,6 +66,7 @@ func carryBothWays(t *testing.T, p *pair, n int, want []byte) {
 			})
 		}
 	}
+	streams.Wait()
 }
 
 // TestMove: the acceptor's wish for another path reaches the opener.
