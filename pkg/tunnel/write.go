@@ -372,6 +372,7 @@ func (st *Stream) end(e ending) {
 	st.writeDeadline.set(time.Time{})
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
+	st.win.wake()
 	if e.lost {
 		// Closing the mux's stream would look like an abort to the peer.
 		st.s.forget(st)
