@@ -40,11 +40,11 @@ const flushTime = time.Second
 // conns at once. It returns when nothing of it runs any more.
 func Both(ctx context.Context, a, b Conn) Result {
 	sa, sb := &side{Conn: a, name: A}, &side{Conn: b, name: B}
-	var f *failure
-	f = newFailure(func() {
+	f := &failure{}
+	f.cut = func() {
 		sa.abort(f.err)
 		sb.abort(f.err)
-	})
+	}
 	stop := context.AfterFunc(ctx, func() { f.fail(context.Cause(ctx)) })
 	var r Result
 	var wg sync.WaitGroup

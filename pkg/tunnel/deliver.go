@@ -45,7 +45,7 @@ func (st *Stream) deliver() {
 		case readErr == io.EOF:
 			d.done(d.n, nil)
 			return
-		case !errors.Is(readErr, os.ErrDeadlineExceeded) || isClosed(st.readDeadline.passed()):
+		case !errors.Is(readErr, os.ErrDeadlineExceeded) || st.readDeadline.expired():
 			d.done(d.n, readErr)
 			return
 		case st.rest():

@@ -150,7 +150,7 @@ func (st *Stream) Read(p []byte) (int, error) {
 
 // nextDataLocked reads frames until there are bytes of DATA to read.
 func (st *Stream) nextDataLocked() error {
-	if isClosed(st.readDeadline.passed()) {
+	if st.readDeadline.expired() {
 		return os.ErrDeadlineExceeded
 	}
 	for st.left == 0 {

@@ -78,7 +78,7 @@ func (st *Stream) writeErrLocked() error {
 		return net.ErrClosed
 	case isClosed(st.noWrite):
 		return &ResetError{Code: code.Aborted, Remote: true}
-	case isClosed(st.writeDeadline.passed()):
+	case st.writeDeadline.expired():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
