@@ -173,6 +173,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		defer cancel()
 		err = endpoints.Serve(obsCtx)
 	})
+	wg.Go(func() { tidy(obsCtx) })
 	working := f(ctx)
 	stopObs()
 	wg.Wait()

@@ -128,7 +128,13 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 			if err != nil {
 				return // the session is over
 			}
-			streams.Go(func() { out.serveStream(ctx, req) })
+			streams.Go(func() {
+				if p := out.serveStream(ctx, req); p != nil {
+					// The dial has made this goroutine's stack large for as long as
+					// it lives: the stream gets another one.
+					streams.Go(func() { p.carry(ctx) })
+				}
+			})
 		}
 	})
 	err := ch.session.Run(context.WithoutCancel(ctx))
@@ -146,28 +152,55 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	loud(level, message, fields...)
 }
 
-// serveStream answers one stream that a peer wants.
-func (out *Outlet) serveStream(ctx context.Context, req *tunnel.Request) {
-	began := time.Now()
-	peer := req.Peer().Identifier
-	m := out.unknown
-	s := out.services[req.Service]
-	if s != nil {
-		m = s.metrics
-		s.streams.Add(1)
-		defer s.streams.Add(-1)
-	}
-	m.active.Inc()
-	e := out.answer(ctx, req, peer, s)
-	m.active.Dec()
-	m.ended(e)
-	e.hushed = !e.clean() && out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
-	out.logEnd(e, time.Since(began), &streamName{req.Service, peer, req.ClientAddress})
+// A served stream is one that a peer wants, or has got.
+type served struct {
+	out     *Outlet
+	req     *tunnel.Request
+	began   time.Time
+	service *outletService // nil: there is none of that name
+	metrics *serviceMetrics
+
+	stream *tunnel.Stream
+	target *net.TCPConn
 }
 
-// answer refuses the stream or connects it to the service's target. What the
+// serveStream answers one stream that a peer wants. It returns what is to be
+// carried, or nil when the stream has ended already.
+func (out *Outlet) serveStream(ctx context.Context, req *tunnel.Request) *served {
+	p := &served{out: out, req: req, began: time.Now(), service: out.services[req.Service], metrics: out.unknown}
+	if p.service != nil {
+		p.metrics = p.service.metrics
+		p.service.streams.Add(1)
+	}
+	p.metrics.active.Inc()
+	if e := p.answer(ctx); p.stream == nil {
+		p.ended(e)
+		return nil
+	}
+	return p
+}
+
+// carry copies between the stream and the target until both have ended.
+func (p *served) carry(ctx context.Context) {
+	p.ended(copyStream(ctx, p.target, p.stream, code.TargetReset))
+}
+
+// ended counts and logs the stream's end.
+func (p *served) ended(e streamEnd) {
+	p.metrics.active.Dec()
+	p.metrics.ended(e)
+	peer := p.req.Peer().Identifier
+	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
+	p.out.logEnd(e, time.Since(p.began), &streamName{p.req.Service, peer, p.req.ClientAddress})
+	if p.service != nil {
+		p.service.streams.Add(-1)
+	}
+}
+
+// answer refuses the stream, or connects it to the service's target. What the
 // peer is told about a target names the service, never the address behind it.
-func (out *Outlet) answer(ctx context.Context, req *tunnel.Request, peer identity.Identifier, s *outletService) streamEnd {
+func (p *served) answer(ctx context.Context) streamEnd {
+	out, req, s, peer := p.out, p.req, p.service, p.req.Peer().Identifier
 	refuse := func(c code.Code, reason, detail string) streamEnd {
 		req.Refuse(c, reason)
 		if detail != "" {
@@ -204,7 +237,8 @@ func (out *Outlet) answer(ctx context.Context, req *tunnel.Request, peer identit
 		return streamEnd{label: known(c), reason: reason}
 	}
 	abortive(nc)
-	return copyStream(ctx, nc, st, code.TargetReset)
+	p.stream, p.target = st, nc
+	return streamEnd{}
 }
 
 // errGone ends a dial for whose stream nobody waits any more.

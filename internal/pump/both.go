@@ -20,6 +20,9 @@ import (
 //   - io.ReaderFrom and io.WriterTo, unless it is a socket, copy without a
 //     buffer of this package. They return an error of the conn that failed as
 //     it is, so that it can be told whose it was: the socket's are *net.OpError.
+//   - Deliver(w io.Writer, done func(n int64, err error)) is WriteTo that returns
+//     at once and calls done at the end, for a Conn that needs no goroutine while
+//     it is quiet.
 type Conn interface {
 	io.Reader
 	io.Writer
@@ -37,16 +40,21 @@ const flushTime = time.Second
 // conns at once. It returns when nothing of it runs any more.
 func Both(ctx context.Context, a, b Conn) Result {
 	sa, sb := &side{Conn: a, name: A}, &side{Conn: b, name: B}
-	var f *failure
-	f = newFailure(func() {
+	f := &failure{}
+	f.cut = func() {
 		sa.abort(f.err)
 		sb.abort(f.err)
-	})
+	}
 	stop := context.AfterFunc(ctx, func() { f.fail(context.Cause(ctx)) })
 	var r Result
 	var wg sync.WaitGroup
-	wg.Go(func() { r.AToB = copyOneWay(f, sb, sa) })
-	r.BToA = copyOneWay(f, sa, sb)
+	if _, ok := b.(deliverer); ok {
+		start(&wg, f, sa, sb, &r.BToA)
+		r.AToB = copyOneWay(f, sb, sa)
+	} else {
+		start(&wg, f, sb, sa, &r.AToB)
+		r.BToA = copyOneWay(f, sa, sb)
+	}
 	wg.Wait()
 	if !stop() {
 		f.fail(context.Cause(ctx)) // returns when ctx's own call has
@@ -91,9 +99,36 @@ func (s *side) abort(err error) {
 	})
 }
 
+// A deliverer is a conn that needs no goroutine while it is quiet.
+type deliverer interface {
+	Deliver(w io.Writer, done func(n int64, err error))
+}
+
+// start runs copyOneWay, into n, beside the caller, who waits for wg.
+func start(wg *sync.WaitGroup, f *failure, dst, src *side, n *int64) {
+	d, ok := src.Conn.(deliverer)
+	if !ok {
+		wg.Go(func() { *n = copyOneWay(f, dst, src) })
+		return
+	}
+	wg.Add(1)
+	d.Deliver(dst.Conn, func(k int64, err error) {
+		defer wg.Done()
+		*n = k
+		passOn(f, dst, src, blame(src.Conn, dst.Conn, err), err)
+	})
+}
+
 // copyOneWay carries src to dst until src ends and passes the end on.
 func copyOneWay(f *failure, dst, src *side) int64 {
 	n, op, err := transfer(dst.Conn, src.Conn)
+	passOn(f, dst, src, op, err)
+	return n
+}
+
+// passOn tells dst how src has ended: err with op, or nil for the end of its
+// data.
+func passOn(f *failure, dst, src *side, op Op, err error) {
 	switch {
 	case err != nil && op == Read:
 		f.fail(&Error{Side: src.name, Op: Read, Err: err})
@@ -104,7 +139,6 @@ func copyOneWay(f *failure, dst, src *side) int64 {
 			f.fail(&Error{Side: dst.name, Op: Write, Err: err})
 		}
 	}
-	return n
 }
 
 // transfer copies until src's end, by the way that holds no buffer while src is

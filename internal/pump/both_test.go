@@ -68,6 +68,17 @@ func (s opaqueStream) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{s.stream})
 }
 
+// A delivering stream copies from itself in goroutines of its own.
+type deliveringStream struct {
+	abortingStream
+	deliver *int
+}
+
+func (s deliveringStream) Deliver(w io.Writer, done func(n int64, err error)) {
+	*s.deliver++
+	go func() { done(io.Copy(struct{ io.Writer }{w}, struct{ io.Reader }{s.stream})) }()
+}
+
 // streams are the kinds of Conn that Both meets beside sockets.
 func streams(t *testing.T, test func(t *testing.T, near Conn, inner, far *stream)) {
 	t.Run("plain", func(t *testing.T) {
@@ -84,6 +95,14 @@ func streams(t *testing.T, test func(t *testing.T, near Conn, inner, far *stream
 		test(t, opaqueStream{abortingStream{near}, &rf, &wt}, near, far)
 		if rf != 1 || wt != 1 {
 			t.Errorf("ReadFrom was used %d times and WriteTo %d times, want once each", rf, wt)
+		}
+	})
+	t.Run("deliver", func(t *testing.T) {
+		near, far := newStream()
+		var n int
+		test(t, deliveringStream{abortingStream{near}, &n}, near, far)
+		if n != 1 {
+			t.Errorf("Deliver was used %d times, want once", n)
 		}
 	})
 }

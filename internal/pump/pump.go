@@ -82,36 +82,33 @@ type Counters struct {
 	AToB, BToA atomic.Int64
 }
 
-// A failure is what the two directions of one copy share: the first error, and
-// a channel that is closed with it.
+// A failure is what the two directions of one copy share: the first error.
 type failure struct {
 	once sync.Once
 	err  error
-	cut  func() // unblocks both directions
-	done chan struct{}
-}
-
-func newFailure(cut func()) *failure {
-	return &failure{cut: cut, done: make(chan struct{})}
+	set  atomic.Bool   // err is set
+	cut  func()        // unblocks both directions
+	done chan struct{} // closed with err set; nil where nobody waits for it
 }
 
 // fail records err, if it is the first, and cuts both directions.
 func (f *failure) fail(err error) {
 	f.once.Do(func() {
 		f.err = err
-		close(f.done)
+		f.set.Store(true)
+		if f.done != nil {
+			close(f.done)
+		}
 		f.cut()
 	})
 }
 
 // failed returns the first error, nil when there is none.
 func (f *failure) failed() error {
-	select {
-	case <-f.done:
-		return f.err
-	default:
+	if !f.set.Load() {
 		return nil
 	}
+	return f.err
 }
 
 // Buffers are pooled by pointer, which allocates nothing.

@@ -45,7 +45,7 @@ type Options struct {
 // pass through a pooled buffer, held as briefly. A chunk allocates nothing.
 func Splice(ctx context.Context, a, b *net.TCPConn, opt Options) Result {
 	s := &splice{a: a, b: b, opt: opt, base: time.Now()}
-	s.fail = newFailure(s.cut)
+	s.fail = &failure{cut: s.cut, done: make(chan struct{})}
 	if s.opt.Pipes == nil {
 		s.opt.Pipes = new(Pipes)
 		defer s.opt.Pipes.Close()

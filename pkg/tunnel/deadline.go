@@ -21,11 +21,14 @@ func (d *deadline) set(t time.Time) {
 		<-d.done // its func is running, or has run
 	}
 	d.timer = nil
-	if d.done == nil || isClosed(d.done) {
-		d.done = make(chan struct{})
+	if d.done != nil && isClosed(d.done) {
+		d.done = nil
 	}
 	if t.IsZero() {
 		return
+	}
+	if d.done == nil {
+		d.done = make(chan struct{})
 	}
 	if left := time.Until(t); left > 0 {
 		done := d.done
@@ -44,6 +47,14 @@ func (d *deadline) passed() <-chan struct{} {
 		d.done = make(chan struct{})
 	}
 	return d.done
+}
+
+// expired reports whether the deadline has passed. It makes no channel, which
+// most streams never need.
+func (d *deadline) expired() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.done != nil && isClosed(d.done)
 }
 
 func isClosed(ch <-chan struct{}) bool {

@@ -81,6 +81,8 @@ type Session struct {
 	streams map[uint32]*Stream
 	over    bool // nothing is started any more
 
+	recent recent
+
 	wg sync.WaitGroup // all goroutines of the session but Run's
 }
 
@@ -113,6 +115,7 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 		unacked:  make(chan struct{}, backlog),
 		requests: make(chan *Request),
 		streams:  make(map[uint32]*Stream),
+		recent:   recent{added: make(chan struct{}, 1)},
 	}
 	s.adapter.more = s.gate.more
 	s.control.init()
@@ -148,17 +151,37 @@ func (s *Session) Run(ctx context.Context) error {
 	if !s.client {
 		s.spawn(s.acceptLoop)
 	}
-	select {
-	case <-ctx.Done():
-		s.stop(code.Shutdown, "", context.Cause(ctx))
-	case <-s.stopping:
-	case <-s.adapter.broke:
-		s.lose()
-	case <-mux.CloseChan():
-		s.lose()
-	}
+	s.watch(ctx)
 	s.finish()
 	return s.cause
+}
+
+// watch returns when the session is to end, and looks after its streams' memory
+// until then.
+func (s *Session) watch(ctx context.Context) {
+	look := time.NewTimer(quietAfter)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.stop(code.Shutdown, "", context.Cause(ctx))
+			return
+		case <-s.stopping:
+			return
+		case <-s.adapter.broke:
+			s.lose()
+			return
+		case <-s.mux.CloseChan():
+			s.lose()
+			return
+		case <-s.recent.added:
+			look.Reset(quietAfter)
+		case <-look.C:
+			if s.recent.settle() {
+				look.Reset(quietAfter)
+			}
+		}
+	}
 }
 
 // lose ends the session for what the carrier or the peer did.

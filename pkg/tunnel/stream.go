@@ -56,8 +56,10 @@ type Stream struct {
 	finSet  bool // finSent, under mu
 
 	readUntil time.Time // the read deadline
+	delivery  delivery
 
-	starving atomic.Bool // a Read is in the mux, which may have nothing for it
+	starving atomic.Bool   // a Read is in the mux, which may have nothing for it
+	recency  atomic.Uint32 // unlisted, listed or fresh
 }
 
 // ID returns the stream's number in its session.
@@ -84,6 +86,7 @@ func (st *Stream) SetReadDeadline(t time.Time) error {
 	}
 	st.readUntil = t
 	st.readDeadline.set(t)
+	defer st.win.wake() // a delivery that rests has to wait for it
 	return st.y.SetReadDeadline(t)
 }
 
@@ -148,7 +151,7 @@ func (st *Stream) Read(p []byte) (int, error) {
 
 // nextDataLocked reads frames until there are bytes of DATA to read.
 func (st *Stream) nextDataLocked() error {
-	if isClosed(st.readDeadline.passed()) {
+	if st.readDeadline.expired() {
 		return os.ErrDeadlineExceeded
 	}
 	for st.left == 0 {
@@ -185,7 +188,12 @@ func (st *Stream) nextFrameLocked() (frameType, int, error) {
 func (st *Stream) readMuxLocked(b []byte) (int, error) {
 	st.starving.Store(true)
 	defer st.starving.Store(false)
-	return st.y.Read(b)
+	n, err := st.y.Read(b)
+	if n > 0 {
+		st.win.read(n)
+		st.touch()
+	}
+	return n, err
 }
 
 // fillLocked reads until b is full, across deadlines.
@@ -335,19 +343,25 @@ func (st *Stream) sawFin() {
 
 // WriteTo copies the stream's data to w until its FIN. It holds a buffer only
 // while there are bytes for it.
-func (st *Stream) WriteTo(w io.Writer) (total int64, err error) {
-	for {
-		n, readErr, writeErr := st.writeSome(w)
-		total += n
-		switch {
-		case writeErr != nil: // even io.EOF: only the stream's own is an end
-			return total, writeErr
-		case readErr == io.EOF:
-			return total, nil
-		case readErr != nil:
-			return total, readErr
-		}
+func (st *Stream) WriteTo(w io.Writer) (int64, error) {
+	n, readErr, writeErr := st.copyTo(w)
+	if writeErr != nil { // even io.EOF: only the stream's own is an end
+		return n, writeErr
 	}
+	if readErr == io.EOF {
+		return n, nil
+	}
+	return n, readErr
+}
+
+// copyTo copies to w until reading or writing fails.
+func (st *Stream) copyTo(w io.Writer) (total int64, readErr, writeErr error) {
+	for readErr == nil && writeErr == nil {
+		var n int64
+		n, readErr, writeErr = st.writeSome(w)
+		total += n
+	}
+	return total, readErr, writeErr
 }
 
 // writeSome copies one piece of a DATA frame.

@@ -30,6 +30,9 @@ type window struct {
 	n       int64
 	allowed int64         // what the peer may still send
 	opened  chan struct{} // capacity 1: n has grown
+	unread  int64         // what has come and the stream has not read
+	ended   bool          // the mux has ended, or is about to end, what comes
+	resting *Stream       // whose delivery goes on when something comes
 
 	// Guarded by windows.mu.
 	near, far bool   // closed by this side, by the peer
@@ -80,7 +83,7 @@ func (ws *windows) onGone(id uint32, release func()) *window {
 	ws.mu.Unlock()
 	if w == nil {
 		release()
-		w = &window{opened: make(chan struct{}, 1)}
+		w = &window{opened: make(chan struct{}, 1), ended: true}
 	}
 	return w
 }
@@ -100,6 +103,9 @@ func (ws *windows) closed(id uint32, near, far bool) bool {
 		delete(ws.byID, id)
 	}
 	ws.mu.Unlock()
+	if far {
+		w.end()
+	}
 	if gone && w.release != nil {
 		w.release()
 	}
@@ -152,7 +158,57 @@ func (ws *windows) received(id, n uint32) error {
 	if w.allowed -= int64(n); w.allowed < 0 {
 		return fmt.Errorf("%w: data beyond the window of stream %d", errProtocol, id)
 	}
+	w.unread += int64(n)
+	w.wakeLocked()
 	return nil
+}
+
+// read says that the stream has read n bytes of what has come.
+func (w *window) read(n int) {
+	w.mu.Lock()
+	w.unread -= int64(n)
+	w.mu.Unlock()
+}
+
+// end says that nothing comes any more.
+func (w *window) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.wakeLocked()
+}
+
+// drained reports whether all that has come was read.
+func (w *window) drained() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unread == 0
+}
+
+// rest has st's delivery started when something comes. It reports false when
+// something has.
+func (w *window) rest(st *Stream) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.unread > 0 || w.ended {
+		return false
+	}
+	w.resting = st
+	return true
+}
+
+// wake starts a delivery that rests.
+func (w *window) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wakeLocked()
+}
+
+func (w *window) wakeLocked() {
+	if st := w.resting; st != nil {
+		w.resting = nil
+		go st.deliver() // until it rests or is done, for which Deliver's caller waits
+	}
 }
 
 // available returns how many bytes of DATA frames may be sent now.

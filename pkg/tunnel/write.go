@@ -88,7 +88,7 @@ func (st *Stream) writeErrLocked() error {
 		return net.ErrClosed
 	case isClosed(st.noWrite):
 		return &ResetError{Code: code.Aborted, Remote: true}
-	case isClosed(st.writeDeadline.passed()):
+	case st.writeDeadline.expired():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -386,6 +386,7 @@ func (st *Stream) end(e ending) {
 	st.writeDeadline.set(time.Time{})
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
+	st.win.wake()
 	if e.lost {
 		// Closing the mux's stream would look like an abort to the peer.
 		st.s.forget(st)

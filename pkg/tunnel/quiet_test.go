@@ -1,0 +1,128 @@
+package tunnel
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/yamux"
+)
+
+// quietCost is what a quiet stream may hold, heap and stacks, at both ends
+// together. About half of that is used, most of it by the mux, and what the
+// runtime keeps differs from run to run; one buffer that is kept is ten times as
+// much.
+const quietCost = 12 << 10
+
+// TestQuietStreams has streams move data and measures what they hold when they
+// are quiet: no buffer and no goroutine; and when they have ended: nothing.
+func TestQuietStreams(t *testing.T) {
+	p := newPair(t, Config{})
+	p.controlled(t)
+	const n = 100
+	p.endQuiet(t, p.quietStreams(t, n)) // what the process keeps for its peak is there from now on
+	before := memory()
+	streams := p.quietStreams(t, n)
+	if each := (memory() - before) / n; each > quietCost {
+		t.Errorf("a quiet stream holds %d bytes at both ends, want %d at most", each, quietCost)
+	} else {
+		t.Logf("a quiet stream holds %d bytes at both ends", each)
+	}
+	p.endQuiet(t, streams)
+	if left := (memory() - before) / n; left > quietCost/4 {
+		t.Errorf("a stream that has ended holds %d bytes", left)
+	}
+}
+
+// quietStreams opens n streams, moves more than the first window both ways on
+// each, and waits until they are quiet.
+func (p *pair) quietStreams(t *testing.T, n int) (streams []*Stream) {
+	t.Helper()
+	const size = 300 << 10
+	data := make([]byte, size)
+	goroutines := runtime.NumGoroutine()
+	for range n {
+		c, s := p.open(t)
+		var come sync.WaitGroup
+		for _, st := range []*Stream{c, s} {
+			come.Add(size)
+			st.Deliver(countdown{&come}, func(int64, error) {})
+		}
+		for _, st := range []*Stream{c, s} {
+			if _, err := st.Write(data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		come.Wait()
+		streams = append(streams, c, s)
+	}
+	eventually(t, "all deliveries rest", func() bool { return runtime.NumGoroutine() <= goroutines })
+	return streams
+}
+
+func (p *pair) endQuiet(t *testing.T, streams []*Stream) {
+	t.Helper()
+	for _, st := range streams {
+		_ = st.Close()
+	}
+	clear(streams)
+	p.forgotten(t)
+	for _, s := range []*Session{p.client, p.server} {
+		eventually(t, "no stream has read a short time ago", func() bool {
+			s.recent.mu.Lock()
+			defer s.recent.mu.Unlock()
+			return s.recent.streams == nil
+		})
+	}
+}
+
+// A countdown counts the bytes that are still to come.
+type countdown struct{ *sync.WaitGroup }
+
+func (c countdown) Write(p []byte) (int, error) {
+	c.Add(-len(p))
+	return len(p), nil
+}
+
+// memory returns what the heap and the stacks hold after a collection; the second
+// one empties what pools held before the first.
+func memory() int {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc + m.StackInuse)
+}
+
+// TestRecent: a stream is left alone as long as it reads, is settled when it has
+// not for a while, and comes onto the list once.
+func TestRecent(t *testing.T) {
+	s := &Session{recent: recent{added: make(chan struct{}, 1)}}
+	st, other := &Stream{s: s, y: new(yamux.Stream)}, &Stream{s: s, y: new(yamux.Stream)}
+	check := func(step string, left, got bool, want ...*Stream) {
+		t.Helper()
+		if got != left || len(s.recent.streams) != len(want) {
+			t.Fatalf("%s: got %d streams listed and %v, want %d and %v", step, len(s.recent.streams), got, len(want), left)
+		}
+		for i := range want {
+			if s.recent.streams[i] != want[i] {
+				t.Fatalf("%s: stream %d of the list is another one", step, i)
+			}
+		}
+	}
+	st.touch()
+	st.touch()
+	if len(s.recent.added) != 1 {
+		t.Fatal("nobody is told of the first stream")
+	}
+	check("after it has read", true, true, st)
+	check("at the first look", true, s.recent.settle(), st)
+	st.touch()
+	other.touch()
+	check("at the second look", true, s.recent.settle(), st, other)
+	other.touch()
+	check("when one is quiet", true, s.recent.settle(), other)
+	check("when the other is quiet, too", false, s.recent.settle())
+	st.touch()
+	check("when it reads again", true, true, st)
+}
