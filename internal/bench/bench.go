@@ -110,7 +110,7 @@ func Cases(w Windows) []*Case {
 	for _, n := range []int{1, 64, 1000} {
 		cases = append(cases, requestCase(w, n))
 	}
-	return append(cases, connectCase(w), besideCase("beside-bulk", 2, 2, w), amongCase(w, few), amongCase(w, idleConns), idleCase(w))
+	return append(cases, connectCase(w), besideCase("beside-bulk", 2, 2, w), amongCase(w, few, false), amongCase(w, idleConns, false), amongCase(w, idleConns, true), idleCase(w))
 }
 
 // LineCases returns the cases for a slow line, whose name goes before theirs.

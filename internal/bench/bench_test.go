@@ -119,7 +119,7 @@ func TestIdle(t *testing.T) {
 
 func TestAmong(t *testing.T) {
 	p := &Path{Name: "direct", Addr: startTarget(t), Processes: ownProcess}
-	if _, err := among(t.Context(), p, 35, short); err != nil {
+	if _, err := among(t.Context(), p, 35, 35, short); err != nil {
 		t.Fatal(err)
 	}
 }

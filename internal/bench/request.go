@@ -54,25 +54,29 @@ func besideCase(name string, up, down int, w Windows) *Case {
 	}
 }
 
-// few is how many connections stand for few; as many requests are under way at
-// once in all of amongCase.
+// few is how many requests are under way at once in amongCase.
 const few = 10
 
-func amongCase(w Windows, n int) *Case {
+// amongCase has n connections open, of which few are in use, or all in turn.
+func amongCase(w Windows, n int, all bool) *Case {
+	name, used, what := "among", few, fmt.Sprintf("on %d of %d connections", few, n)
+	if all {
+		name, used, what = "around", n, fmt.Sprintf("on %d connections in turn", n)
+	}
 	return &Case{
-		Name:    fmt.Sprintf("among-%d", n),
-		What:    fmt.Sprintf("requests of 64 B, %d at once, on %d connections in turn", few, n),
+		Name:    fmt.Sprintf("%s-%d", name, n),
+		What:    fmt.Sprintf("requests of 64 B, %d at once, %s", few, what),
 		Main:    CPUEach,
 		Metrics: []Metric{CPUEach, Rate, P50, P99},
 		conns:   n,
 		run: func(ctx context.Context, p *Path) (Figures, error) {
-			return among(ctx, p, n, w)
+			return among(ctx, p, n, used, w)
 		},
 	}
 }
 
-// among measures requests that take turns on n connections.
-func among(ctx context.Context, p *Path, n int, w Windows) (Figures, error) {
+// among measures requests that take turns on the first used of n connections.
+func among(ctx context.Context, p *Path, n, used int, w Windows) (Figures, error) {
 	conns, err := dialMany(ctx, p, opEcho, n)
 	if err != nil {
 		return nil, err
@@ -82,7 +86,7 @@ func among(ctx context.Context, p *Path, n int, w Windows) (Figures, error) {
 	turns := make([]int, few)
 	return measure(ctx, p, few, w, func(i int) error {
 		turns[i]++
-		return request(conns[i+turns[i]%(n/few)*few]) // no two at once on one
+		return request(conns[i+turns[i]%(used/few)*few]) // no two at once on one
 	})
 }
 

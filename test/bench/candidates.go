@@ -33,8 +33,16 @@ const many = 6000
 // groups returns all that is to be measured.
 func groups(r *rig.Rig, windows bench.Windows) []group {
 	all := candidates()
-	ready := bench.ReadyCase(restart(r, all))
-	gs := []group{{base: pathRelay1, candidates: all, cases: append(bench.Cases(windows), ready)}}
+	var cases, once []*bench.Case
+	for _, c := range append(bench.Cases(windows), bench.ReadyCase(restart(r, all))) {
+		if c.Once {
+			once = append(once, c)
+		} else {
+			cases = append(cases, c)
+		}
+	}
+	// Memory is measured on processes that have done nothing before.
+	gs := []group{{pathRelay1, all, cases}, {pathRelay1, all, once}}
 	for _, rtt := range lineTimes {
 		gs = append(gs, group{base: pathRelay1, candidates: lineCandidates(rtt), cases: bench.LineCases(lineName(rtt), bench.LineWindows())})
 	}
