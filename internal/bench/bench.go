@@ -154,12 +154,16 @@ func closeAll[C io.Closer](conns []C) {
 	}
 }
 
-// dialMany opens n connections, some at a time, or none.
+// dialMany opens n connections, some at a time, or none. Those for echoes have
+// had an answer: a proxy accepts long before it has made its way to the target.
 func dialMany(ctx context.Context, p *Path, op opcode, n int) ([]*net.TCPConn, error) {
 	conns := make([]*net.TCPConn, n)
 	err := each(ctx, n, 16, func(i int) (err error) {
-		conns[i], err = dial(ctx, p, op)
-		return err
+		if conns[i], err = dial(ctx, p, op); err != nil || op != opEcho {
+			return err
+		}
+		_ = conns[i].SetDeadline(time.Now().Add(stallTime)) // a closed one says so itself
+		return request(conns[i])
 	})
 	if err != nil {
 		closeAll(slices.DeleteFunc(conns, func(c *net.TCPConn) bool { return c == nil }))

@@ -70,7 +70,7 @@ func Measure(ctx context.Context, c *Case, paths []*Path, rounds int, told func(
 			default:
 				s.Rounds = append(s.Rounds, f)
 			}
-			pause(ctx, settleTime)
+			settle(ctx, paths[i])
 		}
 	}
 	for i := range r.Series {
@@ -79,8 +79,25 @@ func Measure(ctx context.Context, c *Case, paths []*Path, rounds int, told func(
 	return r, nil
 }
 
-// settleTime is between two turns, for what the connections of one leave behind.
-const settleTime = 100 * time.Millisecond
+// Between two turns a path gets settleTime, and as often again as it is still
+// busy with what the connections have left behind: some take seconds to close
+// thousands. settleMost is for one that is never quiet.
+const (
+	settleTime = 100 * time.Millisecond
+	settleMost = 30 * time.Second
+	quietShare = 0.1 // of a processor
+)
+
+// settle waits until p's processes are quiet.
+func settle(ctx context.Context, p *Path) {
+	for began := time.Now(); ctx.Err() == nil && time.Since(began) < settleMost; {
+		before := p.usage()
+		pause(ctx, settleTime)
+		if cost := p.usage().sub(before); cost.cpu.Seconds() <= quietShare*settleTime.Seconds() {
+			return
+		}
+	}
+}
 
 // medians returns the median of each figure.
 func medians(rounds []Figures) Figures {
