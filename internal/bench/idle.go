@@ -66,7 +66,8 @@ func idle(ctx context.Context, p *Path, n int, w Windows) (Figures, error) {
 func exchange(nc interface {
 	io.ReadWriter
 	SetDeadline(t time.Time) error
-}, n int) error {
+}, n int,
+) error {
 	buf := make([]byte, 16<<10)
 	for ; n > 0; n -= len(buf) {
 		if err := nc.SetDeadline(time.Now().Add(stallTime)); err != nil {

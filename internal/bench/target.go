@@ -50,7 +50,7 @@ func (t *Target) Serve(ctx context.Context, ln net.Listener) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && (errors.Is(err, net.ErrClosed)):
+		case err != nil && errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accepting: %w", err)
 		case err != nil: // too many open files, for a moment
 			select {
