@@ -117,7 +117,6 @@ func runBench(ctx context.Context, o benchOptions, named []string, stdout io.Wri
 		}
 		paths = own
 	}
-	defer bench.ShareProcessors()()
 	windows := bench.DefaultWindows()
 	windows.Measure, windows.Idle = o.window, o.idle
 	report := &bench.Report{Date: time.Now().UTC().Format(time.DateOnly), Machine: fmt.Sprintf("%d processors, %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version()), Rounds: o.rounds}

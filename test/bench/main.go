@@ -99,7 +99,6 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := makeCertificates(r); err != nil {
 		return err
 	}
-	defer bench.ShareProcessors()()
 	report := &bench.Report{
 		Date: time.Now().UTC().Format("2006-01-02"), Machine: machine(), Rounds: o.rounds, Notes: map[string]string{},
 	}
