@@ -112,7 +112,7 @@ func start(wg *sync.WaitGroup, f *failure, dst, src *side, n *int64) {
 		return
 	}
 	wg.Add(1)
-	d.Deliver(dst.Conn, func(k int64, err error) {
+	d.Deliver(writerTo(dst.Conn), func(k int64, err error) {
 		defer wg.Done()
 		*n = k
 		passOn(f, dst, src, blame(src.Conn, dst.Conn, err), err)
@@ -149,10 +149,18 @@ func transfer(dst, src Conn) (n int64, op Op, err error) {
 		return n, blame(src, dst, err), err
 	}
 	if wt, ok := src.(io.WriterTo); ok && !isSocket(src) {
-		n, err = wt.WriteTo(dst)
+		n, err = wt.WriteTo(writerTo(dst))
 		return n, blame(src, dst, err), err
 	}
 	return shovel(dst, src)
+}
+
+// writerTo returns the cheapest way to write to c.
+func writerTo(c Conn) io.Writer {
+	if nc, ok := c.(*net.TCPConn); ok {
+		return sock.NewWriter(nc)
+	}
+	return c
 }
 
 func isSocket(c Conn) bool {

@@ -10,7 +10,8 @@ import (
 )
 
 // rawReader reads a socket through its descriptor. Between two calls of its
-// callback the runtime's poller waits with no buffer taken.
+// callback the runtime's poller waits with no buffer taken. The scheduler is not
+// told of its reads: see Writer.
 type rawReader struct {
 	conn net.Conn
 	raw  syscall.RawConn
@@ -68,7 +69,7 @@ func (r *rawReader) read(get func() []byte, put func([]byte)) ([]byte, int, erro
 func (r *rawReader) attempt(fd uintptr) bool {
 	r.buf = r.get()
 	for {
-		n, err := syscall.Read(int(fd), r.buf)
+		n, err := rawRead(int(fd), r.buf)
 		if err == syscall.EINTR {
 			continue
 		}

@@ -46,6 +46,7 @@ var wireBufs = sync.Pool{New: func() any { return new(wireBuf) }}
 // that lives while there is something to send. All else is guarded by mu.
 type writer struct {
 	nc     net.Conn
+	out    *sock.Writer // nc's
 	cipher *noise.Cipher
 
 	keyBytes atomic.Uint64 // of plaintext sealed
@@ -89,7 +90,7 @@ type writer struct {
 }
 
 func (w *writer) init(c *Conn, cipher *noise.Cipher) {
-	w.conn, w.nc, w.cipher, w.base, w.open = c, c.nc, cipher, c.base, -1
+	w.conn, w.nc, w.out, w.cipher, w.base, w.open = c, c.nc, sock.NewWriter(c.nc), cipher, c.base, -1
 	w.changed.L = &w.mu
 	w.flusher = w.flush
 }
@@ -390,7 +391,7 @@ func (w *writer) sealRecord(b []byte, off int, plain []byte) (int, error) {
 // when a deadline frees an inline writer.
 func (w *writer) send(b []byte) ([]byte, error) {
 	for len(b) > 0 {
-		n, err := w.nc.Write(b)
+		n, err := w.out.Write(b)
 		b = b[n:]
 		if err == nil {
 			continue

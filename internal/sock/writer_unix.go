@@ -1,0 +1,84 @@
+//go:build unix
+
+package sock
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// rawWriter writes to a socket through its descriptor.
+type rawWriter struct {
+	conn *net.TCPConn
+	raw  syscall.RawConn
+	try  func(fd uintptr) bool // w.attempt, bound once: write does not allocate
+
+	// For the time of one write.
+	buf []byte
+	n   int
+	err error
+}
+
+func newRawWriter(c net.Conn) *rawWriter {
+	tc, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	rc, err := tc.SyscallConn()
+	if err != nil {
+		return nil // closed or nil; the plain Write says so
+	}
+	w := &rawWriter{conn: tc, raw: rc}
+	w.try = w.attempt
+	return w
+}
+
+func (w *rawWriter) write(b []byte) (int, error) {
+	w.buf, w.n, w.err = b, 0, nil
+	waitErr := w.raw.Write(w.try)
+	n, err := w.n, w.err
+	w.buf, w.err = nil, nil
+	switch {
+	case err != nil:
+		err = os.NewSyscallError("write", err)
+	case waitErr != nil:
+		// The deadline has passed or the conn is closed: what is inside is what
+		// Write would say.
+		err = waitErr
+		var oe *net.OpError
+		if errors.As(waitErr, &oe) {
+			err = oe.Err
+		}
+	default:
+		return n, nil
+	}
+	return n, &net.OpError{
+		Op: "write", Net: w.conn.LocalAddr().Network(),
+		Source: w.conn.LocalAddr(), Addr: w.conn.RemoteAddr(), Err: err,
+	}
+}
+
+// attempt writes what it can and reports whether the write is over; false sends
+// the goroutine to the poller.
+func (w *rawWriter) attempt(fd uintptr) bool {
+	for w.n < len(w.buf) {
+		n, err := rawWrite(int(fd), w.buf[w.n:])
+		switch {
+		case n > 0:
+			w.n += n
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return false
+		case err == nil:
+			w.err = io.ErrUnexpectedEOF // as package poll has it
+			return true
+		default:
+			w.err = err
+			return true
+		}
+	}
+	return true
+}
