@@ -59,7 +59,8 @@ func (c *Channel) writeStateLocked() error {
 // acceptLocked keeps as much of p as the peer's window, the bound on what is
 // unsent and the budget have room for.
 func (c *Channel) acceptLocked(p []byte) (n int) {
-	room := min(c.window-min(c.window, c.out.end-c.out.base), unsentMax-min(unsentMax, c.out.end-c.next))
+	most := uint64(c.flight.backlog())
+	room := min(c.window-min(c.window, c.out.end-c.out.base), most-min(most, c.out.end-c.next))
 	p = p[:min(uint64(len(p)), room)]
 	for n < len(p) {
 		if c.out.room() == 0 {
@@ -77,7 +78,37 @@ func (c *Channel) acceptLocked(p []byte) (n int) {
 func (c *Channel) sendable(p *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return p == c.path && c.next < c.sendEndLocked()
+	return p == c.path && c.moreLocked()
+}
+
+// moreLocked reports whether the path has something to send now.
+func (c *Channel) moreLocked() bool {
+	return c.next == c.out.end && c.closing || c.next < c.out.end && c.flightRoomLocked() > 0 || c.flight.due(c.next, c.confirmed)
+}
+
+// onPace goes on with what was held back for the pace.
+func (c *Channel) onPace() {
+	c.mu.Lock()
+	path := c.path
+	c.mu.Unlock()
+	if path != nil {
+		path.w.kick(inlineMax + 1)
+	}
+}
+
+// flightRoomLocked is how many bytes may be put on their way now. What the pace
+// holds back comes later, by the pacer. The peer's end stops its PONGs, and what
+// is sent behind it is of no use.
+func (c *Channel) flightRoomLocked() uint64 {
+	if c.peerEnd != nil {
+		return maxWindow
+	}
+	n := c.flight.room(c.next, c.confirmed)
+	if wait := c.flight.paced(); n > 0 && wait > 0 {
+		c.pacer.Reset(wait)
+		return 0
+	}
+	return n
 }
 
 // sendEndLocked is the offset after all there is to send, CLOSE included.
@@ -92,13 +123,30 @@ func (c *Channel) sendEndLocked() uint64 {
 // type; nothing for 0. Its caller owns p's sending.
 func (c *Channel) fill(p *Conn, dst []byte) (t recordType, n int) {
 	c.mu.Lock()
+	f := &c.flight
 	switch {
-	case p != c.path || c.next == c.sendEndLocked():
+	case p != c.path:
+		c.mu.Unlock()
+		return 0, 0
+	case f.due(c.next, c.confirmed):
+		n = f.probe(c.next, c.confirmed, dst)
+		c.mu.Unlock()
+		return typePing, n
+	case c.next == c.sendEndLocked():
+		if !c.writing { // else the writer has more, for which there was no room
+			f.idle(c.next, c.confirmed)
+		}
 		c.mu.Unlock()
 		return 0, 0
 	case c.next < c.out.end:
-		t, n = typeData, c.out.copyAt(c.next, dst)
+		room := min(c.flightRoomLocked(), f.untilProbe(c.next, c.confirmed), uint64(len(dst)))
+		if room == 0 {
+			c.mu.Unlock()
+			return 0, 0
+		}
+		t, n = typeData, c.out.copyAt(c.next, dst[:room])
 		c.next += uint64(n)
+		f.sent(n)
 	case len(dst) >= len(c.last):
 		t, n = typeClose, copy(dst, c.last)
 		c.next++
