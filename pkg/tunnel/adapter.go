@@ -115,7 +115,7 @@ func (a *adapter) received(h [muxHeader]byte) error {
 		return fmt.Errorf("%w: frame for stream %d: only the inlet's side opens streams", errProtocol, id)
 	case flags&flagSYN != 0 && a.client, flags&flagACK != 0 && !a.client:
 		return fmt.Errorf("%w: mux flags %#x from this side", errProtocol, flags)
-	case length > maxWindow:
+	case length > maxUpdate:
 		return fmt.Errorf("%w: mux length %d", errProtocol, length)
 	}
 	if flags&flagSYN != 0 {
@@ -157,10 +157,28 @@ func (a *adapter) Write(p []byte) (int, error) {
 		a.out = append(a.out[:0], p...)
 		return len(p), nil
 	}
-	if _, err := a.carrier.Write(p); err != nil {
+	if err := a.writeHeader([muxHeader]byte(p)); err != nil {
 		return 0, a.fail(err)
 	}
 	return len(p), nil
+}
+
+// writeHeader sends a header without a body: a window update, in pieces that a
+// peer accepts.
+func (a *adapter) writeHeader(h [muxHeader]byte) error {
+	length := binary.BigEndian.Uint32(h[8:])
+	for {
+		n := min(length, maxUpdate)
+		binary.BigEndian.PutUint32(h[8:], n)
+		a.out = append(a.out[:0], h[:]...)
+		if _, err := a.carrier.Write(a.out); err != nil {
+			return err
+		}
+		if length -= n; length == 0 {
+			return nil
+		}
+		h[2], h[3] = 0, 0 // the flags are said
+	}
 }
 
 // sending acts on a header that yamux sends.
