@@ -43,6 +43,11 @@ type PathStatus struct {
 	Attempts uint64    `json:"attempts"`   // at other paths, since the channel was opened
 	Held     int       `json:"held_bytes"` // for sending again, or for a reader
 	Error    string    `json:"error,omitempty"`
+	// Measured while much is sent; 0 before.
+	RTT   float64 `json:"rtt_seconds"`              // the shortest of late
+	Rate  int64   `json:"bytes_per_second"`         // what the path has carried to the peer
+	Under uint64  `json:"under_way_bytes"`          // sent, and not known to have arrived
+	Bound uint64  `json:"under_way_most,omitempty"` // 0 while there is no bound
 }
 
 // The states of a route.
@@ -61,7 +66,10 @@ type RouteStatus struct {
 
 func (s *lasting) pathStatus() *PathStatus {
 	st := s.ch.State()
-	p := &PathStatus{Up: st.Up, Since: st.Since, Attempts: st.Epoch, Held: st.Kept}
+	p := &PathStatus{
+		Up: st.Up, Since: st.Since, Attempts: st.Epoch, Held: st.Kept,
+		RTT: st.Flight.RTT.Seconds(), Rate: int64(st.Flight.Rate), Under: st.Flight.Under, Bound: st.Flight.Bound,
+	}
 	if st.Err != nil {
 		p.Error = st.Err.Error()
 	}

@@ -119,7 +119,9 @@ func TestAllocWriter(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	var reading sync.WaitGroup
-	reading.Go(func() { _, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{b}, make([]byte, 1<<10)) })
+	reading.Go(func() {
+		_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{b}, make([]byte, 1<<10))
+	})
 	w, p := NewWriter(a), make([]byte, 64)
 	if n := testing.AllocsPerRun(200, func() {
 		if _, err := w.Write(p); err != nil {

@@ -69,8 +69,8 @@ func (w *rawWriter) attempt(fd uintptr) bool {
 		switch {
 		case n > 0:
 			w.n += n
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
 			return false
 		case err == nil:
 			w.err = io.ErrUnexpectedEOF // as package poll has it

@@ -66,6 +66,8 @@ func (c *Channel) useLocked(p *Conn, next, start uint64, m Move) {
 		m.Down = time.Since(c.lostAt)
 	}
 	c.path, c.next, c.onPath, c.cause = p, next, start, m.Cause
+	c.flight.reset(next, p.base)
+	c.backlog.Store(int64(c.flight.backlog()))
 	c.acked = c.consumed // said on p before anything else
 	c.pathUp, c.lostAt, c.lostErr = time.Now(), time.Time{}, nil
 	if woken := c.set.Buffers.give(c.trimLocked()); woken != nil {

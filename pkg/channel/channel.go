@@ -26,6 +26,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -182,7 +183,9 @@ type Channel struct {
 	sentMax   uint64 // the highest offset that any path was given
 	confirmed uint64 // the peer's last ACK; out is kept up to next all the same
 	window    uint64
-	writing   bool // a Write is not to be interleaved with another
+	flight    flight
+	pacer     *time.Timer // while the flight holds bytes back for its pace
+	writing   bool        // a Write is not to be interleaved with another
 	closing   bool
 	closed    bool // the peer has everything, our CLOSE too
 	last      []byte
@@ -207,7 +210,8 @@ type Channel struct {
 	readsAtTick uint64
 	grace       *time.Timer // the responder's, while it has no path
 
-	heldDetached int64 // guarded by table.mu: what table counts of it
+	backlog      atomic.Int64 // flight's
+	heldDetached int64        // guarded by table.mu: what table counts of it
 
 	readUntil   deadline
 	writeUntil  deadline
@@ -234,6 +238,10 @@ func newChannel(id ID, set Settings, peer Peer) *Channel {
 	c.writable.L, c.readable.L = &c.mu, &c.mu
 	c.tick = time.AfterFunc(time.Hour, c.onTick)
 	c.tick.Stop()
+	c.pacer = time.AfterFunc(time.Hour, c.onPace)
+	c.pacer.Stop()
+	c.backlog.Store(unsentMax)
+	c.flight.reset(0, time.Now())
 	return c
 }
 
@@ -288,6 +296,16 @@ type State struct {
 	Kept     int       // bytes of memory held
 	Sent     uint64    // bytes of the stream
 	Received uint64
+	Flight   Flight
+}
+
+// A Flight is what is known of a channel's path, for people. It is measured
+// while there is much to send.
+type Flight struct {
+	RTT   time.Duration // the shortest of late, 0 while unknown
+	Rate  float64       // bytes per second that the path has brought to the peer
+	Under uint64        // bytes under way
+	Bound uint64        // how many may be, 0 for no bound
 }
 
 // State returns what the channel is doing.
@@ -297,6 +315,7 @@ func (c *Channel) State() State {
 	s := State{
 		Up: c.path != nil, Since: c.pathUp, Epoch: c.epoch, Route: c.route, Via: c.via,
 		Kept: c.out.held() + c.in.held(), Sent: c.out.end, Received: c.received,
+		Flight: c.flight.state(c.next, c.confirmed),
 	}
 	if c.path == nil {
 		s.Since, s.Err = c.lostAt, c.lostErr

@@ -263,11 +263,17 @@ func (c *Conn) handleLocked(t recordType, body []byte) error {
 		if len(body) != pingLen {
 			return fmt.Errorf("%w: PING of %d bytes", ErrProtocol, len(body))
 		}
+		if c.channel != nil {
+			c.channel.pinged(c, body)
+		}
 		c.w.answer([pingLen]byte(body))
 		return nil
 	case typePong:
 		if len(body) != pingLen {
 			return fmt.Errorf("%w: PONG of %d bytes", ErrProtocol, len(body))
+		}
+		if c.channel != nil {
+			c.channel.ponged(c, body)
 		}
 		return nil
 	case typeAck, typeAttached:

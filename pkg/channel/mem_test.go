@@ -28,13 +28,16 @@ type memWay struct {
 	closed bool // the reading end has closed
 	late   bool // the reader's deadline
 	lateW  bool // the writer's
+	most   int  // bytes on their way
 }
 
-const memMax = 1 << 20 // bytes on their way
-
 // memPair returns both ends of a path.
-func memPair(testing.TB) (net.Conn, net.Conn) {
-	ways := [2]*memWay{{}, {}}
+func memPair(testing.TB) (net.Conn, net.Conn) { return memPairOf(1 << 20) }
+
+// memPairOf returns both ends of a path that holds so many bytes each way, and
+// one Write.
+func memPairOf(most int) (net.Conn, net.Conn) {
+	ways := [2]*memWay{{most: most}, {most: most}}
 	for _, w := range ways {
 		w.change.L = &w.mu
 	}
@@ -88,7 +91,7 @@ func (c *memConn) Write(p []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		case w.hole || w.closed:
 			return len(p), nil
-		case len(w.buf) < memMax:
+		case len(w.buf) < w.most:
 			w.buf = append(w.buf, p...)
 			w.change.Broadcast()
 			return len(p), nil

@@ -72,12 +72,10 @@ func (c *Channel) lingerLocked() error {
 	until := time.Now().Add(c.set.Linger)
 	timer := time.AfterFunc(c.set.Linger, c.wakeClose)
 	defer timer.Stop()
-	// Nobody is left who could take it: the peer has ended and lost its path,
-	// or never comes back.
-	pointless := func() bool { return c.path == nil && c.peerEnd != nil }
-	for !c.closed && c.err == nil && !pointless() && time.Now().Before(until) {
-		if c.path == nil && c.out.base == c.out.end {
-			// The peer misses nothing but the word.
+	for !c.closed && c.err == nil && time.Now().Before(until) {
+		if c.path == nil && (c.peerEnd != nil || c.out.base == c.out.end) {
+			// The peer misses nothing but the word: this side's end or, after its
+			// own, that everything is here, which may have been lost with the path.
 			if soon := time.Now().Add(c.set.Linger / 10); soon.Before(until) {
 				until = soon
 				timer.Reset(c.set.Linger / 10)

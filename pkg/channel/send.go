@@ -99,7 +99,8 @@ func wholePiece(size int) int {
 func (c *Channel) acceptableLocked(size int) int {
 	window := c.window - min(c.window, c.out.end-c.out.base)
 	unsent := c.out.end - c.next
-	room := int(unsentMax - min(unsentMax, unsent))
+	most := uint64(c.flight.backlog())
+	room := int(most - min(most, unsent))
 	switch whole := wholePiece(size); {
 	case room >= size:
 	case room >= RecordData && whole == RecordData:
@@ -114,7 +115,47 @@ func (c *Channel) acceptableLocked(size int) int {
 func (c *Channel) sendable(p *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return p == c.path && c.next < c.sendEndLocked()
+	return p == c.path && c.moreLocked()
+}
+
+// moreLocked reports whether the path has something to send now.
+func (c *Channel) moreLocked() bool {
+	return c.next == c.out.end && c.closing || c.next < c.out.end && c.flightRoomLocked() > 0 || c.probeDueLocked()
+}
+
+// onPace goes on with what was held back for the pace.
+func (c *Channel) onPace() {
+	c.mu.Lock()
+	path := c.path
+	c.mu.Unlock()
+	if path != nil {
+		path.w.kick(false)
+	}
+}
+
+// endingLocked reports whether either side has begun to close: the flight is over
+// then. A peer that has said its last word answers no PING, and one that has
+// everything goes: what comes to it then, it answers with a reset, which can
+// destroy the last word on its way.
+func (c *Channel) endingLocked() bool { return c.closing || c.peerEnd != nil }
+
+// probeDueLocked reports whether a probe goes before everything else.
+func (c *Channel) probeDueLocked() bool {
+	return !c.endingLocked() && c.flight.due(c.next, c.confirmed)
+}
+
+// flightRoomLocked is how many bytes may be put on their way now. What the pace
+// holds back comes later, by the pacer.
+func (c *Channel) flightRoomLocked() uint64 {
+	if c.endingLocked() {
+		return maxWindow
+	}
+	n := c.flight.room(c.next, c.confirmed)
+	if wait := c.flight.paced(); n > 0 && wait > 0 {
+		c.pacer.Reset(wait)
+		return 0
+	}
+	return n
 }
 
 // sendEndLocked is the offset after all there is to send, CLOSE included.
@@ -130,10 +171,24 @@ func (c *Channel) sendEndLocked() uint64 {
 // calls unpin. There is none for nil. Its caller owns p's sending.
 func (c *Channel) fill(p *Conn, dst []byte) (plain []byte, pinned *chunk) {
 	c.mu.Lock()
+	f := &c.flight
 	switch {
-	case p != c.path || c.next == c.sendEndLocked():
+	case p != c.path:
+	case c.probeDueLocked():
+		if len(dst) >= typeLen+pingLen {
+			dst[0] = byte(typePing)
+			plain = dst[:typeLen+f.probe(c.next, c.confirmed, dst[typeLen:])]
+		}
+		c.mu.Unlock()
+		return plain, nil
+	case c.next == c.sendEndLocked():
+		if !c.writing { // else the writer has more, for which there was no room
+			f.idle(c.next, c.confirmed)
+		}
 	case c.next < c.out.end:
-		plain, pinned = c.recordLocked(dst)
+		if room := min(c.flightRoomLocked(), f.untilProbe(c.next, c.confirmed)); room > 0 {
+			plain, pinned = c.recordLocked(dst, room)
+		}
 	case len(dst) >= typeLen+len(c.last):
 		dst[0] = byte(typeClose)
 		plain = dst[:typeLen+copy(dst[typeLen:], c.last)]
@@ -153,10 +208,12 @@ func (c *Channel) fill(p *Conn, dst []byte) (plain []byte, pinned *chunk) {
 	return plain, pinned
 }
 
-// recordLocked returns the next DATA record's plaintext, for fill.
-func (c *Channel) recordLocked(dst []byte) (plain []byte, pinned *chunk) {
+// recordLocked returns the next DATA record's plaintext, of at most that many
+// bytes, for fill.
+func (c *Channel) recordLocked(dst []byte, most uint64) (plain []byte, pinned *chunk) {
 	from := c.out.at(c.next)
 	data := from.from(c.next)
+	data = data[:min(uint64(len(data)), most)]
 	if len(data) > len(dst)-typeLen {
 		return nil, nil
 	}
@@ -168,6 +225,7 @@ func (c *Channel) recordLocked(dst []byte) (plain []byte, pinned *chunk) {
 		plain = dst[:typeLen+copy(dst[typeLen:], data)]
 	}
 	c.next += uint64(len(data))
+	c.flight.sent(len(data))
 	return plain, pinned
 }
 

@@ -141,7 +141,7 @@ func (a *adapter) received(h [muxHeader]byte) error {
 		return fmt.Errorf("%w: frame for stream %d: only the inlet's side opens streams", errProtocol, id)
 	case flags&flagSYN != 0 && a.client, flags&flagACK != 0 && !a.client:
 		return fmt.Errorf("%w: mux flags %#x from this side", errProtocol, flags)
-	case length > maxWindow:
+	case length > maxUpdate:
 		return fmt.Errorf("%w: mux length %d", errProtocol, length)
 	}
 	if flags&flagSYN != 0 {
@@ -186,12 +186,13 @@ func (a *adapter) writeLocked(p []byte) error {
 	if err := a.sending(h); err != nil {
 		return err
 	}
-	a.out = append(a.out, p...)
+	first := len(a.out) == 0
+	a.appendHeader(h)
 	switch {
 	case a.bodyLeft > 0:
 		return nil
 	case canWait(h) && len(a.out) < maxHeld:
-		if len(a.out) == muxHeader {
+		if first {
 			select {
 			case a.held <- struct{}{}:
 			default:
@@ -200,6 +201,20 @@ func (a *adapter) writeLocked(p []byte) error {
 		return nil
 	}
 	return a.sendLocked(nil)
+}
+
+// appendHeader lets a header wait: a window update in pieces that a peer
+// accepts.
+func (a *adapter) appendHeader(h [muxHeader]byte) {
+	length := binary.BigEndian.Uint32(h[8:])
+	for h[1] == muxWindowUpdate && length > maxUpdate {
+		binary.BigEndian.PutUint32(h[8:], maxUpdate)
+		a.out = append(a.out, h[:]...)
+		length -= maxUpdate
+		h[2], h[3] = 0, 0 // the flags are said
+	}
+	binary.BigEndian.PutUint32(h[8:], length)
+	a.out = append(a.out, h[:]...)
 }
 
 // canWait reports whether the header says nothing that the peer waits for. A

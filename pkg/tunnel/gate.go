@@ -8,18 +8,24 @@ import (
 
 const (
 	// gateBytes is how much of all streams together may wait inside the mux,
-	// which sends in the order of arrival.
+	// which sends in the order of arrival. Large frames have less where the
+	// carrier says so, but one.
 	gateBytes = 256 << 10
 	// Frames of up to smallFrame bytes go first, but after smallStreak of them
 	// in a row a larger one that waits gets its turn.
 	smallFrame  = 4 << 10
 	smallStreak = 16
+	// minData is the least that a DATA frame holds on a slow carrier, where there
+	// is so much: more than a small frame.
+	minData = 5 << 10
 )
 
 // A gate stands before the mux and decides whose frame is next: streams are
 // served in turn, small frames first. Each stream has at most one frame at the
 // gate, so the order of arrival is the turn.
 type gate struct {
+	backlog func() int // of the carrier; nil for gateBytes
+
 	mu     sync.Mutex
 	free   int
 	small  waiters
@@ -131,7 +137,7 @@ func (g *gate) grantLocked() {
 			q = &g.bulk
 		}
 		w := q.head
-		if w == nil || w.n > g.free {
+		if w == nil || w.n > g.free || q == &g.bulk && !g.bulkLocked(w.n) {
 			return
 		}
 		q.remove(w)
@@ -158,4 +164,20 @@ func (g *gate) more() bool {
 	}
 	runtime.Gosched()
 	return g.inside.Load() > 1
+}
+
+// bulkLocked reports whether there is room for a large frame of n bytes by what
+// the carrier can do with it soon.
+func (g *gate) bulkLocked(n int) bool {
+	inside := gateBytes - g.free
+	return inside == 0 || g.backlog == nil || inside+n <= g.backlog()
+}
+
+// frame returns how long a DATA frame may be: as long as there is, where the
+// carrier is fast.
+func (g *gate) frame() int {
+	if g.backlog == nil {
+		return fullData
+	}
+	return min(max(g.backlog()/2, minData), fullData)
 }

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bytes"
 	"io"
+	"net"
 	"slices"
 	"testing"
 
@@ -142,6 +143,51 @@ func TestGateStarvation(t *testing.T) {
 		t.Fatal("the large frame does not pass")
 	}
 	g.done(bulk.n)
+}
+
+// TestGateBacklog has a carrier that is slow: one large frame passes, however
+// long, and the next when that is through; small ones pass meanwhile.
+func TestGateBacklog(t *testing.T) {
+	g := gate{free: gateBytes, backlog: func() int { return 20 << 10 }}
+	newWaiter := func() *waiter { return &waiter{ready: make(chan struct{}, 1)} }
+	if got, want := g.frame(), 10<<10; got != want {
+		t.Errorf("frames of %d bytes, want half the backlog, %d", got, want)
+	}
+	if !g.enter(newWaiter(), 64<<10) {
+		t.Fatal("a large frame waits before an empty mux")
+	}
+	next, small := newWaiter(), newWaiter()
+	if g.enter(next, 10<<10) {
+		t.Error("a second large frame passes beyond the backlog")
+	}
+	if !g.enter(small, 100) {
+		t.Error("a small frame waits behind large ones")
+	}
+	g.done(100)
+	if g.done(64 << 10); !g.passed(next) {
+		t.Error("a large frame does not pass when there is room")
+	}
+	if !g.enter(newWaiter(), 10<<10) {
+		t.Error("a large frame waits though the backlog has room for it")
+	}
+}
+
+// TestLongUpdate splits a window update that is longer than a peer takes, and
+// says its flags once.
+func TestLongUpdate(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	ad := newAdapter(plain(a), true, 10)
+	sent := async(func() error {
+		defer a.Close()
+		_, err := ad.Write(muxFrame(0, muxWindowUpdate, flagSYN, 1, maxUpdate+7))
+		return err
+	})
+	got, err := io.ReadAll(b)
+	want := joined(muxFrame(0, muxWindowUpdate, flagSYN, 1, maxUpdate), muxFrame(0, muxWindowUpdate, 0, 1, 7))
+	if !bytes.Equal(got, want) || err != nil || <-sent != nil {
+		t.Errorf("got %x, %v, want %x", got, err, want)
+	}
 }
 
 // TestGateInVivo measures, in bytes on the carrier, what overtakes a small

@@ -98,8 +98,8 @@ func wantProtocol(t *testing.T, s *Session, c *plainCarrier) {
 func TestMalformedMux(t *testing.T) {
 	control, opened := syn(1), joined(syn(1), syn(3), data(3, openFrame(t)))
 	var grow []byte
-	for range 1<<31/maxWindow + 1 {
-		grow = append(grow, muxFrame(0, muxWindowUpdate, 0, 3, maxWindow)...)
+	for range 1<<31/maxUpdate + 1 {
+		grow = append(grow, muxFrame(0, muxWindowUpdate, 0, 3, maxUpdate)...)
 	}
 	for name, b := range map[string][]byte{
 		"version":           joined(control, muxFrame(1, muxData, 0, 1, 0)),
@@ -114,7 +114,7 @@ func TestMalformedMux(t *testing.T) {
 		"RST":               joined(opened, muxFrame(0, muxWindowUpdate, flagRST, 3, 0)),
 		"flag":              joined(opened, muxFrame(0, muxWindowUpdate, 16, 3, 0)),
 		"FIN twice":         joined(control, syn(3), muxFrame(0, 0, flagFIN, 3, 0), muxFrame(0, 0, flagFIN, 3, 0)),
-		"long data":         joined(opened, muxFrame(0, muxData, 0, 3, maxWindow+1)),
+		"long data":         joined(opened, muxFrame(0, muxData, 0, 3, maxUpdate+1)),
 		"long update":       joined(opened, muxFrame(0, muxWindowUpdate, 0, 3, 1<<32-1)),
 		"window overflow":   joined(opened, grow),
 		"no control":        joined(syn(3), data(3, openFrame(t))),

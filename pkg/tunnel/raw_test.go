@@ -39,7 +39,9 @@ func startMux(t testing.TB, nc net.Conn, client bool) *yamux.Session {
 	if client {
 		start = yamux.Client
 	}
-	mux, err := start(nc, muxConfig())
+	cfg := muxConfig()
+	cfg.MaxStreamWindowSize = maxUpdate // without the adapter, which splits larger ones
+	mux, err := start(nc, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

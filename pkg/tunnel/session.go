@@ -33,6 +33,10 @@ type Carrier interface {
 	CloseWithReason(c code.Code, reason string) error
 }
 
+// A pacer is a Carrier that knows how much may wait before it: on a slow path
+// more is only delay, for small frames too. *channel.Channel is one.
+type pacer interface{ Backlog() int }
+
 // Config holds a session's settings. The zero value is the default.
 type Config struct {
 	MaxStreams int // open at once; 0 means 10,000
@@ -118,6 +122,9 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 		recent:   recent{added: make(chan struct{}, 1)},
 	}
 	s.adapter.more = s.gate.more
+	if p, ok := c.(pacer); ok {
+		s.gate.backlog = p.Backlog
+	}
 	s.control.init()
 	return s
 }

@@ -66,7 +66,7 @@ func (st *Stream) awaitRoomLocked(need int) (int, error) {
 			return 0, err
 		}
 		if room := st.win.available() - frameHeader; room >= need {
-			return min(room, fullData), nil
+			return min(room, st.s.gate.frame()), nil
 		}
 		select {
 		case <-st.win.opened:
