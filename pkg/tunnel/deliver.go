@@ -68,7 +68,9 @@ func (st *Stream) drainedErr() error {
 // which would stay as large as it ever was until the stream is closed, and the
 // goroutine of a delivery.
 func (st *Stream) settle() {
-	st.y.Shrink()
+	if st.win.drained() { // else there is no buffer to give back, or no use in it
+		st.y.Shrink()
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.delivery.w != nil && !st.over && st.readUntil.IsZero() {
