@@ -85,8 +85,12 @@ func (q *queue) append(p []byte) (n int) {
 }
 
 // at returns the chunk that has the byte at offset off, which is in [base, end).
-// It looks from the end: what is sent next is not far from there.
+// It looks at the base, where what is read next is, and then from the end: what
+// is sent next is not far from there.
 func (q *queue) at(off uint64) *chunk {
+	if first := q.chunks[0]; off < first.end() {
+		return first
+	}
 	i := len(q.chunks) - 1
 	for q.chunks[i].base > off {
 		i--

@@ -24,12 +24,12 @@ func (st *Stream) Deliver(w io.Writer, done func(n int64, err error)) {
 	st.mu.Lock()
 	st.delivery = delivery{w: w, done: done}
 	st.mu.Unlock()
-	st.touch() // so that it settles although nothing comes
 	go st.deliver()
 }
 
 // deliver copies until there is nothing more to copy, for now or for good.
 func (st *Stream) deliver() {
+	st.touch() // so that it settles although nothing comes
 	d := &st.delivery
 	for {
 		if err := st.drainedErr(); err != nil {
@@ -58,17 +58,20 @@ func (st *Stream) deliver() {
 // or nil. It does without the mux, whose Reads must not be entered while it shuts
 // down.
 func (st *Stream) drainedErr() error {
-	if !st.win.drained() {
+	err := st.overErr()
+	if err == nil || !st.win.drained() { // in this order: what came before the end is read
 		return nil
 	}
-	return st.overErr()
+	return err
 }
 
 // settle gives back what the stream holds for what comes next: the mux's buffer,
 // which would stay as large as it ever was until the stream is closed, and the
 // goroutine of a delivery.
 func (st *Stream) settle() {
-	st.y.Shrink()
+	if st.win.drained() { // else there is no buffer to give back, or no use in it
+		st.y.Shrink()
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.delivery.w != nil && !st.over && st.readUntil.IsZero() {

@@ -184,3 +184,37 @@ func TestDeliverRaces(t *testing.T) {
 		}
 	}
 }
+
+// TestDeliverEmptyFrame wakes a delivery with a frame of the mux that brings
+// nothing: it comes to rest again.
+func TestDeliverEmptyFrame(t *testing.T) {
+	x, y := tcpPair(t)
+	server := NewServer(plain(x), Config{})
+	run(t, server)
+	t.Cleanup(func() { _ = y.Close() })
+	if _, err := y.Write(joined(syn(1), syn(3), data(3, openFrame(t)))); err != nil {
+		t.Fatal(err)
+	}
+	r, err := server.Accept(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := r.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := deliver(st, io.Discard)
+	resting := func() bool {
+		st.win.mu.Lock()
+		defer st.win.mu.Unlock()
+		return st.win.resting != nil
+	}
+	eventually(t, "the delivery rests", resting)
+	if _, err := y.Write(muxFrame(0, muxData, 0, 3, 0)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the frame wakes it", func() bool { return !resting() })
+	eventually(t, "the delivery rests again", resting)
+	_ = st.Close()
+	await(t, done, "the end")
+}

@@ -176,7 +176,9 @@ func (p *pair) open(t testing.TB) (client, server *Stream) {
 
 func (p *pair) request(t testing.TB) *Stream {
 	t.Helper()
-	st, err := p.client.Open(soon(t), Open{Service: "db", ClientAddress: "192.0.2.1:5"})
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // not soon, which the test holds to its end
+	defer cancel()
+	st, err := p.client.Open(ctx, Open{Service: "db", ClientAddress: "192.0.2.1:5"})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -185,7 +187,9 @@ func (p *pair) request(t testing.TB) *Stream {
 
 func (p *pair) accept(t testing.TB) *Request {
 	t.Helper()
-	r, err := p.server.Accept(soon(t))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := p.server.Accept(ctx)
 	if err != nil {
 		t.Fatalf("Accept: %v", err)
 	}

@@ -14,7 +14,7 @@ const quietAfter = 250 * time.Millisecond
 type recent struct {
 	mu      sync.Mutex
 	streams []*Stream
-	added   chan struct{} // capacity 1: the list is empty no more
+	added   chan struct{} // capacity 1: the list is to be looked through in a while
 }
 
 // What a Stream's recency says.
@@ -35,16 +35,20 @@ func (st *Stream) touch() {
 	first := len(r.streams) == 1
 	r.mu.Unlock()
 	if first {
-		select {
-		case r.added <- struct{}{}:
-		default:
-		}
+		r.signal()
+	}
+}
+
+func (r *recent) signal() {
+	select {
+	case r.added <- struct{}{}:
+	default:
 	}
 }
 
 // settle takes the streams off the list that have read nothing since the last
-// time, and lets them settle. It reports whether others are left.
-func (r *recent) settle() bool {
+// time, and lets them settle. If others are left, it asks to be called again.
+func (r *recent) settle() {
 	r.mu.Lock()
 	streams := r.streams
 	r.streams = nil // nobody who reads waits for this
@@ -64,6 +68,7 @@ func (r *recent) settle() bool {
 	clear(streams[len(kept):])
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.streams = append(kept, r.streams...)
-	return len(r.streams) > 0
+	if r.streams = append(kept, r.streams...); len(r.streams) > 0 {
+		r.signal()
+	}
 }

@@ -184,9 +184,9 @@ func (s *Session) watch(ctx context.Context) {
 		case <-s.recent.added:
 			look.Reset(quietAfter)
 		case <-look.C:
-			if s.recent.settle() {
-				look.Reset(quietAfter)
-			}
+			// Not here: the mux keeps a buffer locked for as long as the rest of a
+			// frame takes to come, and only this goroutine can end that.
+			s.spawn(s.recent.settle)
 		}
 	}
 }
