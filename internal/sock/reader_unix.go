@@ -3,6 +3,7 @@
 package sock
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -70,7 +71,7 @@ func (r *rawReader) attempt(fd uintptr) bool {
 	r.buf = r.get()
 	for {
 		n, err := rawRead(int(fd), r.buf)
-		if err == syscall.EINTR {
+		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
 		if n > 0 {
@@ -79,7 +80,7 @@ func (r *rawReader) attempt(fd uintptr) bool {
 		}
 		r.put(r.buf)
 		r.buf = nil
-		if err == syscall.EAGAIN {
+		if errors.Is(err, syscall.EAGAIN) {
 			return false
 		}
 		r.err = err
