@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -136,9 +135,9 @@ func runBench(ctx context.Context, o benchOptions, named []string, stdout io.Wri
 	if o.json == "" {
 		return allMeasured(report)
 	}
-	b, err := json.MarshalIndent(report, "", "  ")
+	b, err := report.JSON()
 	if err == nil {
-		err = os.WriteFile(o.json, append(b, '\n'), 0o600)
+		err = os.WriteFile(o.json, b, 0o600)
 	}
 	return errors.Join(err, allMeasured(report))
 }
@@ -222,7 +221,7 @@ sends and swallows bytes for whoever connects: let nobody reach it but an outlet
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "listening at %s\n", ln.Addr())
-			return new(bench.Target).Serve(ctx, ln)
+			return bench.Serve(ctx, ln)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "the `ADDRESS` to listen at")

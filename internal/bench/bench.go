@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// A Path is one way to a [Target].
+// A Path is one way to a target ([Serve]).
 type Path struct {
 	Name string
-	Addr string // where to dial; behind it, some way on, stands a Target
+	Addr string // where to dial; behind it, some way on, stands a target
 	// Processes lists the processes that make the path, nil when they are
 	// unknown: their cost is not measured then.
 	Processes func() []int

@@ -28,11 +28,11 @@ func startTarget(t *testing.T) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- new(Target).Serve(ctx, ln) }()
+	go func() { served <- Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
-			t.Errorf("Target.Serve: %v", err)
+			t.Errorf("Serve: %v", err)
 		}
 	})
 	return ln.Addr().String()

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -16,6 +17,12 @@ type Report struct {
 	Rounds  int               `json:"rounds"`
 	Notes   map[string]string `json:"notes"` // of each path: what it is, which version
 	Results []*Result         `json:"results"`
+}
+
+// JSON returns all of r, rounds and medians, as a text for a file.
+func (r *Report) JSON() ([]byte, error) {
+	b, err := json.MarshalIndent(r, "", "  ")
+	return append(b, '\n'), err
 }
 
 // Get returns a path's medians in a case, nil when there are none.

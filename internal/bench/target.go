@@ -31,13 +31,10 @@ const reportTime = 50 * time.Millisecond
 // chunk is how much is read or written at once.
 const chunk = 128 << 10
 
-// A Target is what all paths lead to. The zero value is ready to Serve.
-type Target struct{}
-
-// Serve answers connections until ctx ends or ln fails, closes ln and all
+// Serve is the target, what all paths lead to: it answers connections until ctx ends or ln fails, closes ln and all
 // connections, and returns when nothing of it runs any more: nil when ctx ended
 // it.
-func (t *Target) Serve(ctx context.Context, ln net.Listener) error {
+func Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
@@ -62,13 +59,13 @@ func (t *Target) Serve(ctx context.Context, ln net.Listener) error {
 		running.Go(func() {
 			defer nc.Close()
 			defer context.AfterFunc(ctx, func() { _ = nc.Close() })()
-			serve(nc)
+			answer(nc)
 		})
 	}
 }
 
-// serve answers one connection. What ends it is the client's business.
-func serve(nc net.Conn) {
+// answer serves one connection. What ends it is the client's business.
+func answer(nc net.Conn) {
 	var op [1]byte
 	if _, err := io.ReadFull(nc, op[:]); err != nil {
 		return

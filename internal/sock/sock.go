@@ -1,9 +1,9 @@
 // Package sock owns what Culvert asks of a TCP socket beyond package net:
 // options, a close that the other side sees as a reset, a read that takes its
-// buffer only once there are bytes for it, and a short write that costs little. Every function does nothing, or
-// the portable equivalent, for a conn that is no socket (net.Pipe) and on
-// systems that lack the option. It opens no sockets and moves no data from one
-// to another.
+// buffer only once there are bytes for it, and a short write that costs little.
+// Every function does nothing, or the portable equivalent, for a conn that is no
+// socket (net.Pipe) and on systems that lack the option. It opens no sockets and
+// moves no data from one to another.
 package sock
 
 import (

@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -170,11 +169,11 @@ func measureGroup(ctx context.Context, r *rig.Rig, g group, o options, report *b
 }
 
 func writeJSON(path string, report *bench.Report) error {
-	b, err := json.MarshalIndent(report, "", "  ")
+	b, err := report.JSON()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
+	return os.WriteFile(path, b, 0o644)
 }
 
 // machine describes what this runs on.

@@ -53,7 +53,7 @@ func (r *Rig) serveTarget(ctx context.Context) error {
 	}
 	r.target = ln.Addr().String()
 	ctx, r.stopTarget = context.WithCancel(context.WithoutCancel(ctx))
-	r.serving.Go(func() { _ = new(bench.Target).Serve(ctx, ln) }) // a case that does not reach it says so
+	r.serving.Go(func() { _ = bench.Serve(ctx, ln) }) // a case that does not reach it says so
 	return nil
 }
 
