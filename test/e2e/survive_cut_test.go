@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,13 +18,22 @@ func TestSurviveCuts(t *testing.T) {
 	pairRelays(w, 2, "cut")
 	p := w.wiredPair("cut", 2, loadTarget(t))
 	wires := append(append([]*wire{}, p.in...), p.out...)
-	const pace = 200 * time.Millisecond // on average
 	wanted := howLong(20, 200)
-	l := startLoad(t, p.addr, 16, howLong[int64](4<<20, 64<<20), time.Duration(wanted)*pace*3/2)
+	over := time.Duration(wanted) * 300 * time.Millisecond
+	l := startLoad(t, p.addr, 16, howLong[int64](4<<20, 64<<20), over)
 	l.tick()
+	// As many moments as are wanted, at random, so that the last of them are left
+	// time to be made up for when there was nothing to cut.
+	due := make([]time.Duration, wanted)
+	for i := range due {
+		due[i] = rand.N(over * 4 / 5)
+	}
+	slices.Sort(due)
+	began := time.Now()
 	var cuts atomic.Int64
-	v := every(t, pace/20, func() {
-		if rand.IntN(20) > 0 {
+	v := every(t, 10*time.Millisecond, func() {
+		n := int(cuts.Load())
+		if n == wanted || time.Since(began) < due[n] {
 			return
 		}
 		for _, i := range rand.Perm(len(wires)) {
