@@ -89,19 +89,23 @@ func (d *direction) drain(fd uintptr) bool {
 		return true
 	}
 	for {
-		n, err := unix.Splice(int(fd), nil, p.w, nil, d.chunk, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-		if err == unix.EINTR {
+		n, errno := rawSplice(int(fd), p.w, d.chunk)
+		if errno == unix.EINTR {
 			continue
 		}
 		if n > 0 {
-			d.pipe, d.n = p, int(n)
+			d.pipe, d.n = p, n
 			return true
 		}
 		d.s.opt.Pipes.put(p)
-		if err == unix.EAGAIN {
+		switch errno {
+		case 0:
+			d.eof = true
+		case unix.EAGAIN:
 			return false
+		default:
+			d.errno = errno
 		}
-		d.eof, d.errno = err == nil, err
 		return true
 	}
 }
@@ -133,21 +137,21 @@ func (d *direction) give() error {
 // fill is give's one try, with drain's meaning.
 func (d *direction) fill(fd uintptr) bool {
 	for d.n > 0 {
-		n, err := unix.Splice(d.pipe.r, nil, int(fd), nil, d.n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		n, errno := rawSplice(d.pipe.r, int(fd), d.n)
 		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
 			return false
-		case err != nil:
-			d.errno = err
+		case errno != 0:
+			d.errno = errno
 			return true
 		case n == 0:
 			d.errno = unix.EIO // cannot be: the pipe holds d.n bytes
 			return true
 		default:
-			d.n -= int(n)
+			d.n -= n
 			d.s.alive()
-			d.counter.Add(n)
+			d.counter.Add(int64(n))
 		}
 	}
 	return true
@@ -158,4 +162,14 @@ func opError(op string, c *net.TCPConn, err error) error {
 	return &net.OpError{
 		Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("splice", err),
 	}
+}
+
+// rawSplice is splice(2), without the scheduler's part in a system call: neither
+// the pipe nor the socket blocks. See sock.Writer.
+func rawSplice(from, to, n int) (int, syscall.Errno) {
+	moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(moved), 0
 }

@@ -9,11 +9,16 @@ import "net"
 type Reader struct {
 	conn net.Conn
 	raw  *rawReader // nil: take the buffer first
+
+	given []byte        // Read's, for its time
+	take  func() []byte // returns it; bound once, so that Read does not allocate
 }
 
 // NewReader returns a Reader of c.
 func NewReader(c net.Conn) *Reader {
-	return &Reader{conn: c, raw: newRawReader(c)}
+	r := &Reader{conn: c, raw: newRawReader(c)}
+	r.take = func() []byte { return r.given }
+	return r
 }
 
 // ReadReady waits until c can be read, takes a buffer with get and reads into
@@ -34,7 +39,15 @@ func (r *Reader) ReadReady(get func() []byte, put func([]byte)) (buf []byte, n i
 	return buf, n, err
 }
 
-// ReadReady is [Reader.ReadReady] for a single read of c.
-func ReadReady(c net.Conn, get func() []byte, put func([]byte)) (buf []byte, n int, err error) {
-	return NewReader(c).ReadReady(get, put)
+// Read is c.Read: errors and deadlines are the same. It does not allocate.
+func (r *Reader) Read(b []byte) (n int, err error) {
+	if r.raw == nil || len(b) == 0 {
+		return r.conn.Read(b)
+	}
+	r.given = b
+	_, n, err = r.raw.read(r.take, leave)
+	r.given = nil
+	return n, err
 }
+
+func leave([]byte) {}

@@ -75,7 +75,7 @@ func TestClosedSocket(t *testing.T) {
 	if err := ResetClose(c); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ResetClose of a closed socket: got %v, want %v", err, net.ErrClosed)
 	}
-	if _, _, err := ReadReady(c, func() []byte { return make([]byte, 1) }, func([]byte) {}); !errors.Is(err, net.ErrClosed) {
+	if _, _, err := NewReader(c).ReadReady(func() []byte { return make([]byte, 1) }, func([]byte) {}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ReadReady of a closed socket: got %v, want %v", err, net.ErrClosed)
 	}
 }
@@ -143,7 +143,7 @@ func TestReadReady(t *testing.T) {
 	}
 	results := make(chan result, 1)
 	read := func() {
-		buf, n, err := ReadReady(s, st.get, st.put)
+		buf, n, err := NewReader(s).ReadReady(st.get, st.put)
 		if n == 0 && buf != nil {
 			t.Errorf("a buffer came with no bytes")
 		}
@@ -186,13 +186,46 @@ func TestReadReadyReset(t *testing.T) {
 	c, s := pair(t)
 	_ = ResetClose(c)
 	st := &store{size: 16}
-	_, _, err := ReadReady(s, st.get, st.put)
+	_, _, err := NewReader(s).ReadReady(st.get, st.put)
 	var oe *net.OpError
 	if !errors.Is(err, syscall.ECONNRESET) || !errors.As(err, &oe) || oe.Op != "read" {
 		t.Errorf("got %v, want a *net.OpError of read with ECONNRESET, as the conn's own Read", err)
 	}
 	if st.got.Load() != st.back.Load() {
 		t.Error("a buffer stayed out after an error")
+	}
+}
+
+// TestRead: a Reader's Read is the conn's own, of a socket and of what is none.
+func TestRead(t *testing.T) {
+	c, s := pair(t)
+	r := NewReader(s)
+	b := make([]byte, 4)
+	if n, err := r.Read(nil); n != 0 || err != nil {
+		t.Errorf("Read of no bytes = %d, %v", n, err)
+	}
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"hell", "o"} {
+		if n, err := r.Read(b); string(b[:n]) != want || err != nil {
+			t.Fatalf("Read = %q, %v; want %q", b[:n], err, want)
+		}
+	}
+	_ = s.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, err := r.Read(b); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read with a deadline = %d, %v", n, err)
+	}
+	_ = s.SetReadDeadline(time.Time{})
+	_ = c.CloseWrite()
+	if n, err := r.Read(b); n != 0 || err != io.EOF {
+		t.Errorf("Read at the peer's end = %d, %v; want io.EOF itself", n, err)
+	}
+	x, y := net.Pipe()
+	defer y.Close()
+	x.Close()
+	if n, err := NewReader(x).Read(b); n != 0 || err == nil {
+		t.Errorf("Read of a closed pipe = %d, %v", n, err)
 	}
 }
 
@@ -211,7 +244,7 @@ func TestReadReadyOfWrapper(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := &store{size: 16}
-	buf, n, err := ReadReady(shout{s}, st.get, st.put)
+	buf, n, err := NewReader(shout{s}).ReadReady(st.get, st.put)
 	if got := string(buf[:n]); err != nil || got != "HELLO" {
 		t.Errorf("got %q, %v; want the wrapper's own read, HELLO", got, err)
 	}
@@ -236,14 +269,19 @@ func TestAllocsOfReader(t *testing.T) {
 	one := make([]byte, 64)
 	get, put := func() []byte { return one }, func([]byte) {}
 	msg := []byte("x")
-	if got := testing.AllocsPerRun(200, func() {
-		if _, err := c.Write(msg); err != nil {
-			t.Error(err)
+	for name, read := range map[string]func() error{
+		"Read":      func() error { _, err := r.Read(one); return err },
+		"ReadReady": func() error { _, _, err := r.ReadReady(get, put); return err },
+	} {
+		if got := testing.AllocsPerRun(200, func() {
+			if _, err := c.Write(msg); err != nil {
+				t.Error(err)
+			}
+			if err := read(); err != nil {
+				t.Error(err)
+			}
+		}); got != 0 {
+			t.Errorf("got %v allocations a %s, want 0", got, name)
 		}
-		if _, _, err := r.ReadReady(get, put); err != nil {
-			t.Error(err)
-		}
-	}); got != 0 {
-		t.Errorf("got %v allocations a read, want 0", got)
 	}
 }

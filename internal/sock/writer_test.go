@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestWriter writes pieces on both sides of rawMax, to a socket and to a pipe.
+// TestWriter writes short and long pieces, to a socket and to a pipe.
 func TestWriter(t *testing.T) {
 	pipe := func(*testing.T) (net.Conn, net.Conn) { return net.Pipe() }
 	for name, conns := range map[string]func(*testing.T) (net.Conn, net.Conn){
@@ -23,7 +23,7 @@ func TestWriter(t *testing.T) {
 			defer a.Close()
 			defer b.Close()
 			var want bytes.Buffer
-			for i, n := range []int{1, 64, 0, 1500, rawMax, rawMax + 1, 300_000, 7} {
+			for i, n := range []int{1, 64, 0, 1500, 16 << 10, 16<<10 + 1, 300_000, 7} {
 				want.Write(bytes.Repeat([]byte{byte('a' + i)}, n))
 			}
 			var got []byte
@@ -35,7 +35,7 @@ func TestWriter(t *testing.T) {
 				}
 			})
 			w, rest := NewWriter(a), want.Bytes()
-			for _, n := range []int{1, 64, 0, 1500, rawMax, rawMax + 1, 300_000, 7} {
+			for _, n := range []int{1, 64, 0, 1500, 16 << 10, 16<<10 + 1, 300_000, 7} {
 				if k, err := w.Write(rest[:n]); k != n || err != nil {
 					t.Fatalf("Write of %d bytes = %d, %v", n, k, err)
 				}
@@ -55,7 +55,7 @@ func TestWriterErrors(t *testing.T) {
 	fill := func(w io.Writer) (total int, err error) {
 		for err == nil {
 			var n int
-			n, err = w.Write(make([]byte, rawMax))
+			n, err = w.Write(make([]byte, 16<<10))
 			total += n
 		}
 		return total, err

@@ -210,8 +210,9 @@ type Channel struct {
 	readsAtTick uint64
 	grace       *time.Timer // the responder's, while it has no path
 
-	backlog      atomic.Int64 // flight's
-	heldDetached int64        // guarded by table.mu: what table counts of it
+	backlog      atomic.Int64  // flight's
+	smalls       atomic.Uint32 // calls of Brisk
+	heldDetached int64         // guarded by table.mu: what table counts of it
 
 	readUntil   deadline
 	writeUntil  deadline

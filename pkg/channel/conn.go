@@ -364,7 +364,7 @@ func (c *Conn) readPathLocked() (int, error) {
 		copy(c.buf[:], c.buf[c.r:c.n])
 		c.r, c.n = 0, c.n-c.r
 	}
-	return c.nc.Read(c.buf[c.n:])
+	return c.ready.Read(c.buf[c.n:])
 }
 
 func getWire() []byte  { return wireBufs.Get().(*wireBuf)[:] }

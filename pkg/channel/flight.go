@@ -1,7 +1,6 @@
 package channel
 
 import (
-	"encoding/binary"
 	"math"
 	"time"
 )
@@ -19,6 +18,11 @@ const (
 	// where the rate is above fastRate: that path is left alone.
 	shortRTT = 5 * time.Millisecond
 	fastRate = 100e6
+	// While small frames travel beside bulk, and for briskTime after, there is no
+	// more than briskFlight under way on a short path, or twice what it holds. It
+	// costs bulk a tenth, in wake-ups, so it is for those who have something of it.
+	briskFlight = 512 << 10
+	briskTime   = time.Second
 
 	// Between two probes at least minStride bytes are sent, and so many to begin
 	// with.
@@ -49,10 +53,6 @@ const (
 	waitCredit = 0.7
 )
 
-// growth is what the gain goes through, round trip by round trip, while the
-// path takes the bound without a queue: the line has become faster.
-var growth = [...]float64{steadyGain, 1.25, 1.5, 2}
-
 // A flight is the bytes that a channel has on its way: sent on its path, and not
 // known to have been received. It keeps them to about what the path itself
 // holds, so that little waits in the buffers of the line, behind which every
@@ -66,7 +66,7 @@ var growth = [...]float64{steadyGain, 1.25, 1.5, 2}
 // keeps one: docs/decisions/006 says why each part is there.
 //
 // All of it is guarded by the Channel's mu. It allocates nothing and, without a
-// bound, looks at the clock for a probe and a PONG only.
+// bound, looks at the clock for a probe, a PONG, and bytes on an empty path only.
 type flight struct {
 	base   time.Time // times below are since
 	mode   flightMode
@@ -95,6 +95,7 @@ type flight struct {
 	roundEnd uint64        // offset that ends it
 	roundRTT time.Duration // its shortest
 	roundMax time.Duration // its longest
+	roundSum time.Duration // of all its pongs
 
 	// How long PONGs have waited behind the peer's data: in this round trip all
 	// together, on an average over the last ones.
@@ -107,6 +108,10 @@ type flight struct {
 	rest     int     // so many more are not judged: the path has been emptied
 
 	pace time.Duration // when, at the pace, all that was sent is on its way
+
+	smalls     uint32        // small frames until the last PONG
+	briskUntil time.Duration // when the last of them does not count any more
+	brisk      bool          // the bound is theirs
 
 	gain      float64
 	grown     int           // index in growth
@@ -126,18 +131,6 @@ const (
 	// flightRival: others fill the line's buffer, and who holds back starves.
 	flightRival
 )
-
-// A probe is a PING on its way.
-type probe struct {
-	end  uint64        // offset of the stream at which it stands
-	sent time.Duration // when; unique, and the PING's body
-	// As of then, for the rate.
-	delivered   uint64
-	deliveredAt time.Duration
-	lastSent    time.Duration
-	idle        bool // what was under way did not fill the path
-	drained     bool // it was so little that nothing can have waited
-}
 
 // reset begins anew on a path that sends from offset next on.
 func (f *flight) reset(next uint64, base time.Time) {
@@ -160,15 +153,21 @@ func (f *flight) room(next, confirmed uint64) uint64 {
 // since many PONGs have, would wait in the line all at once. The pace is above
 // the rate, for the bound to be what counts.
 func (f *flight) paced() time.Duration {
-	if f.limit == math.MaxUint64 || f.rate == 0 {
+	if f.limit == math.MaxUint64 || f.rate == 0 || f.brisk {
 		return 0
 	}
 	return f.pace - f.takes(2*f.stride) - time.Since(f.base)
 }
 
-// sent notes that n bytes are on their way.
-func (f *flight) sent(n int) {
-	if f.limit != math.MaxUint64 && f.rate > 0 {
+// sent notes that n bytes, the last of them before offset next, are on their way.
+func (f *flight) sent(n int, next, confirmed uint64) {
+	if before := next - uint64(n); f.under(before, confirmed) == 0 {
+		// The time in which there was nothing to send says nothing about the path.
+		f.delivered = before
+		f.deliveredAt = time.Since(f.base)
+		f.lastSent = f.deliveredAt
+	}
+	if f.limit != math.MaxUint64 && f.rate > 0 && !f.brisk {
 		f.pace = max(f.pace, time.Since(f.base)) + f.takes(uint64(n))
 	}
 }
@@ -196,13 +195,18 @@ func (f *flight) under(next, confirmed uint64) uint64 {
 	return next - min(next, max(f.delivered, confirmed))
 }
 
-// due reports whether a probe is to stand at offset next. One follows on the
+// due reports whether a probe is to stand at offset next of what there is to send,
+// up to end. One follows on the
 // last bytes that the bound lets through, so that it is never them that keep it.
-func (f *flight) due(next, confirmed uint64) bool {
+func (f *flight) due(next, confirmed, end uint64) bool {
 	switch {
 	case !f.begun:
 		return true // the path is as empty as it will ever be
-	case f.n == maxProbes || next <= f.probed:
+	case f.n == maxProbes:
+		return false
+	case next < end && f.n == 0 && f.under(next, confirmed) == 0 && f.minUntil < time.Since(f.base):
+		return true // it is so again, and the shortest round trip does not count any more
+	case next <= f.probed:
 		return false
 	case next-f.probed >= f.step(next, confirmed):
 		return true
@@ -237,223 +241,14 @@ func (f *flight) idle(next, confirmed uint64) {
 	}
 }
 
-// probe puts the body of a PING that stands at offset next into dst.
-func (f *flight) probe(next, confirmed uint64, dst []byte) int {
-	now := time.Since(f.base)
-	if f.n > 0 {
-		now = max(now, f.probes[(f.first+f.n-1)%maxProbes].sent+1)
-	}
-	f.probes[(f.first+f.n)%maxProbes] = probe{
-		end: next, sent: now, delivered: f.delivered, deliveredAt: f.deliveredAt, lastSent: f.lastSent,
-		idle:    f.idleTo > f.delivered,
-		drained: float64(f.under(next, confirmed)) <= max(0.85*f.product(), minStride),
-	}
-	f.n++
-	f.begun, f.probed = true, next
-	binary.BigEndian.PutUint64(dst, uint64(now))
-	return pingLen
-}
-
-// product returns how many bytes the path itself holds.
-func (f *flight) product() float64 { return f.rate * f.minRTT.Seconds() }
-
-// pong takes the peer's answer. Others than those to probes are passed over.
-func (f *flight) pong(body uint64, next uint64) {
-	i := 0
-	for i < f.n && uint64(f.probes[(f.first+i)%maxProbes].sent) != body {
-		i++
-	}
-	if i == f.n {
-		return
-	}
-	p := f.probes[(f.first+i)%maxProbes] // those before it were not answered, which it does for them
-	f.first, f.n = (f.first+i+1)%maxProbes, f.n-i-1
-	now := time.Since(f.base)
-	rtt := max(now-p.sent, time.Microsecond)
-	wait := f.back.at(now, rtt-f.minRTT)
-	f.waits += wait
-	f.pongs++
-	f.timed(&p, now, rtt-wait)
-	// Without that wait it would have been here then.
-	at := max(now-wait, f.deliveredAt)
-	f.rated(&p, at)
-	f.delivered, f.deliveredAt, f.lastSent = p.end, at, p.sent
-	if p.end >= f.roundEnd {
-		f.roundOver(now)
-		f.roundEnd = next
-	}
-	f.bound()
-}
-
-// timed takes the round trip of a probe into account, without what its PONG has
-// waited behind the peer's data.
-func (f *flight) timed(p *probe, now, rtt time.Duration) {
-	switch {
-	case f.minRTT == 0:
-		f.minRTT, f.minUntil = rtt, now+firstRTTAge
-	case rtt <= f.minRTT && !f.drain:
-		f.minRTT = rtt
-	case now < f.minUntil || f.fast():
-	case p.drained:
-		// While emptying the path makes the round trip shorter, there was more to
-		// be emptied than was known.
-		again := f.drain && rtt < f.minRTT-f.minRTT/8
-		f.minRTT = rtt
-		if f.drain = again; !again {
-			f.minUntil = now + minRTTAge
-		}
-	default:
-		f.drain, f.rest = true, restRounds
-	}
-	if f.roundRTT == 0 || rtt < f.roundRTT {
-		f.roundRTT = rtt
-	}
-	f.roundMax = max(f.roundMax, rtt)
-	if f.mode != flightOpen {
-		return
-	}
-	if f.queued++; rtt-f.minRTT <= f.worth() || f.fast() {
-		f.queued = 0
-	}
-	if f.queued == firstQueued {
-		f.mode, f.queued = flightBound, 0
-	}
-}
-
-// rated takes the delivery rate over the last round trip of a probe into
-// account: what has arrived, over the time in which it has, or was sent if that
-// is longer.
-func (f *flight) rated(p *probe, now time.Duration) {
-	took := max(now-p.deliveredAt, p.sent-p.lastSent, time.Microsecond)
-	rate := float64(p.end-p.delivered) / took.Seconds()
-	if p.idle && rate < f.rate {
-		f.idleRate = max(f.idleRate, rate) // the program had no more to send, it seems
-		return
-	}
-	f.full = f.full || !p.idle
-	f.rates[f.newest] = max(f.rates[f.newest], rate)
-	f.rate = max(f.rate, rate)
-}
-
-// roundOver acts on a whole round trip.
-func (f *flight) roundOver(now time.Duration) {
-	if !f.full && f.roundRTT-f.minRTT > f.worth()/2 {
-		// All of its probes have met a queue: it was only ahead of the kernel's
-		// buffers that there was nothing to send.
-		f.full = true
-		f.rates[f.newest] = max(f.rates[f.newest], f.idleRate)
-	}
-	f.idleRate = 0
-	if f.full && f.rest == 0 {
-		switch f.mode {
-		case flightOpen: // opens by single samples: the first round may be very long
-		case flightBound:
-			f.regulate(now)
-		case flightRival:
-			f.compete(now)
-		}
-	}
-	if f.mode == flightBound && !f.capped {
-		f.gain, f.grown = steadyGain, 0
-	}
-	if f.full { // a round without a filled path says nothing against those before
-		f.newest = (f.newest + 1) % rateRounds
-		f.rates[f.newest] = 0
-		f.rate = 0
-		for _, r := range f.rates {
-			f.rate = max(f.rate, r)
-		}
-	}
-	f.wait = (f.wait + f.waits/time.Duration(f.pongs)) / 2
-	f.waits, f.pongs = 0, 0
-	f.roundRTT, f.roundMax, f.full, f.capped = 0, 0, false, false
-	if !f.drain && f.rest > 0 {
-		f.rest--
-	}
-}
-
-// fast reports whether the path is none that a bound is for.
-func (f *flight) fast() bool { return f.minRTT < shortRTT && f.rate > fastRate }
-
-// worth returns how long a queue has to be for the bound to begin.
-func (f *flight) worth() time.Duration {
-	if f.minRTT < shortRTT {
-		return 25 * time.Millisecond
-	}
-	return max(f.minRTT/4, 5*time.Millisecond)
-}
-
-// slack returns how long a queue there is to be beside the gain's: enough to
-// bridge the time from one probe's PONG to the next.
-func (f *flight) slack() time.Duration {
-	if f.minRTT < shortRTT {
-		return 10 * time.Millisecond
-	}
-	return 2 * time.Millisecond
-}
-
-// regulate lets the bound grow while the path takes it without a queue, and
-// finds out whose queue there is.
-func (f *flight) regulate(now time.Duration) {
-	switch {
-	case !f.capped:
-		return
-	case f.roundMax < f.minRTT+f.slack()/2:
-		f.grown = min(f.grown+1, len(growth)-1)
-	default:
-		f.grown = 0
-	}
-	f.gain = growth[f.grown]
-	// What our own bytes explain, and some more.
-	own := time.Duration(float64(f.limit)/f.rate*float64(time.Second)) - time.Duration(waitCredit*float64(f.wait))
-	if f.roundRTT <= own+own*2/5+f.slack() {
-		if f.queued = 0; f.trial {
-			f.trial, f.rivalTime = false, minRivalTime
-		}
-		return
-	}
-	f.queued++
-	if f.queued >= rivalRounds || f.trial && f.queued >= trialRounds {
-		f.mode, f.queued, f.rivalEnd = flightRival, 0, now+f.rivalTime
-		f.rivalTime = min(2*f.rivalTime, maxRivalTime)
-	}
-}
-
-// compete raises the bound round trip by round trip, up to none, and tries after
-// a while what is there without our own queue.
-func (f *flight) compete(now time.Duration) {
-	if f.gain < unboundedGain {
-		f.gain *= 1.5
-	}
-	if f.roundMax < f.minRTT+f.slack() || now > f.rivalEnd {
-		f.mode, f.gain, f.grown, f.queued, f.trial = flightBound, steadyGain, 0, 0, true
-	}
-}
-
-// bound puts what was measured into force.
-func (f *flight) bound() {
-	f.limit = math.MaxUint64
-	pause := 5 * time.Millisecond // of the rate between probes
-	switch {
-	case f.drain && f.rate > 0:
-		f.limit = max(uint64(0.75*f.product()), minStride)
-	case f.mode == flightOpen || f.gain >= unboundedGain:
-	default:
-		over := max(f.rate*f.slack().Seconds(), 2*minStride) + f.rate*waitCredit*f.wait.Seconds()
-		f.limit = max(uint64(f.gain*f.product()+over), minFlight)
-		pause = f.slack() / 2
-	}
-	f.stride = max(uint64(f.rate*pause.Seconds()), minStride)
-	if f.limit != math.MaxUint64 {
-		f.stride = max(min(f.stride, f.limit/16), f.limit/32, minStride)
-	}
-}
-
 // backlog returns how many bytes may wait to be sent: with a bound, what the
 // next PONGs let through; more would only be delay.
 func (f *flight) backlog() int {
 	if f.limit == math.MaxUint64 {
 		return unsentMax
+	}
+	if f.brisk {
+		return int(min(f.stride, unsentMax))
 	}
 	return int(min(max(2*f.stride, minBacklog), unsentMax))
 }
@@ -466,36 +261,3 @@ func (f *flight) state(next, confirmed uint64) Flight {
 	}
 	return s
 }
-
-// ponged acts on a PONG of p's.
-func (c *Channel) ponged(p *Conn, body []byte) {
-	c.mu.Lock()
-	if p != c.path {
-		c.mu.Unlock()
-		return
-	}
-	f := &c.flight
-	f.pong(binary.BigEndian.Uint64(body), c.next)
-	c.backlog.Store(int64(f.backlog()))
-	more := c.moreLocked()
-	if c.writing {
-		c.writable.Broadcast() // the bound on what is unsent may have grown
-	}
-	c.mu.Unlock()
-	if more {
-		p.w.kick(false)
-	}
-}
-
-// pinged takes a PING of p's into account, which the record layer answers.
-func (c *Channel) pinged(p *Conn, body []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p == c.path {
-		c.flight.back.pinged(binary.BigEndian.Uint64(body), time.Since(c.flight.base))
-	}
-}
-
-// Backlog returns how many bytes may wait before the channel without more delay
-// than they are worth: few milliseconds of the path's rate when that is slow.
-func (c *Channel) Backlog() int { return int(c.backlog.Load()) }

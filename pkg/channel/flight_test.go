@@ -2,6 +2,7 @@ package channel
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -286,6 +287,28 @@ func TestFlightRival(t *testing.T) {
 	})
 }
 
+// TestFlightAfterRest begins bulk on a channel that has rested for longer than a
+// round trip counts, with nothing or little sent before: the line is used at once.
+func TestFlightAfterRest(t *testing.T) {
+	for _, before := range []int{0, 100, 1 << 20} {
+		for _, rest := range []time.Duration{3 * time.Second, 13 * time.Second, 5 * time.Minute} {
+			t.Run(fmt.Sprintf("%d bytes, %s", before, rest), func(t *testing.T) {
+				onLine(t, lineOf(200e6, 100*time.Millisecond), func(t *testing.T, s *slow) {
+					n := count(s.y)
+					count(s.x)
+					if _, err := s.x.Write(make([]byte, before)); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(rest)
+					go func() { _, _ = io.Copy(onlyWriter{s.x}, zeros{}) }()
+					time.Sleep(time.Second)
+					s.within(s.x, n, 3*time.Second, 0.95, 1.6)
+				})
+			})
+		}
+	}
+}
+
 // TestFlightFast never binds where nothing waits, and probes seldom.
 func TestFlightFast(t *testing.T) {
 	onLine(t, lineOf(10e9, 100*time.Microsecond), func(t *testing.T, s *slow) {
@@ -296,6 +319,36 @@ func TestFlightFast(t *testing.T) {
 			if f := flightOf(s.x); f.mode != flightOpen {
 				t.Fatalf("mode %d, limit %d, shortest round trip %s", f.mode, f.limit, f.minRTT)
 			}
+		}
+	})
+}
+
+// TestFlightBrisk sends small frames beside bulk on a fast path: little is under
+// way before them then, and a second after the last of them bulk is alone again.
+func TestFlightBrisk(t *testing.T) {
+	onLine(t, lineOf(10e9, 100*time.Microsecond), func(t *testing.T, s *slow) {
+		bulk(s.x, s.y)
+		count(s.x)
+		most := func(d time.Duration) (limit, under uint64, backlog int) {
+			limit, backlog = 0, 0
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				st := s.x.State().Flight
+				limit, under, backlog = max(limit, st.Bound), max(under, st.Under), max(backlog, s.x.Backlog())
+			}
+			return limit, under, backlog
+		}
+		if limit, _, backlog := most(100 * time.Millisecond); limit != 0 || backlog != unsentMax {
+			t.Fatalf("a bound of %d bytes and a backlog of %d beside nothing, want none and %d", limit, backlog, unsentMax)
+		}
+		s.x.Brisk()
+		time.Sleep(10 * time.Millisecond)
+		limit, under, backlog := most(briskTime / 2)
+		if limit != briskFlight || under > briskFlight || backlog > briskFlight/4 {
+			t.Errorf("beside small frames a bound of %d bytes, %d under way, %d before them; want %d", limit, under, backlog, briskFlight)
+		}
+		time.Sleep(briskTime)
+		if limit, _, backlog := most(100 * time.Millisecond); limit != 0 || backlog != unsentMax {
+			t.Errorf("a bound of %d bytes and a backlog of %d after the last small frame, want none", limit, backlog)
 		}
 	})
 }

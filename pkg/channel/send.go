@@ -123,41 +123,6 @@ func (c *Channel) moreLocked() bool {
 	return c.next == c.out.end && c.closing || c.next < c.out.end && c.flightRoomLocked() > 0 || c.probeDueLocked()
 }
 
-// onPace goes on with what was held back for the pace.
-func (c *Channel) onPace() {
-	c.mu.Lock()
-	path := c.path
-	c.mu.Unlock()
-	if path != nil {
-		path.w.kick(false)
-	}
-}
-
-// endingLocked reports whether either side has begun to close: the flight is over
-// then. A peer that has said its last word answers no PING, and one that has
-// everything goes: what comes to it then, it answers with a reset, which can
-// destroy the last word on its way.
-func (c *Channel) endingLocked() bool { return c.closing || c.peerEnd != nil }
-
-// probeDueLocked reports whether a probe goes before everything else.
-func (c *Channel) probeDueLocked() bool {
-	return !c.endingLocked() && c.flight.due(c.next, c.confirmed)
-}
-
-// flightRoomLocked is how many bytes may be put on their way now. What the pace
-// holds back comes later, by the pacer.
-func (c *Channel) flightRoomLocked() uint64 {
-	if c.endingLocked() {
-		return maxWindow
-	}
-	n := c.flight.room(c.next, c.confirmed)
-	if wait := c.flight.paced(); n > 0 && wait > 0 {
-		c.pacer.Reset(wait)
-		return 0
-	}
-	return n
-}
-
 // sendEndLocked is the offset after all there is to send, CLOSE included.
 func (c *Channel) sendEndLocked() uint64 {
 	if c.closing {
@@ -225,7 +190,7 @@ func (c *Channel) recordLocked(dst []byte, most uint64) (plain []byte, pinned *c
 		plain = dst[:typeLen+copy(dst[typeLen:], data)]
 	}
 	c.next += uint64(len(data))
-	c.flight.sent(len(data))
+	c.flight.sent(len(data), c.next, c.confirmed)
 	return plain, pinned
 }
 

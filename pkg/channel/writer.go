@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -228,6 +229,13 @@ func (w *writer) flush() {
 	}
 	for w.workLocked() {
 		w.roundLocked()
+		if !w.workLocked() {
+			// Whoever fills the next record may only wait for a processor, and a new
+			// goroutine would have to grow its stack anew.
+			w.mu.Unlock()
+			runtime.Gosched()
+			w.mu.Lock()
+		}
 	}
 	w.idleLocked()
 }

@@ -34,8 +34,12 @@ type Carrier interface {
 }
 
 // A pacer is a Carrier that knows how much may wait before it: on a slow path
-// more is only delay, for small frames too. *channel.Channel is one.
-type pacer interface{ Backlog() int }
+// more is only delay, for small frames too; and that wants to know of streams of
+// small frames, to have less on its way before them. *channel.Channel is one.
+type pacer interface {
+	Backlog() int
+	Brisk()
+}
 
 // Config holds a session's settings. The zero value is the default.
 type Config struct {
@@ -58,6 +62,7 @@ type Session struct {
 	client  bool
 	cfg     Config
 	adapter *adapter
+	brisk   func() // the carrier's
 	gate    gate
 	control control
 
@@ -119,11 +124,12 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 		unacked:  make(chan struct{}, backlog),
 		requests: make(chan *Request),
 		streams:  make(map[uint32]*Stream),
+		brisk:    func() {},
 		recent:   recent{added: make(chan struct{}, 1)},
 	}
 	s.adapter.more = s.gate.more
 	if p, ok := c.(pacer); ok {
-		s.gate.backlog = p.Backlog
+		s.gate.backlog, s.brisk = p.Backlog, p.Brisk
 	}
 	s.control.init()
 	return s

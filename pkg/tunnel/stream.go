@@ -38,6 +38,7 @@ type Stream struct {
 
 	writeMu       sync.Mutex
 	finSent       bool
+	small         bool // the last DATA frame was small
 	place         waiter
 	writeDeadline deadline
 	readDeadline  deadline

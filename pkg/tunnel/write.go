@@ -109,6 +109,13 @@ func (st *Stream) endErr() error {
 // which there is window.
 func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
 	putHeader(buf[:], frameData, n)
+	if small := frameHeader+n <= smallFrame; !small {
+		st.small = false
+	} else if st.small {
+		st.s.brisk()
+	} else {
+		st.small = true // bulk has one now and then; a request's stream has no others
+	}
 	err := st.enterLocked(frameHeader+n, true, (*Stream).writeErrLocked)
 	if err != nil {
 		return err

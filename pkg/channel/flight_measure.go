@@ -1,0 +1,120 @@
+package channel
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// A probe is a PING on its way.
+type probe struct {
+	end  uint64        // offset of the stream at which it stands
+	sent time.Duration // when; unique, and the PING's body
+	// As of then, for the rate.
+	delivered   uint64
+	deliveredAt time.Duration
+	lastSent    time.Duration
+	idle        bool // what was under way did not fill the path
+	drained     bool // it was so little that nothing can have waited
+}
+
+// probe puts the body of a PING that stands at offset next into dst.
+func (f *flight) probe(next, confirmed uint64, dst []byte) int {
+	now := time.Since(f.base)
+	if f.n > 0 {
+		now = max(now, f.probes[(f.first+f.n-1)%maxProbes].sent+1)
+	}
+	f.probes[(f.first+f.n)%maxProbes] = probe{
+		end: next, sent: now, delivered: f.delivered, deliveredAt: f.deliveredAt, lastSent: f.lastSent,
+		idle:    f.idleTo > f.delivered,
+		drained: float64(f.under(next, confirmed)) <= max(0.85*f.product(), minStride),
+	}
+	f.n++
+	f.begun, f.probed = true, next
+	binary.BigEndian.PutUint64(dst, uint64(now))
+	return pingLen
+}
+
+// product returns how many bytes the path itself holds.
+func (f *flight) product() float64 { return f.rate * f.minRTT.Seconds() }
+
+// pong takes the peer's answer. Others than those to probes are passed over.
+func (f *flight) pong(body uint64, next uint64, smalls uint32) {
+	i := 0
+	for i < f.n && uint64(f.probes[(f.first+i)%maxProbes].sent) != body {
+		i++
+	}
+	if i == f.n {
+		return
+	}
+	p := f.probes[(f.first+i)%maxProbes] // those before it were not answered, which it does for them
+	f.first, f.n = (f.first+i+1)%maxProbes, f.n-i-1
+	now := time.Since(f.base)
+	if smalls != f.smalls {
+		f.smalls, f.briskUntil = smalls, now+briskTime
+	}
+	rtt := max(now-p.sent, time.Microsecond)
+	wait := f.back.at(now, rtt-f.minRTT)
+	f.waits += wait
+	f.pongs++
+	f.timed(&p, now, rtt-wait)
+	// Without that wait it would have been here then.
+	at := max(now-wait, f.deliveredAt)
+	f.rated(&p, at)
+	f.delivered, f.deliveredAt, f.lastSent = p.end, at, p.sent
+	if p.end >= f.roundEnd {
+		f.roundOver(now)
+		f.roundEnd = next
+	}
+	f.bound(now)
+}
+
+// timed takes the round trip of a probe into account, without what its PONG has
+// waited behind the peer's data.
+func (f *flight) timed(p *probe, now, rtt time.Duration) {
+	switch {
+	case f.minRTT == 0:
+		f.minRTT, f.minUntil = rtt, now+firstRTTAge
+	case rtt <= f.minRTT && !f.drain:
+		f.minRTT = rtt
+	case now < f.minUntil || f.fast():
+	case p.drained:
+		// While emptying the path makes the round trip shorter, there was more to
+		// be emptied than was known.
+		again := f.drain && rtt < f.minRTT-f.minRTT/8
+		f.minRTT = rtt
+		if f.drain = again; !again {
+			f.minUntil = now + minRTTAge
+		}
+	default:
+		f.drain, f.rest = true, restRounds
+	}
+	if f.roundRTT == 0 || rtt < f.roundRTT {
+		f.roundRTT = rtt
+	}
+	f.roundMax = max(f.roundMax, rtt)
+	f.roundSum += rtt
+	if f.mode != flightOpen {
+		return
+	}
+	if f.queued++; rtt-f.minRTT <= f.worth() || f.fast() {
+		f.queued = 0
+	}
+	if f.queued == firstQueued {
+		f.mode, f.queued = flightBound, 0
+	}
+}
+
+// rated takes the delivery rate over the last round trip of a probe into
+// account: what has arrived, over the time in which it has, or was sent if that
+// is longer.
+func (f *flight) rated(p *probe, now time.Duration) {
+	took := max(now-p.deliveredAt, p.sent-p.lastSent, time.Microsecond)
+	rate := float64(p.end-p.delivered) / took.Seconds()
+	if p.idle && rate < f.rate {
+		f.idleRate = max(f.idleRate, rate) // the program had no more to send, it seems
+		return
+	}
+	f.full = f.full || !p.idle
+	f.rates[f.newest] = max(f.rates[f.newest], rate)
+	f.rate = max(f.rate, rate)
+}
