@@ -20,6 +20,7 @@ const (
 	pathStunnel   = "stunnel-mtls"
 	pathSpiped    = "spiped"
 	pathSSH       = "ssh-L"
+	pathBare      = "bare-records"
 	withSplice    = "+splice"
 	pathDirectC   = "culvert"
 	pathOwnSplice = pathDirectC + withSplice
@@ -62,6 +63,7 @@ func candidates() []rig.Candidate {
 		{Name: pathStunnel, Note: "stunnel to stunnel, TLS 1.3 with certificates on both sides, TCP_NODELAY", Start: stunnelPair},
 		{Name: pathSpiped, Note: "spiped to spiped", Start: spipedPair},
 		{Name: pathSSH, Note: "ssh -L to a real sshd", Start: sshForward},
+		{Name: pathBare, Note: "nothing but records of AES-256-GCM: no handshake, one connection for each stream", Start: barePair},
 	}
 	for _, c := range pairs {
 		cs = append(cs, c)

@@ -30,6 +30,10 @@ func main() {
 		fail(splice(os.Args[2], os.Args[3]))
 		return
 	}
+	if len(os.Args) == 5 && os.Args[1] == bareCommand {
+		fail(bare(os.Args[2], os.Args[3], os.Args[4]))
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	fail(run(ctx, os.Args[1:], os.Stdout))

@@ -15,6 +15,11 @@ const spliceCommand = "splice-proxy"
 // splice forwards connections to the target. Go's io.Copy between two TCP
 // sockets is splice(2).
 func splice(listen, target string) error {
+	return accept(listen, func(near *net.TCPConn) { forward(near, target) })
+}
+
+// accept serves connections until it cannot.
+func accept(listen string, serve func(*net.TCPConn)) error {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(context.Background(), "tcp", listen)
 	if err != nil {
@@ -25,7 +30,7 @@ func splice(listen, target string) error {
 		if err != nil {
 			return err
 		}
-		go forward(nc.(*net.TCPConn), target)
+		go serve(nc.(*net.TCPConn))
 	}
 }
 
