@@ -1,7 +1,9 @@
 package config
 
 import (
+	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -258,5 +260,35 @@ func TestExpressionErrorsAreLines(t *testing.T) {
 				t.Errorf("%.40s: got the line (%d bytes) %.200q", text, len(line), line)
 			}
 		}
+	}
+}
+
+// What docs/policy.md shows can be used.
+func TestPolicyDocument(t *testing.T) {
+	b, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("INLET-A", "<ID>", "INLET-B", "<ID2>").Replace(string(b))
+	n := 0
+	for _, m := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		for example := range strings.SplitSeq(m[1], "\n\n") {
+			n++
+			kind, file := KindOutlet, "identity: a\nlisten: [0.0.0.0:4001]\n"
+			switch {
+			case strings.Contains(example, "services:"):
+				file += example
+			case strings.Contains(example, "allow:") && !strings.Contains(example, "extend:"):
+				file += "services:\n  - name: db\n    target: a:1\n    " + strings.ReplaceAll(example, "\n", "\n    ")
+			default:
+				kind, file = KindRelay, file+"connect: [<ID>]\n"+example
+			}
+			if _, err := load(kind, source(t, kind, inFolder(t, kind, file+"\n"), nil, nil)); err != nil {
+				t.Errorf("%s\n%v", file, err)
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("found %d examples", n)
 	}
 }
