@@ -1,11 +1,12 @@
 // Command culvert is the operator's tool: it makes and shows identities, checks
-// settings, and shows the whole system at work.
+// settings, asks policies, and shows the whole system at work.
 package main
 
 import (
 	"context"
 	"io"
 	"os"
+	_ "time/tzdata" // for policies that speak of a time zone, in images that have none
 
 	"github.com/spf13/cobra"
 
@@ -22,8 +23,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Use:   "culvert",
 		Short: "the operator's tool of Culvert",
 		Long: `culvert makes and shows identities, checks settings for the commands inlet,
-outlet and relay, and shows all of them at work.`,
+outlet and relay, asks their policies, and shows all of them at work.`,
 	})
-	root.AddCommand(identityCommand(), checkCommand(), demoCommand(), benchCommand())
+	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), demoCommand(), benchCommand())
 	return cli.Execute(ctx, root, args, stdout, stderr)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"os"
+	_ "time/tzdata" // for policies that speak of a time zone, in images that have none
 
 	"github.com/culvert-net/culvert/internal/app"
 	"github.com/culvert-net/culvert/internal/cli"

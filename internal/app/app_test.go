@@ -13,6 +13,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -97,7 +98,7 @@ func startSystem(t *testing.T, s setup) *system {
 	}
 	rc := config.Relay{
 		Common: config.Common{Identity: relayKey, DrainTimeout: time.Second}, Listen: []config.Address{local(0)},
-		Register: []identity.Identifier{outletID}, Connect: []identity.Identifier{inletID},
+		Register: policy.List(outletID), Connect: policy.List(inletID),
 	}
 	if s.relay != nil {
 		s.relay(&rc)
@@ -106,7 +107,7 @@ func startSystem(t *testing.T, s setup) *system {
 	way := routeTo(sys.relay.Addrs()[0], relayID)
 	oc := config.Outlet{
 		Common: config.Common{Identity: outletKey, DrainTimeout: time.Second}, Relays: []route.Route{way},
-		Services:    []config.OutletService{{Name: "echo", Target: s.target, Allow: []identity.Identifier{inletID}}},
+		Services:    []config.OutletService{{Name: "echo", Target: s.target, Allow: policy.List(inletID)}},
 		DialTimeout: time.Second,
 	}
 	if s.outlet != nil {
@@ -352,7 +353,7 @@ func TestDirectRoute(t *testing.T) {
 	inletKey, inletID := newIdentity(t)
 	out, _, _ := startOutlet(t, config.Outlet{
 		Common: config.Common{Identity: outletKey}, Listen: []config.Address{local(0)},
-		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: []identity.Identifier{inletID}}},
+		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: policy.List(inletID)}},
 	})
 	in, _, _ := startInlet(t, config.Inlet{
 		Common:   config.Common{Identity: inletKey},
@@ -413,8 +414,8 @@ func TestTwoRelays(t *testing.T) {
 			nearKey, nearID := newIdentity(t)
 			first, _, _ = startRelay(t, config.Relay{
 				Common: config.Common{Identity: nearKey, DrainTimeout: time.Second}, Listen: []config.Address{local(near)},
-				Register: []identity.Identifier{identityOf(t, c.Identity)}, Connect: c.Services[0].Allow,
-				Extend: []config.Address{{Host: far[0].Host, Port: far[0].Port}},
+				Register: policy.List(identityOf(t, c.Identity)), Connect: c.Services[0].Allow,
+				Extend: config.Extend{To: []config.Address{{Host: far[0].Host, Port: far[0].Port}}},
 			})
 			c.Relays = []route.Route{{{Host: "127.0.0.1", Port: uint16(near), Identifier: nearID}, far[0]}}
 		},

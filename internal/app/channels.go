@@ -8,6 +8,7 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 )
 
 const (
@@ -23,11 +24,12 @@ const (
 
 // channels is the table of an outlet's channels, which bounds them.
 type channels struct {
-	policy policy
+	policy *OutletPolicy
 
 	mu        sync.Mutex
 	all       map[*openChannel]struct{}
 	perPeer   map[identity.Identifier]int
+	listed    map[identity.Identifier]int // those of perPeer that are no strangers'
 	strangers int
 	draining  string // why; "" while not
 }
@@ -39,8 +41,11 @@ type openChannel struct {
 	session *lasting
 }
 
-func newChannels(p policy) *channels {
-	return &channels{policy: p, all: map[*openChannel]struct{}{}, perPeer: map[identity.Identifier]int{}}
+func newChannels(p *OutletPolicy) *channels {
+	return &channels{
+		policy: p, all: map[*openChannel]struct{}{},
+		perPeer: map[identity.Identifier]int{}, listed: map[identity.Identifier]int{},
+	}
 }
 
 // A refusal is why a peer gets no channel.
@@ -49,46 +54,72 @@ type refusal struct {
 	reason string
 }
 
+// A reservation is the place of one channel in the table. Whether it is a
+// stranger's is decided when it is made: a policy may say something else later.
+type reservation struct {
+	peer   identity.Identifier
+	listed bool
+}
+
 // reserve counts a channel of the peer, or says why there is no room for it. A
-// nil refusal is undone by release.
-func (c *channels) reserve(peer identity.Identifier) *refusal {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	listed, most := c.policy.knows(peer), maxPeerChannels
+// reservation is undone by release.
+func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
+	listed, most := c.policy.knows(p), maxPeerChannels
 	if !listed {
 		most = maxStrangerChannels
 	}
+	peer := p.ID
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := 0
 	for _, k := range c.perPeer {
 		n += k
 	}
 	switch {
 	case c.draining != "":
-		return &refusal{code.Draining, c.draining}
+		return nil, &refusal{code.Draining, c.draining}
 	case c.perPeer[peer] >= most:
-		return &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already", peer, most)}
+		return nil, &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already", peer, most)}
 	case !listed && c.strangers >= maxStrangers:
-		return &refusal{code.Limit, fmt.Sprintf("%s is allowed no service here", peer)}
+		return nil, &refusal{code.Limit, fmt.Sprintf("%s is allowed no service here", peer)}
 	case n >= maxChannels:
-		return &refusal{code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels)}
+		return nil, &refusal{code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels)}
 	}
 	c.perPeer[peer]++
-	if !listed {
+	if listed {
+		c.listed[peer]++
+	} else {
 		c.strangers++
 	}
-	return nil
+	return &reservation{peer, listed}, nil
 }
 
 // release undoes reserve.
-func (c *channels) release(peer identity.Identifier) {
+func (c *channels) release(r *reservation) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.perPeer[peer]--; c.perPeer[peer] <= 0 {
-		delete(c.perPeer, peer)
-	}
-	if !c.policy.knows(peer) {
+	uncount(c.perPeer, r.peer)
+	if r.listed {
+		uncount(c.listed, r.peer)
+	} else {
 		c.strangers--
 	}
+}
+
+// uncount takes one off a count, and the entry out with the last.
+func uncount(counts map[identity.Identifier]int, peer identity.Identifier) {
+	if counts[peer]--; counts[peer] <= 0 {
+		delete(counts, peer)
+	}
+}
+
+// knows reports whether the peer has a channel here as one that may use a
+// service, or may use one now by its identifier.
+func (c *channels) knows(peer identity.Identifier) bool {
+	c.mu.Lock()
+	n := c.listed[peer]
+	c.mu.Unlock()
+	return n > 0 || c.policy.knows(policy.Peer{ID: peer})
 }
 
 // add enters a channel, which is told at once if the outlet drains.

@@ -16,6 +16,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -148,7 +149,7 @@ func (d *demo) startRelay(ctx context.Context, outlet, inlet identity.Identifier
 	}
 	d.relay, err = NewRelay(&config.Relay{
 		Common: d.common("relay"), Listen: []config.Address{loopback(0)},
-		Register: []identity.Identifier{outlet}, Connect: []identity.Identifier{inlet},
+		Register: policy.List(outlet), Connect: policy.List(inlet),
 	}, o)
 	if err != nil {
 		return err
@@ -164,7 +165,7 @@ func (d *demo) startOutlet(ctx context.Context, relay, inlet identity.Identifier
 	d.outlet, err = NewOutlet(&config.Outlet{
 		Common: d.common("outlet"), Relays: []route.Route{hopAt(d.relay.Addrs()[0], relay)},
 		Services: []config.OutletService{{
-			Name: demoService, Target: addressOf(d.service.addr()), Allow: []identity.Identifier{inlet},
+			Name: demoService, Target: addressOf(d.service.addr()), Allow: policy.List(inlet),
 		}},
 	}, o)
 	if err != nil {

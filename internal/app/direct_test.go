@@ -9,7 +9,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/sock"
-	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -102,7 +102,7 @@ func startDirect(t *testing.T, outlet func(*config.Outlet), inlet func(*config.I
 	inletKey, inletID := newIdentity(t)
 	oc := config.Outlet{
 		Common: config.Common{Identity: outletKey, DrainTimeout: time.Second}, Listen: []config.Address{local(0)},
-		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: []identity.Identifier{inletID}}},
+		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: policy.List(inletID)}},
 	}
 	if outlet != nil {
 		outlet(&oc)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
-	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -253,7 +253,7 @@ func TestFaultsAtTheStart(t *testing.T) {
 	service := config.InletService{Listen: local(0), Service: "echo", Outlet: id, Routes: []route.Route{way}}
 	busy := service
 	busy.Listen = local(portOf(taken.Addr()))
-	offered := []config.OutletService{{Name: "echo", Target: local(1), Allow: []identity.Identifier{id}}}
+	offered := []config.OutletService{{Name: "echo", Target: local(1), Allow: policy.List(id)}}
 	tests := []struct {
 		name string
 		err  error

@@ -30,7 +30,7 @@ type Outlet struct {
 	*base
 	cfg      config.Outlet
 	services map[string]*outletService
-	policy   policy
+	policy   *OutletPolicy
 	channels *channels
 	table    *channel.Table
 	agents   []*agent
@@ -74,7 +74,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		return nil, err
 	}
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
-	out.policy = newPolicy(out.cfg.Services)
+	out.policy = NewOutletPolicy(out.cfg.Services)
 	out.channels = newChannels(out.policy)
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)

@@ -14,6 +14,7 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -35,12 +36,13 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		}
 		return
 	}
-	if r := out.channels.reserve(peer.Identifier); r != nil {
+	place, r := out.channels.reserve(policyPeer(peer))
+	if r != nil {
 		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.reason)
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
-	defer out.channels.release(peer.Identifier)
+	defer out.channels.release(place)
 	c, err := out.table.Open(in, via)
 	if err != nil {
 		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
@@ -60,7 +62,7 @@ func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {
 // refused logs what a peer did not get.
 func (out *Outlet) refused(loud zapcore.Level, message string, peer identity.Identifier, via, code, reason string) {
 	told := &out.toldPeers
-	if !out.policy.knows(peer) {
+	if !out.channels.knows(peer) {
 		told = &out.toldStrangers
 	}
 	out.quietly(told, loud, message, peer.String()+via+code,
@@ -70,7 +72,7 @@ func (out *Outlet) refused(loud zapcore.Level, message string, peer identity.Ide
 // loud returns at which level something is logged that a peer has caused. What
 // a stranger does again and again is for those who look closely.
 func (out *Outlet) loud(level zapcore.Level, peer identity.Identifier, what string) zapcore.Level {
-	if out.policy.knows(peer) {
+	if out.channels.knows(peer) {
 		return level
 	}
 	return out.toldStrangers.level(what+peer.String(), level)
@@ -208,12 +210,20 @@ func (p *served) answer(ctx context.Context) streamEnd {
 		}
 		return streamEnd{label: c.String(), reason: reason}
 	}
-	switch {
-	// One who may use nothing is not told what there is.
-	case !out.policy.knows(peer), s != nil && !out.policy.allows(peer, s.Name):
-		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "")
-	case s == nil:
+	deny := func(why string) streamEnd {
+		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), why)
+	}
+	switch as := policyPeer(req.Peer()); {
+	case s != nil:
+		// The peer hears that it is denied, the log why.
+		if d := out.policy.Decide(&policy.Request{Peer: as, Action: policy.Open, Service: s.Name}); !d.Allowed {
+			return deny(d.Reason)
+		}
+	case out.policy.knows(as):
 		return refuse(code.ServiceUnknown, fmt.Sprintf("this outlet has no service %q", req.Service), "")
+	default:
+		// One who may use nothing is not told what there is.
+		return deny("there is no such service")
 	}
 	nc, err := out.dialTarget(ctx, req, s)
 	switch c := dialCode(err); {

@@ -1,34 +1,144 @@
 package app
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/culvert-net/culvert/internal/config"
-	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/policy"
+	"github.com/culvert-net/culvert/pkg/relay"
+	"github.com/culvert-net/culvert/pkg/route"
 )
 
-// A policy says which peers may use which services: those that a service lists
-// and nobody else. It does not change.
-type policy struct {
-	allowed map[string]map[identity.Identifier]bool // by service
-	listed  map[identity.Identifier]bool            // those that may use any service
+// policyPeer returns what policies see of a peer.
+func policyPeer(p channel.Peer) policy.Peer { return policy.Peer{ID: p.Identifier} }
+
+// An OutletPolicy says which peers may use which services of an outlet. It does
+// not change.
+type OutletPolicy struct {
+	services map[string]*policy.Policy // by name
+	names    []string                  // in the settings' order
 }
 
-func newPolicy(services []config.OutletService) policy {
-	p := policy{allowed: map[string]map[identity.Identifier]bool{}, listed: map[identity.Identifier]bool{}}
+// NewOutletPolicy returns the policy that an outlet with these services has.
+func NewOutletPolicy(services []config.OutletService) *OutletPolicy {
+	p := &OutletPolicy{services: make(map[string]*policy.Policy, len(services))}
 	for _, s := range services {
-		allowed := map[identity.Identifier]bool{}
-		for _, id := range s.Allow {
-			allowed[id] = true
-			p.listed[id] = true
-		}
-		p.allowed[s.Name] = allowed
+		p.services[s.Name] = s.Allow
+		p.names = append(p.names, s.Name)
 	}
 	return p
 }
 
-// allows reports whether the peer may use the service.
-func (p policy) allows(peer identity.Identifier, service string) bool {
-	return p.allowed[service][peer]
+// Services returns the names of the services, in the settings' order.
+func (p *OutletPolicy) Services() []string { return p.names }
+
+// Has reports whether there is a service of that name.
+func (p *OutletPolicy) Has(service string) bool {
+	_, ok := p.services[service]
+	return ok
 }
 
-// knows reports whether the peer may use any service.
-func (p policy) knows(peer identity.Identifier) bool { return p.listed[peer] }
+// Decide says whether the peer may use the service.
+func (p *OutletPolicy) Decide(r *policy.Request) policy.Decision {
+	if r.Action != policy.Open {
+		return policy.Decision{Reason: "an outlet decides about open only"}
+	}
+	return p.services[r.Service].Decide(r)
+}
+
+// knows reports whether the peer may use any service now.
+func (p *OutletPolicy) knows(peer policy.Peer) bool {
+	for _, name := range p.names {
+		if p.services[name].Allows(&policy.Request{Peer: peer, Action: policy.Open, Service: name}) {
+			return true
+		}
+	}
+	return false
+}
+
+// A RelayPolicy says who may do what at a relay. It does not change.
+type RelayPolicy struct {
+	register, connect *policy.Policy
+	extend            *policy.Policy  // nil: those of the two above
+	addresses         map[string]bool // canonical host:port
+	anywhere          bool            // extend decides about the address alone
+}
+
+// NewRelayPolicy returns the policy that a relay with these settings has.
+func NewRelayPolicy(cfg *config.Relay) (*RelayPolicy, error) {
+	p := &RelayPolicy{register: cfg.Register, connect: cfg.Connect, extend: cfg.Extend.Allow, addresses: map[string]bool{}}
+	for i, a := range cfg.Extend.To {
+		// The relay compares the spelling that routes have.
+		host, port, err := route.ParseAddress(a.URL())
+		if err != nil {
+			return nil, cfg.Fault(listKey("extend", i, ""), err)
+		}
+		p.addresses[route.Hop{Host: host, Port: port}.Address()] = true
+	}
+	p.anywhere = len(p.addresses) == 0 && p.extend.Uses("to")
+	return p, nil
+}
+
+// Decide says whether the peer may do what it asks for.
+func (p *RelayPolicy) Decide(r *policy.Request) policy.Decision {
+	switch r.Action {
+	case policy.Register:
+		return p.register.Decide(r)
+	case policy.Connect:
+		return p.connect.Decide(r)
+	case policy.Extend:
+		return p.decideExtend(r)
+	}
+	return policy.Decision{Reason: "a relay decides about register, connect and extend only"}
+}
+
+// decideExtend asks where, then who. Unless extend says who itself, those are
+// carried on that may use this relay at all: an inlet on its way to an outlet's
+// relay, or an outlet on its way to its own.
+func (p *RelayPolicy) decideExtend(r *policy.Request) policy.Decision {
+	switch {
+	case !p.anywhere && !p.addresses[r.To]:
+		return policy.Decision{Reason: fmt.Sprintf("%q is not on the list of addresses to be carried on to", r.To)}
+	case p.extend != nil:
+		return p.extend.Decide(r)
+	}
+	var reasons []string
+	for _, other := range []struct {
+		action policy.Action
+		policy *policy.Policy
+	}{{policy.Connect, p.connect}, {policy.Register, p.register}} {
+		asked := *r
+		asked.Action, asked.To = other.action, ""
+		d := other.policy.Decide(&asked)
+		if d.Allowed {
+			return d
+		}
+		reasons = append(reasons, string(other.action)+": "+d.Reason)
+	}
+	return policy.Decision{Reason: "peer may neither connect nor register here: " + strings.Join(reasons, "; ")}
+}
+
+// allow is Decide as a relay's authorizers have it. The caller hears that it is
+// not allowed, the log why.
+func (p *RelayPolicy) allow(peer channel.Peer, r policy.Request, what string) error {
+	r.Peer = policyPeer(peer)
+	d := p.Decide(&r)
+	if d.Allowed {
+		return nil
+	}
+	return &relay.DeniedError{Told: fmt.Sprintf("%s is not allowed to %s", peer.Identifier, what), Why: d.Reason}
+}
+
+func (p *RelayPolicy) mayRegister(peer channel.Peer) error {
+	return p.allow(peer, policy.Request{Action: policy.Register}, "register at this relay")
+}
+
+func (p *RelayPolicy) mayConnect(peer channel.Peer) error {
+	return p.allow(peer, policy.Request{Action: policy.Connect}, "connect at this relay")
+}
+
+func (p *RelayPolicy) mayExtend(peer channel.Peer, address string) error {
+	return p.allow(peer, policy.Request{Action: policy.Extend, To: address}, fmt.Sprintf("be carried on to %s by this relay", address))
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -24,8 +25,8 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 		reason     string // what the inlet's line says
 	}{
 		{"service unknown", "service_unknown", setup{service: "other"}, `no service "other"`},
-		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "echo"`},
-		{"a stranger is not told what there is", "stream_denied", setup{service: "other", outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{stranger} }}, `is not allowed to use the service "other"`},
+		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = policy.List(stranger) }}, `is not allowed to use the service "echo"`},
+		{"a stranger is not told what there is", "stream_denied", setup{service: "other", outlet: func(c *config.Outlet) { c.Services[0].Allow = policy.List(stranger) }}, `is not allowed to use the service "other"`},
 		{"refused", "target_refused", setup{target: local(freePort(t))}, `the target of "echo" refuses connections`},
 		{"timeout", "target_timeout", setup{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", silent.String())
@@ -72,15 +73,15 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 		{"relay is down", "unreachable", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withPort(c.Services[0].Routes[0], freePort(t)) }}, "connection refused", ""},
 		{"relay is another", "wrong_identity", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withIdentity(c.Services[0].Routes[0], other) }}, "peer proves to be", ""},
 		{"outlet is not registered", "not_registered", setup{inlet: func(c *config.Inlet) { c.Services[0].Outlet = other }}, "is not registered here", "not_registered"},
-		{"may not connect", "connect_denied", setup{relay: func(c *config.Relay) { c.Connect = nil }}, "connect list", "connect_denied"},
+		{"may not connect", "connect_denied", setup{relay: func(c *config.Relay) { c.Connect = nil }}, "is not allowed to connect at this relay", "connect_denied"},
 		{"may not extend", "extend_denied", setup{inlet: func(c *config.Inlet) {
 			c.Services[0].Routes[0] = append(c.Services[0].Routes[0][:1:1], route.Hop{Host: "127.0.0.1", Port: 1, Identifier: other})
-		}}, "extend list", "extend_denied"},
+		}}, "is not allowed to be carried on to 127.0.0.1:1 by this relay", "extend_denied"},
 		{"a stranger may not be carried on", "extend_denied", setup{relay: func(c *config.Relay) {
-			c.Connect, c.Register, c.Extend = nil, nil, []config.Address{local(1)}
+			c.Connect, c.Register, c.Extend = nil, nil, config.Extend{To: []config.Address{local(1)}}
 		}, inlet: func(c *config.Inlet) {
 			c.Services[0].Routes[0] = append(c.Services[0].Routes[0][:1:1], route.Hop{Host: "127.0.0.1", Port: 1, Identifier: other})
-		}}, "neither the connect nor the register list", "extend_denied"},
+		}}, "is not allowed to be carried on to 127.0.0.1:1 by this relay", "extend_denied"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,6 +142,6 @@ func TestRegisterDenied(t *testing.T) {
 	}
 	eventually(t, "the outlet is not ready and says why", func() bool {
 		ok, states := sys.outlet.obs.Ready.Check()
-		return !ok && states[0].Name == "relays" && strings.Contains(states[0].Err.Error(), "register list")
+		return !ok && states[0].Name == "relays" && strings.Contains(states[0].Err.Error(), "is not allowed to register at this relay")
 	})
 }

@@ -12,10 +12,8 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
-	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/relay"
-	"github.com/culvert-net/culvert/pkg/route"
 )
 
 // A Relay joins inlets to outlets and sees ciphertext only. It is made by
@@ -45,16 +43,16 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	if r.base, err = newBase(&r.cfg.Common, nil, o); err != nil {
 		return nil, err
 	}
-	lists, err := newRelayLists(r.cfg)
+	may, err := NewRelayPolicy(&r.cfg)
 	if err != nil {
 		return nil, err
 	}
 	l := r.cfg.Limits
 	r.server, err = relay.NewServer(relay.Config{
 		Local:    r.local,
-		Register: lists.mayRegister,
-		Connect:  lists.mayConnect,
-		Extend:   lists.mayExtend,
+		Register: may.mayRegister,
+		Connect:  may.mayConnect,
+		Extend:   may.mayExtend,
 		Limits: relay.Limits{
 			Handshakes:               l.HandshakesInFlight,
 			HandshakesPerSecond:      l.HandshakesPerSecond,
@@ -72,58 +70,6 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	}
 	r.metrics = newRelayMetrics(o.Registry, r.server)
 	return r, nil
-}
-
-// relayLists say who may do what at a relay: those that are listed and nobody
-// else.
-type relayLists struct {
-	register, connect map[identity.Identifier]bool
-	extend            map[string]bool // canonical host:port
-}
-
-func newRelayLists(cfg config.Relay) (*relayLists, error) {
-	l := &relayLists{map[identity.Identifier]bool{}, map[identity.Identifier]bool{}, map[string]bool{}}
-	for _, id := range cfg.Register {
-		l.register[id] = true
-	}
-	for _, id := range cfg.Connect {
-		l.connect[id] = true
-	}
-	for i, a := range cfg.Extend {
-		// The relay compares the spelling that routes have.
-		host, port, err := route.ParseAddress(a.URL())
-		if err != nil {
-			return nil, cfg.Fault(listKey("extend", i, ""), err)
-		}
-		l.extend[route.Hop{Host: host, Port: port}.Address()] = true
-	}
-	return l, nil
-}
-
-func (l *relayLists) mayRegister(p channel.Peer) error {
-	if !l.register[p.Identifier] {
-		return fmt.Errorf("%s is not in this relay's register list", p.Identifier)
-	}
-	return nil
-}
-
-func (l *relayLists) mayConnect(p channel.Peer) error {
-	if !l.connect[p.Identifier] {
-		return fmt.Errorf("%s is not in this relay's connect list", p.Identifier)
-	}
-	return nil
-}
-
-// mayExtend lets those be carried on that may use this relay at all: an inlet
-// on its way to an outlet's relay, or an outlet on its way to its own.
-func (l *relayLists) mayExtend(p channel.Peer, address string) error {
-	switch {
-	case !l.connect[p.Identifier] && !l.register[p.Identifier]:
-		return fmt.Errorf("%s is in neither the connect nor the register list of this relay", p.Identifier)
-	case !l.extend[address]:
-		return fmt.Errorf("%s is not in this relay's extend list", address)
-	}
-	return nil
 }
 
 // Identifier returns the relay's own identifier, which stands in routes.

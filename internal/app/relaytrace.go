@@ -51,9 +51,13 @@ func (r *Relay) trace() *relay.Trace {
 		HandshakeFailed: r.handshakeFailed,
 		Refused: func(f relay.Refusal) {
 			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
+			reason := f.Reason
+			if f.Why != "" {
+				reason += ": " + f.Why
+			}
 			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
 				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
-				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", f.Reason))
+				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", reason))
 		},
 		Abandoned: func(p channel.Peer, request string, err error) {
 			r.log.Debug("caller left", zap.Stringer("peer", p.Identifier), zap.String("request", request), zap.Error(err))

@@ -155,10 +155,11 @@ type OutletStatus struct {
 
 // An OutletEntry is a service as the outlet offers it.
 type OutletEntry struct {
-	Service string   `json:"service"`
-	Target  string   `json:"target"`
-	Allow   []string `json:"allow"`
-	Streams int64    `json:"streams"`
+	Service    string   `json:"service"`
+	Target     string   `json:"target"`
+	Allow      []string `json:"allow"`                // of a list
+	Expression string   `json:"expression,omitempty"` // in its place
+	Streams    int64    `json:"streams"`
 }
 
 // A RegistrationStatus is one relay address that the outlet registers at.
@@ -194,8 +195,8 @@ func (out *Outlet) Status() OutletStatus {
 		st.Listen = append(st.Listen, a.String())
 	}
 	for _, c := range out.cfg.Services {
-		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Streams: out.services[c.Name].streams.Load()}
-		for _, id := range c.Allow {
+		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: out.services[c.Name].streams.Load()}
+		for _, id := range c.Allow.IDs() {
 			e.Allow = append(e.Allow, id.String())
 		}
 		st.Services = append(st.Services, e)

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
-	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -27,7 +27,7 @@ func TestListenerFails(t *testing.T) {
 	o, outletLog := newObs(t, "outlet")
 	out, err := NewOutlet(&config.Outlet{
 		Common: common, Listen: []config.Address{local(0), local(0)},
-		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: []identity.Identifier{id}}},
+		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: policy.List(id)}},
 	}, o)
 	if err != nil {
 		t.Fatal(err)

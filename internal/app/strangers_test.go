@@ -11,6 +11,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 )
 
 // What strangers can cause does not use up the lines for what an outlet's own
@@ -20,7 +21,7 @@ func TestStrangersDoNotSilenceAnOutlet(t *testing.T) {
 	o, log := newObs(t, "outlet")
 	out, err := NewOutlet(&config.Outlet{
 		Common: config.Common{Identity: key}, Listen: []config.Address{local(0)},
-		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: []identity.Identifier{id(1)}}},
+		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: policy.List(id(1))}},
 	}, o)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +85,7 @@ func TestPathLinesAreBounded(t *testing.T) {
 // time.
 func TestStrangersStreamsAreToldOnce(t *testing.T) {
 	_, other := newIdentity(t)
-	sys := startSystem(t, setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = []identity.Identifier{other} }})
+	sys := startSystem(t, setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = policy.List(other) }})
 	const times = 5
 	for range times {
 		wantRefused(t, sys.inlet.Addrs()[0])

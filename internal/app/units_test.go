@@ -21,6 +21,7 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/relay"
 	"github.com/culvert-net/culvert/pkg/route"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -29,9 +30,9 @@ import (
 func id(n byte) identity.Identifier { return identity.Identifier{n} }
 
 func TestPolicyDeniesByDefault(t *testing.T) {
-	p := newPolicy([]config.OutletService{
-		{Name: "a", Allow: []identity.Identifier{id(1), id(2)}},
-		{Name: "b", Allow: []identity.Identifier{id(2)}},
+	p := NewOutletPolicy([]config.OutletService{
+		{Name: "a", Allow: policy.List(id(1), id(2))},
+		{Name: "b", Allow: policy.List(id(2))},
 		{Name: "c"},
 	})
 	for _, tt := range []struct {
@@ -49,24 +50,27 @@ func TestPolicyDeniesByDefault(t *testing.T) {
 		{id(1), "d", false},
 		{identity.Identifier{}, "a", false},
 	} {
-		if got := p.allows(tt.peer, tt.service); got != tt.want {
-			t.Errorf("allows(%x…, %q): %v, want %v", tt.peer[:1], tt.service, got, tt.want)
+		got := p.Decide(&policy.Request{Peer: policy.Peer{ID: tt.peer}, Action: policy.Open, Service: tt.service})
+		if got.Allowed != tt.want || got.Reason == "" {
+			t.Errorf("%x… opens %q: %+v, want %v", tt.peer[:1], tt.service, got, tt.want)
 		}
 	}
-	if !p.knows(id(1)) || p.knows(id(3)) || p.knows(identity.Identifier{}) {
-		t.Errorf("knows: %v %v, want true false", p.knows(id(1)), p.knows(id(3)))
+	for peer, want := range map[identity.Identifier]bool{id(1): true, id(3): false, {}: false} {
+		if got := p.knows(policy.Peer{ID: peer}); got != want {
+			t.Errorf("knows %x…: %v, want %v", peer[:1], got, want)
+		}
 	}
-	if newPolicy(nil).allows(id(1), "a") {
+	if NewOutletPolicy(nil).Decide(&policy.Request{Peer: policy.Peer{ID: id(1)}, Action: policy.Open, Service: "a"}).Allowed {
 		t.Error("an empty policy allows")
 	}
 }
 
 func TestChannelsAreBounded(t *testing.T) {
-	known := newPolicy([]config.OutletService{{Name: "a", Allow: []identity.Identifier{id(1), id(2)}}})
+	known := NewOutletPolicy([]config.OutletService{{Name: "a", Allow: policy.List(id(1), id(2))}})
 	c := newChannels(known)
 	take := func(peer identity.Identifier, times int) (taken int) {
 		for range times {
-			r := c.reserve(peer)
+			_, r := c.reserve(policy.Peer{ID: peer})
 			if r == nil {
 				taken++
 				continue
@@ -90,18 +94,18 @@ func TestChannelsAreBounded(t *testing.T) {
 	if got := take(id(2), 1); got != 1 {
 		t.Error("strangers keep a peer out that is allowed")
 	}
-	c.release(id(1))
+	c.release(&reservation{peer: id(1), listed: true})
 	if got := take(id(1), 2); got != 1 {
 		t.Errorf("after one was released, %d were taken, want 1", got)
 	}
 	c.drain("going away")
-	if r := c.reserve(id(2)); r == nil || r.code != code.Draining || r.reason != "going away" {
+	if _, r := c.reserve(policy.Peer{ID: id(2)}); r == nil || r.code != code.Draining || r.reason != "going away" {
 		t.Errorf("while draining: %v", r)
 	}
 
 	all := newChannels(known)
 	all.perPeer[id(9)] = maxChannels
-	if r := all.reserve(id(2)); r == nil || r.code != code.Limit {
+	if _, r := all.reserve(policy.Peer{ID: id(2)}); r == nil || r.code != code.Limit {
 		t.Errorf("beyond the limit of all: %v", r)
 	}
 }
@@ -379,7 +383,7 @@ func TestOneRelayTakesItsPart(t *testing.T) {
 	way := func(port uint16) route.Route { return route.Route{{Host: "127.0.0.1", Port: port, Identifier: id}} }
 	out, err := NewOutlet(&config.Outlet{
 		Common: config.Common{Identity: key}, Relays: []route.Route{way(1), way(2)},
-		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: []identity.Identifier{id}}},
+		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: policy.List(id)}},
 	}, o)
 	if err != nil {
 		t.Fatal(err)

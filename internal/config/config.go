@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -99,17 +100,17 @@ type Outlet struct {
 type OutletService struct {
 	Name   string
 	Target Address
-	Allow  []identity.Identifier // who may use it; nobody else
+	Allow  *policy.Policy // who may use it, of [policy.Open]; nobody else
 }
 
 // A Relay holds the settings of the relay command.
 type Relay struct {
 	Common
-	Listen      []Address             // at least one
-	Register    []identity.Identifier // who may offer an outlet, or be carried on
-	Connect     []identity.Identifier // who may be joined to one, or be carried on
-	Extend      []Address             // where these may be carried on to
-	DialTimeout time.Duration         // for dialling the next relay; zero: what pkg/relay takes
+	Listen      []Address      // at least one
+	Register    *policy.Policy // who may offer an outlet
+	Connect     *policy.Policy // who may be joined to one
+	Extend      Extend         // who may be carried on, and where to
+	DialTimeout time.Duration  // for dialling the next relay; zero: what pkg/relay takes
 	Limits      Limits
 }
 

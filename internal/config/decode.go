@@ -16,6 +16,7 @@ import (
 type decoder struct {
 	kind      Kind
 	file      string // "" if there is none
+	text      string // of the file
 	faults    Faults
 	origins   map[string]Origin
 	listening []use // to find addresses taken twice
@@ -277,7 +278,10 @@ func (s *section) addresses(key string) (list []Address) {
 
 // identifiers reads a list of identifiers, each once.
 func (s *section) identifiers(key string) (list []identity.Identifier) {
-	s.list(key, func(text, _ string, _ *value) error {
+	s.list(key, func(text, _ string, v *value) error {
+		if _, ok := expressionOf(v); ok {
+			return errors.New("an expression stands alone, not in a list: write 'peer.id in [\"IDENTIFIER\"] || …' for both")
+		}
 		id, err := parseIdentifier(text)
 		if err != nil {
 			return err

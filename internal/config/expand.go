@@ -34,12 +34,14 @@ func expandAll(v *value, path string, env *environ) Faults {
 	var faults Faults
 	switch v.shape {
 	case shapeText, shapeNumber, shapeBool:
-		text, err := expand(v.text, env)
+		text, marks, err := expand(v.text, env)
 		if err != nil {
 			v.shape = shapeBad
 			return Faults{{At: v.at, Key: path, Err: err}}
 		}
-		v.text = text
+		if marks != nil {
+			v.text, v.written, v.marks = text, v.text, marks
+		}
 	case shapeList:
 		for i, item := range v.items {
 			faults = append(faults, expandAll(item, fmt.Sprintf("%s[%d]", path, i), env)...)
@@ -55,19 +57,28 @@ func expandAll(v *value, path string, env *environ) Faults {
 // maxExpanded bounds a value after expansion, in bytes.
 const maxExpanded = 64 << 10
 
+// A mark says that the text from a byte on comes from that byte of what was
+// written, or all of it from the variable there.
+type mark struct {
+	expanded, written int
+	variable          bool
+}
+
 // expand replaces ${NAME} by the variable's value and $$ by $. What a variable
-// holds is not expanded again.
-func expand(s string, env *environ) (string, error) {
+// holds is not expanded again. marks are nil if there is nothing to replace.
+func expand(s string, env *environ) (text string, marks []mark, err error) {
 	if !strings.Contains(s, "$") {
-		return s, nil
+		return s, nil, nil
 	}
 	var b strings.Builder
-	for {
+	for whole := len(s); ; {
+		marks = append(marks, mark{expanded: b.Len(), written: whole - len(s)})
 		before, rest, ok := strings.Cut(s, "$")
 		b.WriteString(before)
 		if !ok {
 			break
 		}
+		marks = append(marks, mark{expanded: b.Len(), written: whole - len(s) + len(before), variable: true})
 		switch {
 		case strings.HasPrefix(rest, "$"):
 			b.WriteByte('$')
@@ -75,22 +86,22 @@ func expand(s string, env *environ) (string, error) {
 		case strings.HasPrefix(rest, "{"):
 			name, after, closed := strings.Cut(rest[1:], "}")
 			if !closed {
-				return "", fmt.Errorf("%s has a ${ without a }", quote("$"+rest))
+				return "", nil, fmt.Errorf("%s has a ${ without a }", quote("$"+rest))
 			}
 			v, err := variable(name, env)
 			if err != nil {
-				return "", err
+				return "", nil, err
 			}
 			b.WriteString(v)
 			s = after
 		default:
-			return "", errors.New("a single $: write ${NAME} for a variable, or $$ for a dollar sign")
+			return "", nil, errors.New("a single $: write ${NAME} for a variable, or $$ for a dollar sign")
 		}
 		if b.Len() > maxExpanded {
-			return "", fmt.Errorf("longer than %d bytes with its variables", maxExpanded)
+			return "", nil, fmt.Errorf("longer than %d bytes with its variables", maxExpanded)
 		}
 	}
-	return b.String(), nil
+	return b.String(), marks, nil
 }
 
 // variable returns the value of the environment variable with that name.

@@ -37,7 +37,8 @@ type Fault struct {
 }
 
 // Error returns the place, the key and what is wrong. The key is left out where
-// the place is a flag or a variable, whose name says it.
+// the place is a flag or a variable, whose name says it. Below a fault of an
+// expression stand the line at fault and a caret, both indented.
 func (f *Fault) Error() string {
 	var b strings.Builder
 	if at := f.At.String(); at != "" {
@@ -57,7 +58,7 @@ func (f *Fault) Unwrap() error { return f.Err }
 // the places. It is never empty.
 type Faults []*Fault
 
-// Error returns one line for each fault.
+// Error returns a line for each fault, and those that stand below it.
 func (fs Faults) Error() string {
 	lines := make([]string, len(fs))
 	for i, f := range fs {

@@ -51,7 +51,7 @@ outlet.yaml:8:67: services[1].allow[1]: <ID> is in the list twice: remove one
 outlet.yaml:8:121: services[1].allow[2]: identifier has 2 characters, want 52: "culvert identity show FILE" prints it
 outlet.yaml:9:5: services[2].service: unknown key (did you mean "name"?)
 outlet.yaml:10:13: services[2].target: "5432" is a port without a host: write 127.0.0.1:5432 if this machine is meant
-outlet.yaml:11:12: services[2].allow: want a list, not text: write it as [a, b] or in lines that begin with a dash
+outlet.yaml:11:12: services[2].allow: want a list, also of one identifier: write it in brackets, [IDENTIFIER]
 outlet.yaml:13:13: services[3].target: "unix:///a": only TCP can be used here: want host:port or tcp://host:port
 outlet.yaml:15:5: services[3].routes: unknown key (this key belongs in the inlet's file)
 `,

@@ -71,7 +71,7 @@ listen: [0.0.0.0:4000]
 connect: <ID>
 extend: [b:4000]
 `,
-			want: `relay.yaml:3:10: connect: want a list, not text: write it as [a, b] or in lines that begin with a dash`,
+			want: `relay.yaml:3:10: connect: want a list, also of one identifier: write it in brackets, [IDENTIFIER]`,
 		},
 		{
 			name: "no address", kind: KindRelay,
@@ -94,7 +94,7 @@ relay.yaml:2:10: listen[0]: ":4000" listens on every interface; write 0.0.0.0:40
 relay.yaml:2:35: listen[2]: 0.0.0.0:4000 is taken already, by 127.0.0.1:4000 (listen[1] in relay.yaml:2:19): choose another port
 relay.yaml:3:66: register[1]: <ID> is in the list twice: remove one
 relay.yaml:3:120: register[2]: identifier has ':' at position 4: only a to z and 2 to 7 can occur: want the 52 characters alone, without an address
-relay.yaml:4:10: connect: want a list, not text: write it as [a, b] or in lines that begin with a dash
+relay.yaml:4:10: connect: want a list, also of one identifier: write it in brackets, [IDENTIFIER]
 relay.yaml:5:18: extend[1]: b:4000 is in the list twice: remove one
 relay.yaml:5:34: extend[2]: "tcp://b:4000/<ID>" has "/<ID>" after the port: only host:port belongs here
 relay.yaml:5:103: extend[3]: "b:0": port 0 cannot be dialled: want a number from 1 to 65535

@@ -17,6 +17,7 @@ type setting struct {
 	usage string // the word in backquotes names the value
 
 	repeated  bool // a list
+	policy    bool // a list of identifiers, or an expression alone
 	inService bool
 }
 
@@ -53,7 +54,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "relay", key: "relays", repeated: true, usage: "register at the last hop of this `ROUTE`, tcp://host:port/IDENTIFIER; repeat for several"},
 		{flag: "listen", key: "listen", repeated: true, usage: "accept inlets directly at `HOST:PORT`; repeat for several"},
 		{flag: "service", key: "services", repeated: true, usage: "offer a service, `NAME=HOST:PORT`; repeat for several"},
-		{flag: "allow", key: "allow", repeated: true, inService: true, usage: "the `IDENTIFIER` of an inlet that may use the services; repeat for several"},
+		{flag: "allow", key: "allow", repeated: true, policy: true, inService: true, usage: "the `IDENTIFIER` of an inlet that may use the services; repeat for several, or give one expression"},
 		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
 		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
 		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
@@ -61,8 +62,8 @@ var kindSettings = map[Kind][]setting{
 	},
 	KindRelay: {
 		{flag: "listen", key: "listen", repeated: true, usage: "accept callers at `HOST:PORT`; repeat for several"},
-		{flag: "register", key: "register", repeated: true, usage: "the `IDENTIFIER` of an outlet that may register; repeat for several"},
-		{flag: "connect", key: "connect", repeated: true, usage: "the `IDENTIFIER` of a caller that may be connected; repeat for several"},
+		{flag: "register", key: "register", repeated: true, policy: true, usage: "the `IDENTIFIER` of an outlet that may register; repeat for several, or give one expression"},
+		{flag: "connect", key: "connect", repeated: true, policy: true, usage: "the `IDENTIFIER` of a caller that may be connected; repeat for several, or give one expression"},
 		{flag: "extend", key: "extend", repeated: true, usage: "those who may register or connect may be carried on to `HOST:PORT`; repeat for several"},
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling the next relay after this `TIME` (up to 4s, default 2.5s)"},
 	},
@@ -146,6 +147,8 @@ func fromVariable(env *environ, s setting) []string {
 	switch {
 	case text == "":
 		return nil
+	case s.policy && !likeIdentifiers(strings.Fields(text)):
+		return []string{text}
 	case s.repeated:
 		return strings.Fields(text)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -154,7 +155,7 @@ func (d *decoder) outletService(v *value, path string) (c OutletService) {
 		return err
 	})
 	s.need("allow", "nobody could use the service: list the identifiers of the inlets that may (allow: [IDENTIFIER] or --allow)")
-	c.Allow = s.identifiers("allow")
+	c.Allow = s.policy("allow", policy.Open)
 	s.finish()
 	return c
 }
@@ -168,9 +169,9 @@ func (d *decoder) relay(root *value) *Relay {
 	s.need("listen", "say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)")
 	c.Listen = s.listenAddresses("listen")
 	s.notEmpty("listen", "write at least one address")
-	c.Register = s.identifiers("register")
-	c.Connect = s.identifiers("connect")
-	c.Extend = s.addresses("extend")
+	c.Register = s.policy("register", policy.Register)
+	c.Connect = s.policy("connect", policy.Connect)
+	c.Extend = s.extend("extend")
 	s.servesSomebody()
 	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxRelayDial)
 	if v := s.get("limits"); v != nil {
@@ -182,17 +183,17 @@ func (d *decoder) relay(root *value) *Relay {
 	return c
 }
 
-// servesSomebody reports a relay's lists that let nobody do anything: none at
-// all, or addresses to be carried on to and nobody who may be. Lists that are
-// there and empty say that nobody is meant.
+// servesSomebody reports a relay that lets nobody do anything: without a
+// policy, or with addresses to be carried on to and nobody who may be. Lists that
+// are there and empty say that nobody is meant.
 func (s *section) servesSomebody() {
 	if s.v.shape != shapeMap {
 		return
 	}
-	switch who := len(s.items("register")) + len(s.items("connect")); {
+	switch {
 	case !s.has("register") && !s.has("connect") && !s.has("extend"):
 		s.need("register", "this relay would serve nobody: say who may offer an outlet (register: or --register) and who may connect to one or be carried on (connect: or --connect)")
-	case len(s.items("extend")) > 0 && who == 0 && !s.bad("register") && !s.bad("connect"):
+	case s.addressesAlone("extend") && s.nobody("register") && s.nobody("connect"):
 		s.fault(s.origins["extend"], "extend", "nobody could be carried on: that is for those who may connect or register here, so list the callers (connect: or --connect) or the outlets (register: or --register)")
 	}
 }
@@ -254,10 +255,20 @@ func (s *section) items(key string) []*value {
 	return nil
 }
 
-// bad reports whether the key is there and no list: that is reported already.
-func (s *section) bad(key string) bool {
+// nobody reports whether the key is not there, or is an empty list.
+func (s *section) nobody(key string) bool {
 	e := s.v.get(key)
-	return e != nil && e.value.shape != shapeList
+	return e == nil || e.value.shape == shapeList && len(e.value.items) == 0
+}
+
+// addressesAlone reports whether extend says where callers are carried on to,
+// and leaves who to the other policies.
+func (s *section) addressesAlone(key string) bool {
+	e := s.v.get(key)
+	if e != nil && e.value.shape == shapeMap {
+		return e.value.get("allow") == nil
+	}
+	return len(s.items(key)) > 0
 }
 
 // notEmpty reports a list that is there and has no items.

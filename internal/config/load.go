@@ -100,6 +100,7 @@ func (d *decoder) readFile(file string, at Origin, env *environ) *value {
 		d.faults = append(d.faults, &Fault{At: at, Err: fmt.Errorf("settings file %s: %w", quote(file), err)})
 		return nil
 	}
+	d.text = fileText(data)
 	root, faults := parseYAML(file, data)
 	d.faults = append(d.faults, faults...)
 	if root == nil {
@@ -147,6 +148,8 @@ type Report struct {
 	Summary  string // "2 services"
 	Identity string // the private identity file's path
 	Common   *Common
+	Outlet   *Outlet // of KindOutlet
+	Relay    *Relay  // of KindRelay
 }
 
 // Check validates a settings file for itself, without flags and variables of
@@ -168,7 +171,7 @@ func Check(file string, kind Kind, environ []string) (*Report, error) {
 	} else if f := wrongKind(root, file, kind); f != nil {
 		return nil, append(faults, f)
 	}
-	d := &decoder{kind: kind, file: file, origins: map[string]Origin{}, faults: faults}
+	d := &decoder{kind: kind, file: file, text: fileText(data), origins: map[string]Origin{}, faults: faults}
 	d.faults = append(d.faults, expandAll(root, "", newEnviron(environ))...)
 	return d.report(root)
 }
@@ -182,10 +185,10 @@ func (d *decoder) report(root *value) (*Report, error) {
 		r.Common, r.Summary = &c.Common, plural(len(c.Services), "service", "services")
 	case KindOutlet:
 		c := d.outlet(root)
-		r.Common, r.Summary = &c.Common, plural(len(c.Services), "service", "services")
+		r.Outlet, r.Common, r.Summary = c, &c.Common, plural(len(c.Services), "service", "services")
 	case KindRelay:
 		c := d.relay(root)
-		r.Common, r.Summary = &c.Common, plural(len(c.Listen), "address", "addresses")
+		r.Relay, r.Common, r.Summary = c, &c.Common, plural(len(c.Listen), "address", "addresses")
 	default:
 		return nil, Faults{{Err: fmt.Errorf("%s is no kind of settings: want inlet, outlet or relay", quote(string(d.kind)))}}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -85,9 +86,9 @@ func TestDesignFiles(t *testing.T) {
 		want := &Relay{
 			Common:   wantCommon("relay.key"),
 			Listen:   []Address{{"0.0.0.0", 4000}},
-			Register: testIDs[:2],
-			Connect:  testIDs[2:],
-			Extend:   []Address{{"relay-b", 4000}},
+			Register: policy.List(testIDs[:2]...),
+			Connect:  policy.List(testIDs[2:]...),
+			Extend:   Extend{To: []Address{{"relay-b", 4000}}},
 		}
 		want.Metrics, want.Admin = Address{"0.0.0.0", 9100}, "127.0.0.1:9101"
 		equal(t, got, want)
@@ -101,7 +102,7 @@ func TestDesignFiles(t *testing.T) {
 			Common:      wantCommon("outlet.key"),
 			Channels:    wantChannels(),
 			Relays:      []route.Route{hops(t, "tcp://relay-a:4000/<ID>")},
-			Services:    []OutletService{{"orders-db", Address{"127.0.0.1", 5432}, testIDs[1:]}},
+			Services:    []OutletService{{"orders-db", Address{"127.0.0.1", 5432}, policy.List(testIDs[1:]...)}},
 			DialTimeout: 10 * time.Second,
 		})
 	})
@@ -135,6 +136,7 @@ func TestAllKeys(t *testing.T) {
 			LogFormat: "json", LogLevel: "debug",
 		},
 		Listen:      []Address{{"::1", 4000}, {"relay.example", 4001}, {"127.0.0.1", 0}, {"127.0.0.1", 0}},
+		Register:    policy.List(),
 		DialTimeout: 300 * time.Millisecond,
 		Limits:      Limits{1, 4, 3, 4, 5, 6, 10 << 20},
 	})
@@ -168,8 +170,8 @@ func TestFlagForms(t *testing.T) {
 		Channels: wantChannels(),
 		Relays:   []route.Route{hops(t, "tcp://a:1/<ID2>")},
 		Services: []OutletService{
-			{"orders-db", Address{"127.0.0.1", 5432}, testIDs[:2]},
-			{"web", Address{"web", 80}, testIDs[:2]},
+			{"orders-db", Address{"127.0.0.1", 5432}, policy.List(testIDs[:2]...)},
+			{"web", Address{"web", 80}, policy.List(testIDs[:2]...)},
 		},
 		DialTimeout: 10 * time.Second,
 	})
@@ -182,9 +184,9 @@ func TestFlagForms(t *testing.T) {
 	equal(t, relay, &Relay{
 		Common:   wantCommon("F"),
 		Listen:   []Address{{"127.0.0.1", 4000}, {"::1", 4000}},
-		Register: testIDs[:1],
-		Connect:  testIDs[1:2],
-		Extend:   []Address{{"b", 4000}},
+		Register: policy.List(testIDs[:1]...),
+		Connect:  policy.List(testIDs[1:2]...),
+		Extend:   Extend{To: []Address{{"b", 4000}}},
 	})
 }
 
@@ -226,14 +228,14 @@ func TestPrecedenceOfOutletServices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Services) != 1 || c.Services[0].Name != "orders-db" || !reflect.DeepEqual(c.Services[0].Allow, testIDs[:1]) {
+	if len(c.Services) != 1 || c.Services[0].Name != "orders-db" || !reflect.DeepEqual(c.Services[0].Allow, policy.List(testIDs[0])) {
 		t.Errorf("--allow with one service in the file: got %+v", c.Services)
 	}
 	c, err = LoadOutlet(source(t, KindOutlet, file, []string{"--service", "b=b:1"}, []string{"CULVERT_ALLOW=<ID2>", "CULVERT_SERVICE=c=c:1"}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []OutletService{{"b", Address{"b", 1}, testIDs[1:2]}}
+	want := []OutletService{{"b", Address{"b", 1}, policy.List(testIDs[1:2]...)}}
 	if !reflect.DeepEqual(c.Services, want) {
 		t.Errorf("--service over the file's: got %+v, want %+v", c.Services, want)
 	}
@@ -298,7 +300,7 @@ limits:
 	if got, want := c.Identity, "${x}$/$${PORT}"; got != want {
 		t.Errorf("identity: got %q, want %q", got, want)
 	}
-	if c.Listen[0] != (Address{"10.0.0.1", 4000}) || c.Register[0] != testIDs[0] || c.LogLevel != "debug" || c.Limits.Connections != 7 {
+	if c.Listen[0] != (Address{"10.0.0.1", 4000}) || c.Register.IDs()[0] != testIDs[0] || c.LogLevel != "debug" || c.Limits.Connections != 7 {
 		t.Errorf("got %+v", c)
 	}
 	// A variable cannot add keys.
@@ -471,7 +473,7 @@ func TestFileForms(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if c.Admin != "127.0.0.1:9101" || len(c.Register) != 2 {
+		if c.Admin != "127.0.0.1:9101" || len(c.Register.IDs()) != 2 {
 			t.Errorf("%s: got %+v", name, c)
 		}
 	}

@@ -44,7 +44,9 @@ type value struct {
 	items   []*value
 	entries []entry // keys are unique
 	at      Origin
-	tight   bool // stands behind a comma without a space, in a list in brackets
+	written string // text before its variables were expanded, "" if there were none
+	marks   []mark // where parts of text come from, if written is not empty
+	tight   bool   // stands behind a comma without a space, in a list in brackets
 }
 
 // An entry is a key and its value in a section.
@@ -84,7 +86,7 @@ func parseYAML(file string, data []byte) (*value, Faults) {
 	if err := checkBytes(file, data); err != nil {
 		return nil, Faults{err}
 	}
-	root, err := parseDocument(file, strings.TrimPrefix(string(data), "\ufeff"))
+	root, err := parseDocument(file, fileText(data))
 	if err != nil {
 		return nil, Faults{err}
 	}
@@ -99,6 +101,9 @@ func parseYAML(file string, data []byte) (*value, Faults) {
 	}
 	return v, b.faults
 }
+
+// fileText returns a file's text as places in it are counted.
+func fileText(data []byte) string { return strings.TrimPrefix(string(data), "\ufeff") }
 
 // checkBytes refuses what is not a text file before the parser sees it.
 func checkBytes(file string, data []byte) *Fault {

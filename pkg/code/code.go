@@ -32,9 +32,9 @@ const (
 
 // Hops (docs/protocol.md, "Relay").
 const (
-	RegisterDenied Code = 32 // identifier not in the relay's register list
-	ConnectDenied  Code = 33 // identifier not in the relay's connect list
-	ExtendDenied   Code = 34 // address not in the relay's extend list, or the caller in neither of the others
+	RegisterDenied Code = 32 // the relay's policy does not allow this peer to register
+	ConnectDenied  Code = 33 // the relay's policy does not allow this peer to connect
+	ExtendDenied   Code = 34 // the relay's policy does not allow this peer to be carried on to that address
 	NotRegistered  Code = 35 // no outlet with that identifier is registered here
 	Gone           Code = 36 // the wanted instance is not registered here any more
 	Busy           Code = 37 // no spare connection of the outlet came free in time

@@ -12,7 +12,8 @@ import (
 
 // A Config is what a [Server] is made of. Local is required; everything else
 // has a default. Who may do what is denied unless a func allows it; a func's
-// error is the reason that the refused caller reads.
+// error is the reason that the refused caller reads, of a [*DeniedError] only
+// what is meant for it.
 type Config struct {
 	Local *channel.Local
 

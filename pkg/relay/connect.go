@@ -21,10 +21,16 @@ type waiter struct {
 type declinedError struct {
 	code   code.Code
 	reason string
-	usual  bool // an answer that belongs to the way of asking: nobody else need know
+	why    string // what the caller is not told, of a DeniedError
+	usual  bool   // an answer that belongs to the way of asking: nobody else need know
 }
 
-func (r *declinedError) Error() string { return r.code.String() + ": " + r.reason }
+func (r *declinedError) Error() string {
+	if r.why != "" {
+		return r.code.String() + ": " + r.reason + ": " + r.why
+	}
+	return r.code.String() + ": " + r.reason
+}
 
 func declinef(c code.Code, format string, args ...any) error {
 	return &declinedError{code: c, reason: fmt.Sprintf(format, args...)}
@@ -37,7 +43,7 @@ func (c *call) connect(ctx context.Context) {
 		err = c.cfg.Connect(c.peer)
 	}
 	if err != nil {
-		c.refuse(code.ConnectDenied, err.Error())
+		c.deny(code.ConnectDenied, err)
 		return
 	}
 	w := watchCaller(ctx, c.in.Accept())
@@ -70,7 +76,7 @@ func (c *call) decline(err error) {
 	case errors.As(err, &r) && r.usual:
 		_ = c.in.Refuse(r.code, r.reason) // a caller that does not hear it is gone
 	case errors.As(err, &r):
-		c.refuse(r.code, r.reason)
+		c.refuseWhy(r.code, r.reason, r.why)
 	case errors.Is(err, errStopping):
 		c.refuse(code.Shutdown, "relay is stopping")
 	default:

@@ -70,6 +70,25 @@ func (e *PathError) Unwrap() []error {
 	return append(first, rest...)
 }
 
+// A DeniedError is an authorizer's error that tells the refused caller less than
+// this side's log.
+type DeniedError struct {
+	Told string // what the caller reads
+	Why  string // for the [Trace] alone
+}
+
+// Error has both: it is not for the caller.
+func (e *DeniedError) Error() string { return e.Told + ": " + e.Why }
+
+// told returns what of an authorizer's error is for the caller, and what is not.
+func told(err error) (reason, why string) {
+	var d *DeniedError
+	if errors.As(err, &d) {
+		return d.Told, d.Why
+	}
+	return err.Error(), ""
+}
+
 // A refusalError puts a relay's refusal into words.
 type refusalError struct {
 	what    string // "relay refuses to connect"

@@ -17,7 +17,7 @@ func (c *call) extend(ctx context.Context) {
 		err = c.cfg.Extend(c.peer, c.req.Address)
 	}
 	if err != nil {
-		c.refuse(code.ExtendDenied, err.Error())
+		c.deny(code.ExtendDenied, err)
 		return
 	}
 	w := watchCaller(ctx, c.in.Accept())

@@ -27,7 +27,8 @@ func (s *Server) Recheck() {
 
 func (r *registration) recheck() {
 	if err := r.s.cfg.Register(r.peer); err != nil {
-		r.end(ending{code: code.RegisterDenied, reason: err.Error(), err: err})
+		reason, _ := told(err)
+		r.end(ending{code: code.RegisterDenied, reason: reason, err: err})
 	}
 }
 
@@ -39,17 +40,23 @@ func (c *call) outdated() bool {
 	return c.rechecks != c.ticket.rechecks
 }
 
+// denial declines for an authorizer's error.
+func denial(c code.Code, err error) error {
+	reason, why := told(err)
+	return &declinedError{code: c, reason: reason, why: why}
+}
+
 // allowed asks about a live join. Whoever has one was allowed it, so there is
 // an authorizer to ask.
 func (s *Server) allowed(j *join) error {
 	if j.kind == kindExtend {
 		if err := s.cfg.Extend(j.caller, j.target); err != nil {
-			return declinef(code.ExtendDenied, "%v", err)
+			return denial(code.ExtendDenied, err)
 		}
 		return nil
 	}
 	if err := s.cfg.Connect(j.caller); err != nil {
-		return declinef(code.ConnectDenied, "%v", err)
+		return denial(code.ConnectDenied, err)
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (c *call) mayOffer() bool {
 		err = c.cfg.Register(c.peer)
 	}
 	if err != nil {
-		c.refuse(code.RegisterDenied, err.Error())
+		c.deny(code.RegisterDenied, err)
 		return false
 	}
 	return true

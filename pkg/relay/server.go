@@ -188,10 +188,18 @@ func (v *serving) greet(ctx context.Context, nc net.Conn) (*call, bool) {
 }
 
 // refuse answers the request with a refusal and ends the conn.
-func (c *call) refuse(cd code.Code, reason string) {
+func (c *call) refuse(cd code.Code, reason string) { c.refuseWhy(cd, reason, "") }
+
+// deny is refuse for an authorizer's error.
+func (c *call) deny(cd code.Code, err error) {
+	reason, why := told(err)
+	c.refuseWhy(cd, reason, why)
+}
+
+func (c *call) refuseWhy(cd code.Code, reason, why string) {
 	r := Refusal{
 		Peer: c.peer, Remote: c.nc.RemoteAddr(), Request: c.req.Kind.String(), Target: c.req.target(),
-		Code: cd, Reason: reason,
+		Code: cd, Reason: reason, Why: why,
 	}
 	c.mu.Lock()
 	c.refusals[cd]++

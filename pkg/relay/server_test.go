@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -69,6 +71,52 @@ func TestDenied(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a DeniedError keeps from the caller is for the trace alone, also when an
+// outlet that is here is asked about again.
+func TestDeniedTellsLess(t *testing.T) {
+	denied := &DeniedError{Told: "you may not", Why: "the policy says a secret"}
+	var deny atomic.Bool
+	refusals := make(chan Refusal, 1)
+	ended := make(chan error, 1)
+	relay := startRelay(t, func(c *Config) {
+		c.Connect = func(channel.Peer) error { return fmt.Errorf("asking: %w", denied) }
+		c.Register = func(channel.Peer) error {
+			if deny.Load() {
+				return denied
+			}
+			return nil
+		}
+		c.Trace.Refused = func(r Refusal) { refusals <- r }
+		c.Trace.RegistrationEnded = func(_ RegistrationStatus, _ code.Code, err error) { ended <- err }
+	})
+	err := noPath(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, newLocal(t).Identifier(), nil)
+	wantRefusal(t, err, code.ConnectDenied, "you may not")
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the caller was told %q", err)
+	}
+	if r := <-refusals; r.Reason != denied.Told || r.Why != denied.Why {
+		t.Errorf("traced %q and %q, want both parts", r.Reason, r.Why)
+	}
+
+	conn := newByHand(t, relay).register(t)
+	deny.Store(true)
+	relay.Recheck()
+	_, err = io.ReadAll(conn)
+	var closed *channel.CloseError
+	if !errors.As(err, &closed) || closed.Code != code.RegisterDenied || closed.Reason != denied.Told {
+		t.Errorf("the outlet was told %v, want register_denied and %q", err, denied.Told)
+	}
+	if err := <-ended; !errors.Is(err, denied) {
+		t.Errorf("traced %v, want both parts", err)
+	}
+
+	held := denial(code.ConnectDenied, denied) // of a caller that was held meanwhile
+	var d *declinedError
+	if !errors.As(held, &d) || d.reason != denied.Told || d.why != denied.Why {
+		t.Errorf("got %+v, want both parts, apart", held)
 	}
 }
 

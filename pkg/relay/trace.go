@@ -43,6 +43,7 @@ type Refusal struct {
 	Target  string // the outlet's identifier or the address, where there is one
 	Code    code.Code
 	Reason  string // what the caller was told
+	Why     string // what it was not told, of a [*DeniedError]
 }
 
 // filled returns a copy whose funcs can all be called.
