@@ -41,12 +41,11 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	if len(r.cfg.Listen) == 0 {
 		return nil, r.cfg.Fault("listen", errors.New("there is no address"))
 	}
-	var err error
-	if r.base, err = newBase(&r.cfg.Common, nil, o); err != nil {
-		return nil, err
-	}
 	lists, err := newRelayLists(r.cfg)
 	if err != nil {
+		return nil, err
+	}
+	if r.base, err = newBase(&r.cfg.Common, nil, lists.knows, o); err != nil {
 		return nil, err
 	}
 	l := r.cfg.Limits
@@ -100,6 +99,9 @@ func newRelayLists(cfg config.Relay) (*relayLists, error) {
 	return l, nil
 }
 
+// knows reports whether a caller may do anything here at all.
+func (l *relayLists) knows(p channel.Peer) bool { return l.register[p.Identifier] || l.connect[p.Identifier] }
+
 func (l *relayLists) mayRegister(p channel.Peer) error {
 	if !l.register[p.Identifier] {
 		return fmt.Errorf("%s is not in this relay's register list", p.Identifier)
@@ -118,16 +120,13 @@ func (l *relayLists) mayConnect(p channel.Peer) error {
 // on its way to an outlet's relay, or an outlet on its way to its own.
 func (l *relayLists) mayExtend(p channel.Peer, address string) error {
 	switch {
-	case !l.connect[p.Identifier] && !l.register[p.Identifier]:
+	case !l.knows(p):
 		return fmt.Errorf("%s is in neither the connect nor the register list of this relay", p.Identifier)
 	case !l.extend[address]:
 		return fmt.Errorf("%s is not in this relay's extend list", address)
 	}
 	return nil
 }
-
-// Identifier returns the relay's own identifier, which stands in routes.
-func (r *Relay) Identifier() identity.Identifier { return r.id.Identifier() }
 
 // Listen opens all listeners or none, so that their addresses are known before
 // Run, which must follow it.
@@ -168,7 +167,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // work serves until ctx ends or a listener fails, which is its error.
 func (r *Relay) work(ctx context.Context) error {
-	r.log.Info("relay started", zap.Stringer("identifier", r.id.Identifier()), zap.Stringer("instance", r.local.Instance()))
+	r.log.Info("relay started", zap.Stringer("identifier", r.Identifier()), zap.Stringer("instance", r.local.Instance()))
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ctx, fail := context.WithCancel(ctx)
