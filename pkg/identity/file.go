@@ -107,12 +107,14 @@ func (h *History) WriteFile(path string) error {
 	return writeFile(path, h.MarshalPEM(), 0o644)
 }
 
+var errNoFolder = fmt.Errorf("its folder is not there: make it first, or check the name: %w", fs.ErrNotExist)
+
 func writeFile(path string, data []byte, mode fs.FileMode) error {
 	// O_EXCL: never over a key that may be the only copy, never through a link.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("writing identity file %s: its folder is not there: make it first, or check the name: %w", path, fs.ErrNotExist)
+			return fmt.Errorf("writing identity file %s: %w", path, errNoFolder)
 		}
 		return fmt.Errorf("writing identity file %s: %w", path, explain(err))
 	}

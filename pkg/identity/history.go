@@ -218,7 +218,7 @@ func (h *History) Extends(old *History) bool { return continues(h.hashes, old.ha
 // ([ErrDiverged]).
 func (h *History) Succeed(old *History) error {
 	if h.Identifier() != old.Identifier() {
-		return fmt.Errorf("comparing histories: they belong to different identities, %s and %s", h.Identifier(), old.Identifier())
+		return fmt.Errorf("identity %s: it cannot take the place of another one, %s: check the name", h.Identifier(), old.Identifier())
 	}
 	return (&seen{hashes: h.hashes}).verdict(&seen{hashes: old.hashes})
 }

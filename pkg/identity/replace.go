@@ -174,7 +174,10 @@ func (h *History) CheckReplace(path string) error {
 	key, old, err := readFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		if _, err = os.Stat(filepath.Dir(path)); err == nil {
+			return nil
+		}
+		err = errNoFolder
 	case err == nil && key != nil:
 		err = errors.New("it holds a private key: name a public file")
 	case err == nil:

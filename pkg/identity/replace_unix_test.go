@@ -271,7 +271,7 @@ func TestReplacePublicFile(t *testing.T) {
 		want string
 	}{
 		{two.History(), path, "older than one seen before"},
-		{testIdentityFrom(t, 50, 1), path, "different identities"},
+		{testIdentityFrom(t, 50, 1), path, "cannot take the place of another one"},
 		{three.History(), private, "it holds a private key"},
 		{three.History(), t.TempDir(), "not a regular file"},
 	} {
