@@ -28,13 +28,13 @@ const (
 // error that says nothing more than that it did not work.
 func label(err error, other code.Code) string {
 	var (
-		refused  *channel.RefusedError
-		closed   *channel.CloseError
-		own      *tunnel.ClosedError
-		wrong    *channel.IdentityError
-		version  *channel.VersionError
-		step     *channel.HandshakeError
-		lost     *channel.LostError
+		refused *channel.RefusedError
+		closed  *channel.CloseError
+		own     *tunnel.ClosedError
+		wrong   *channel.IdentityError
+		version *channel.VersionError
+		step    *channel.HandshakeError
+		lost    *channel.LostError
 	)
 	switch {
 	case err == nil, errors.Is(err, tunnel.ErrClosed):

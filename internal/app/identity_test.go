@@ -91,7 +91,9 @@ func TestIdentityFileThatCannotBeTaken(t *testing.T) {
 			overwrite(t, file, []byte("-----BEGIN CULVERT PRIVATE KEY-----\n"))
 		}, "internal", "cut off"},
 		{"empty", func(t *testing.T, file string, _, _ *identity.Identity) { overwrite(t, file, nil) }, "internal", "file is empty"},
-		{"public", func(t *testing.T, file string, _, now *identity.Identity) { overwrite(t, file, now.History().MarshalPEM()) }, "internal", "it is public"},
+		{"public", func(t *testing.T, file string, _, now *identity.Identity) {
+			overwrite(t, file, now.History().MarshalPEM())
+		}, "internal", "it is public"},
 		{"missing", func(t *testing.T, file string, _, _ *identity.Identity) { must(t, os.Remove(file)) }, "internal", "no such file"},
 		{"others can read it", func(t *testing.T, file string, _, _ *identity.Identity) { must(t, os.Chmod(file, 0o644)) }, "internal", "others can read or write it"},
 		{"older", func(t *testing.T, file string, old, _ *identity.Identity) { swap(t, file, old) }, "rolled_back", "older than one seen before"},

@@ -100,7 +100,9 @@ func newRelayLists(cfg config.Relay) (*relayLists, error) {
 }
 
 // knows reports whether a caller may do anything here at all.
-func (l *relayLists) knows(p channel.Peer) bool { return l.register[p.Identifier] || l.connect[p.Identifier] }
+func (l *relayLists) knows(p channel.Peer) bool {
+	return l.register[p.Identifier] || l.connect[p.Identifier]
+}
 
 func (l *relayLists) mayRegister(p channel.Peer) error {
 	if !l.register[p.Identifier] {

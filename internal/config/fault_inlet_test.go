@@ -367,11 +367,13 @@ services:
 connect_timeout: 10
 drain_timeout: 0s
 keepalive: 500ms
+rekey: 999ms
 `,
 			want: `
 inlet.yaml:7:18: connect_timeout: 10 has no unit: write 10s for seconds, or ms, m, h
 inlet.yaml:8:16: drain_timeout: 0s is out of range: want 1ms to 24h
 inlet.yaml:9:12: keepalive: 500ms is out of range: want 1s to 30s
+inlet.yaml:10:8: rekey: 999ms is out of range: want 1s to 24h
 `,
 		},
 		{
@@ -385,11 +387,13 @@ services:
 connect_timeout: soon
 drain_timeout: 25h
 keepalive: 31s
+rekey: 25h
 `,
 			want: `
 inlet.yaml:7:18: connect_timeout: "soon" is no time: write a number with a unit, like 500ms, 10s, 2m
 inlet.yaml:8:16: drain_timeout: 25h is out of range: want 1ms to 24h
 inlet.yaml:9:12: keepalive: 31s is out of range: want 1s to 30s
+inlet.yaml:10:8: rekey: 25h is out of range: want 1s to 24h
 `,
 		},
 		{

@@ -93,7 +93,7 @@ func TestMemoryAgainstModel(t *testing.T) {
 				if err := errors.Join(m.Sync(path), restarted.Sync(path)); err != nil {
 					r.Fatal(err)
 				}
-				if !bytes.Equal(restarted.appendLocked(nil), m.appendLocked(nil)) {
+				if !bytes.Equal(restarted.contentLocked(), m.contentLocked()) {
 					r.Fatal("the file lost something")
 				}
 				m = restarted
@@ -244,9 +244,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	small := NewMemory(1)
 	small.byID, small.order = m.byID, m.order
-	accept2 := small.Accept(id(8))
-	if accept2 != nil || small.Len() != 1 {
-		t.Errorf("Accept = %v, %d held, want 1", accept2, small.Len())
+	if err := small.Accept(id(8)); err != nil || small.Len() != 1 {
+		t.Errorf("Accept = %v, %d held, want 1", err, small.Len())
 	}
 }
 
@@ -337,7 +336,7 @@ func TestMemoryFileRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	good := string(m.appendLocked(nil))
+	good := string(m.contentLocked())
 	lines := strings.SplitAfter(good, "\n")
 	for _, tt := range []struct{ name, content, want string }{
 		{"cut off", good[:len(good)-1], "cut off"},
@@ -378,8 +377,8 @@ func FuzzParseMemory(f *testing.F) {
 			f.Fatal(err)
 		}
 	}
-	f.Add(m.appendLocked(nil))
-	f.Add(NewMemory(0).appendLocked(nil))
+	f.Add(m.contentLocked())
+	f.Add(NewMemory(0).contentLocked())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		list, err := parseMemory(b)

@@ -92,12 +92,12 @@ func (m *Memory) merge(list []*seen) []byte {
 	case <-m.changed: // about to be kept
 	default:
 	}
-	return m.appendLocked(nil)
+	return m.contentLocked()
 }
 
-// appendLocked appends the file's content to b.
-func (m *Memory) appendLocked(b []byte) []byte {
-	b = append(b, memoryHead+"\n"...)
+// contentLocked returns the file's content.
+func (m *Memory) contentLocked() []byte {
+	b := []byte(memoryHead + "\n")
 	for e := m.order.Front(); e != nil; e = e.Next() {
 		b = append(e.Value.(*seen).append(b), '\n')
 	}
