@@ -51,8 +51,8 @@ type base struct {
 	common *config.Common
 	obs    *obs.Obs
 	log    *zap.Logger
-	id     *identity.Identity
-	local  *channel.Local
+	keys   *identityKeeper
+	local  *channel.Local // keys'
 
 	// What channels share; not a relay's.
 	buffers *channel.Buffers
@@ -62,27 +62,30 @@ type base struct {
 
 // newBase reads the identity. Its errors name the setting at fault. A relay has
 // no channels.
-func newBase(c *config.Common, channels *config.Channels, o *obs.Obs) (*base, error) {
-	id, err := identity.ReadFile(c.Identity)
-	if err != nil {
-		return nil, c.Fault("identity", err)
-	}
-	if err := id.History().CheckTime(time.Now(), 0); err != nil {
-		return nil, c.Fault("identity", fmt.Errorf("%s: %w", c.Identity, err))
-	}
-	b := &base{common: c, obs: o, log: o.Log, id: id}
+func newBase(c *config.Common, channels *config.Channels, known knowing, o *obs.Obs) (*base, error) {
 	name := ""
 	if channels != nil {
 		name = channels.Name
+	}
+	k, err := newIdentityKeeper(c, name, known, o)
+	if err != nil {
+		return nil, err
+	}
+	b := &base{common: c, obs: o, log: o.Log, keys: k, local: k.local}
+	if channels != nil {
 		b.buffers = channel.NewBuffers(channels.Buffers)
 		b.paths = newPathMetrics(o.Registry, b.buffers)
 		b.flaps = rate.NewLimiter(pathLinesPerSecond, pathLines)
 	}
-	if b.local, err = channel.NewNamedLocal(id, name); err != nil {
-		return nil, fmt.Errorf("preparing handshakes: %w", err)
-	}
 	return b, nil
 }
+
+// Reload looks at the identity file now, and not only in a moment: a key that
+// was replaced in it is used from then on.
+func (b *base) Reload() { b.keys.ask() }
+
+// Identifier returns the process's own identifier, by which others know it.
+func (b *base) Identifier() identity.Identifier { return b.local.Identifier() }
 
 // userTimeout bounds how long the kernel waits for the far end of a leg. It is
 // no less than what a slow link can need to make room; silence is noticed by
@@ -174,6 +177,8 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		err = endpoints.Serve(obsCtx)
 	})
 	wg.Go(func() { tidy(obsCtx) })
+	wg.Go(func() { b.keys.watch(obsCtx) })
+	wg.Go(func() { b.keys.remember(obsCtx) })
 	working := f(ctx)
 	stopObs()
 	wg.Wait()

@@ -10,6 +10,7 @@ import (
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -27,13 +28,13 @@ const (
 // error that says nothing more than that it did not work.
 func label(err error, other code.Code) string {
 	var (
-		refused  *channel.RefusedError
-		closed   *channel.CloseError
-		own      *tunnel.ClosedError
-		identity *channel.IdentityError
-		version  *channel.VersionError
-		step     *channel.HandshakeError
-		lost     *channel.LostError
+		refused *channel.RefusedError
+		closed  *channel.CloseError
+		own     *tunnel.ClosedError
+		wrong   *channel.IdentityError
+		version *channel.VersionError
+		step    *channel.HandshakeError
+		lost    *channel.LostError
 	)
 	switch {
 	case err == nil, errors.Is(err, tunnel.ErrClosed):
@@ -46,10 +47,14 @@ func label(err error, other code.Code) string {
 		return known(closed.Code)
 	case errors.As(err, &own):
 		return known(own.Code)
-	case errors.As(err, &identity):
+	case errors.As(err, &wrong):
 		return labelWrongIdentity
 	case errors.As(err, &version):
 		return labelVersion
+	case errors.Is(err, identity.ErrRolledBack):
+		return code.RolledBack.String()
+	case errors.Is(err, identity.ErrDiverged):
+		return code.Diverged.String()
 	case errors.Is(err, channel.ErrDead):
 		return code.Dead.String()
 	case errors.Is(err, channel.ErrKeyExhausted):

@@ -63,7 +63,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 		return nil, in.cfg.Fault("services", errors.New("there are none"))
 	}
 	var err error
-	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, o); err != nil {
+	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, nobody, o); err != nil {
 		return nil, err
 	}
 	in.path = in.newDialer().Path
@@ -89,10 +89,6 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	o.Registry.MustRegister(routeStates{in.links})
 	return in, nil
 }
-
-// Identifier returns the inlet's own identifier, which an outlet's allow list
-// has to name.
-func (in *Inlet) Identifier() identity.Identifier { return in.id.Identifier() }
 
 // Listen opens all listeners or none, so that their addresses are known before
 // Run, which must follow it.
@@ -133,7 +129,7 @@ func (in *Inlet) Run(ctx context.Context) error {
 }
 
 func (in *Inlet) work(ctx context.Context) error {
-	in.log.Info("inlet started", zap.Stringer("identifier", in.id.Identifier()), zap.Stringer("instance", in.local.Instance()))
+	in.log.Info("inlet started", zap.Stringer("identifier", in.Identifier()), zap.Stringer("instance", in.local.Instance()))
 	linkCtx, stopLinks := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopLinks(errShutdown)
 	streamCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))

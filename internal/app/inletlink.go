@@ -36,6 +36,7 @@ func (in *Inlet) newLink(outlet identity.Identifier, routes []route.Route) *inle
 			}
 			return nc, err
 		},
+		Timing:   channel.Timing{Renew: in.cfg.Rekey},
 		Settings: in.channelSettings(&in.cfg.Channels, &channel.Trace{Lost: l.pathLost, Moved: l.pathMoved}),
 		Failed:   l.attemptFailed,
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 // unknownService is the label of services that are not in the settings. It is
@@ -83,12 +84,23 @@ func newCounterVec(r prometheus.Registerer, name, help, label string) *prometheu
 	return c
 }
 
-// handshakeMetrics count handshakes that failed, by the step they failed at.
-type handshakeMetrics struct{ failures *prometheus.CounterVec }
+// handshakeMetrics count handshakes that failed, by the step they failed at, and
+// those with an identity that is known better.
+type handshakeMetrics struct {
+	failures   *prometheus.CounterVec // step
+	identities *prometheus.CounterVec // code
+}
 
 func newHandshakeMetrics(r prometheus.Registerer) *handshakeMetrics {
-	m := &handshakeMetrics{newCounterVec(r, "culvert_channel_handshake_failures_total",
-		"Handshakes that failed, by the step they failed at.", "step")}
+	m := &handshakeMetrics{
+		failures: newCounterVec(r, "culvert_channel_handshake_failures_total",
+			"Handshakes that failed, by the step they failed at.", "step"),
+		identities: newCounterVec(r, "culvert_channel_identities_refused_total",
+			"Handshakes that this side has refused since a newer history of the peer's identity is known, or one that it has diverged from.", "code"),
+	}
+	for _, c := range []code.Code{code.RolledBack, code.Diverged} {
+		m.identities.WithLabelValues(c.String())
+	}
 	for _, step := range []string{"preamble", "version", "message 1", "message 2", "message 3", "identity", "request"} {
 		m.failures.WithLabelValues(step) // shown from the start
 	}
@@ -98,8 +110,15 @@ func newHandshakeMetrics(r prometheus.Registerer) *handshakeMetrics {
 // observe counts err if it is a handshake's.
 func (m *handshakeMetrics) observe(err error) {
 	var he *channel.HandshakeError
-	if errors.As(err, &he) {
-		m.failures.WithLabelValues(he.Step).Inc()
+	if !errors.As(err, &he) {
+		return
+	}
+	m.failures.WithLabelValues(he.Step).Inc()
+	switch {
+	case errors.Is(err, identity.ErrRolledBack):
+		m.identities.WithLabelValues(code.RolledBack.String()).Inc()
+	case errors.Is(err, identity.ErrDiverged):
+		m.identities.WithLabelValues(code.Diverged.String()).Inc()
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/pkg/channel"
-	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 const (
@@ -69,12 +68,12 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	case len(out.cfg.Relays)+len(out.cfg.Listen) == 0:
 		return nil, out.cfg.Fault("relays", errors.New("nothing could reach this outlet: there are no relays and no listen addresses"))
 	}
+	out.policy = NewOutletPolicy(out.cfg.Services)
 	var err error
-	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, o); err != nil {
+	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, func(p channel.Peer) bool { return out.policy.knows(policyPeer(p)) }, o); err != nil {
 		return nil, err
 	}
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
-	out.policy = NewOutletPolicy(out.cfg.Services)
 	out.channels = newChannels(out.policy)
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)
@@ -99,9 +98,6 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	}
 	return out, nil
 }
-
-// Identifier returns the outlet's own identifier, by which inlets know it.
-func (out *Outlet) Identifier() identity.Identifier { return out.id.Identifier() }
 
 // Listen opens all listeners or none, so that their addresses are known before
 // Run, which must follow it.
@@ -142,7 +138,7 @@ func (out *Outlet) Run(ctx context.Context) error {
 }
 
 func (out *Outlet) work(ctx context.Context) error {
-	out.log.Info("outlet started", zap.Stringer("identifier", out.id.Identifier()), zap.Stringer("instance", out.local.Instance()))
+	out.log.Info("outlet started", zap.Stringer("identifier", out.Identifier()), zap.Stringer("instance", out.local.Instance()))
 	// Conns and registrations outlive ctx for the drain time.
 	liveCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errShutdown)

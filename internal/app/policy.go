@@ -120,6 +120,13 @@ func (p *RelayPolicy) decideExtend(r *policy.Request) policy.Decision {
 	return policy.Decision{Reason: "peer may neither connect nor register here: " + strings.Join(reasons, "; ")}
 }
 
+// knows reports whether a peer may register or connect here now.
+func (p *RelayPolicy) knows(peer channel.Peer) bool {
+	who := policyPeer(peer)
+	return p.register.Allows(&policy.Request{Peer: who, Action: policy.Register}) ||
+		p.connect.Allows(&policy.Request{Peer: who, Action: policy.Connect})
+}
+
 // allow is Decide as a relay's authorizers have it. The caller hears that it is
 // not allowed, the log why.
 func (p *RelayPolicy) allow(peer channel.Peer, r policy.Request, what string) error {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
-	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/relay"
 )
 
@@ -39,12 +38,11 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	if len(r.cfg.Listen) == 0 {
 		return nil, r.cfg.Fault("listen", errors.New("there is no address"))
 	}
-	var err error
-	if r.base, err = newBase(&r.cfg.Common, nil, o); err != nil {
-		return nil, err
-	}
 	may, err := NewRelayPolicy(&r.cfg)
 	if err != nil {
+		return nil, err
+	}
+	if r.base, err = newBase(&r.cfg.Common, nil, may.knows, o); err != nil {
 		return nil, err
 	}
 	l := r.cfg.Limits
@@ -71,9 +69,6 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	r.metrics = newRelayMetrics(o.Registry, r.server)
 	return r, nil
 }
-
-// Identifier returns the relay's own identifier, which stands in routes.
-func (r *Relay) Identifier() identity.Identifier { return r.id.Identifier() }
 
 // Listen opens all listeners or none, so that their addresses are known before
 // Run, which must follow it.
@@ -114,7 +109,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // work serves until ctx ends or a listener fails, which is its error.
 func (r *Relay) work(ctx context.Context) error {
-	r.log.Info("relay started", zap.Stringer("identifier", r.id.Identifier()), zap.Stringer("instance", r.local.Instance()))
+	r.log.Info("relay started", zap.Stringer("identifier", r.Identifier()), zap.Stringer("instance", r.local.Instance()))
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ctx, fail := context.WithCancel(ctx)

@@ -85,7 +85,7 @@ type FinishingPart struct {
 
 // Status returns what /status shows.
 func (in *Inlet) Status() InletStatus {
-	st := InletStatus{Identifier: in.id.Identifier().String(), Instance: in.local.Instance().String()}
+	st := InletStatus{Identifier: in.Identifier().String(), Instance: in.local.Instance().String()}
 	for i, s := range in.services {
 		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Outlet: s.Outlet.String(), Streams: s.streams.Load()}
 		if i < len(in.lns) {
@@ -188,7 +188,7 @@ type PeerChannel struct {
 // Status returns what /status shows.
 func (out *Outlet) Status() OutletStatus {
 	st := OutletStatus{
-		Identifier: out.id.Identifier().String(), Instance: out.local.Instance().String(),
+		Identifier: out.Identifier().String(), Instance: out.local.Instance().String(),
 		Listen: []string{}, Services: []OutletEntry{}, Registrations: []RegistrationStatus{}, Channels: []PeerChannel{},
 	}
 	for _, a := range addrs(out.lns) {
@@ -258,7 +258,7 @@ type RelayJoin struct {
 func (r *Relay) Status() RelayStatus {
 	s := r.server.Status()
 	st := RelayStatus{
-		Identifier: r.id.Identifier().String(), Instance: r.local.Instance().String(), Listen: []string{},
+		Identifier: r.Identifier().String(), Instance: r.local.Instance().String(), Listen: []string{},
 		Draining: s.Draining, Connections: s.Conns,
 		Registrations: []RelayRegistration{}, Joins: []RelayJoin{}, Refusals: map[string]uint64{},
 	}

@@ -32,9 +32,11 @@ Settings come from a YAML file, from CULVERT_ variables named like the flags
 (CULVERT_LISTEN; lists are separated by white space) and from flags; of these
 the last one counts.`
 
-// A runner serves until ctx ends.
+// A runner serves until ctx ends. Reload, which may be called from before Run
+// until after it, makes it take what its files have now.
 type runner interface {
 	Run(ctx context.Context) error
+	Reload()
 }
 
 // Serving makes a [Daemon]'s Serve: it loads settings C, makes the runner R that
@@ -61,6 +63,7 @@ func Serving[C interface{ Shared() *config.Common }, R runner](
 		done.Go(func() { scaleProcs(scaling, cpuTime) })
 		defer done.Wait()
 		defer stop()
+		defer Hangups(r.Reload)()
 		return r.Run(ctx)
 	}
 }

@@ -18,6 +18,8 @@ type fakeRunner struct {
 	err error
 }
 
+func (r *fakeRunner) Reload() {}
+
 func (r *fakeRunner) Run(ctx context.Context) error { r.ctx = ctx; return r.err }
 
 // Settings are loaded, then the runner is built, then it runs; what fails is the

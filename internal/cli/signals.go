@@ -50,3 +50,27 @@ func watch(ctx context.Context, signals <-chan os.Signal, second func(os.Signal)
 		cancel(nil)
 	}
 }
+
+// Hangups calls f for each SIGHUP, or once for several that come together. stop
+// ends that and waits for the last call.
+func Hangups(f func()) (stop func()) {
+	ch := make(chan os.Signal, 1) // one that waits stands for all that come meanwhile
+	signal.Notify(ch, syscall.SIGHUP)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-ch:
+				f()
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(ch)
+		close(done)
+		wg.Wait()
+	}
+}

@@ -37,6 +37,8 @@ const (
 	// MaxKeepalive leaves two pings in the 60 s after which a relay takes a
 	// silent connection for dead.
 	MaxKeepalive = 30 * time.Second
+	MinRekey     = time.Second
+	MaxRekey     = 24 * time.Hour
 	MinTimeout   = time.Millisecond
 	MaxTimeout   = 24 * time.Hour
 	// MaxGrace bounds how long what nobody comes back for is held.
@@ -53,6 +55,7 @@ const (
 // means its default.
 type Common struct {
 	Identity     string        // the private identity file's path
+	State        string        // the folder for what is to be known after a restart; "": nothing is
 	Metrics      Address       // where to serve /healthz, /readyz and /metrics; zero: nowhere
 	Admin        string        // where to serve these and /status: "host:port" of a loopback, "unix:///path", or "" for nowhere
 	DrainTimeout time.Duration // how long a stopping process waits for its streams
@@ -76,6 +79,7 @@ type Inlet struct {
 	Channels
 	Services       []InletService // at least one
 	ConnectTimeout time.Duration  // how long a local client waits while there is no channel
+	Rekey          time.Duration  // how old the keys of a channel become, give or take a tenth; zero: what pkg/channel takes
 }
 
 // An InletService is a local listener and the way to the service behind it.

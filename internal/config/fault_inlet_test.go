@@ -38,10 +38,10 @@ inlet.yaml:2:1: service: unknown key (this key belongs to an item of services)
 inlet.yaml:3:1: routes: unknown key (this key belongs to an item of services)
 inlet.yaml:4:1: register: unknown key (it is a key of the command relay)
 inlet.yaml:5:1: relays: unknown key (it is a key of the command outlet)
-inlet.yaml:6:1: foo: unknown key: there are admin, buffers, connect_timeout, drain_timeout, grace, identity, keepalive, log_format, log_level, metrics, name, services
+inlet.yaml:6:1: foo: unknown key: there are admin, buffers, connect_timeout, drain_timeout, grace, identity, keepalive, log_format, log_level, metrics, name, rekey, services, state
 inlet.yaml:7:1: log-level: unknown key (did you mean "log_level"?)
 inlet.yaml:8:1: keep_alive: unknown key (did you mean "keepalive"?)
-inlet.yaml:9:1: "a\nb": unknown key: there are admin, buffers, connect_timeout, drain_timeout, grace, identity, keepalive, log_format, log_level, metrics, name, services
+inlet.yaml:9:1: "a\nb": unknown key: there are admin, buffers, connect_timeout, drain_timeout, grace, identity, keepalive, log_format, log_level, metrics, name, rekey, services, state
 `,
 		},
 		{
@@ -367,11 +367,13 @@ services:
 connect_timeout: 10
 drain_timeout: 0s
 keepalive: 500ms
+rekey: 999ms
 `,
 			want: `
 inlet.yaml:7:18: connect_timeout: 10 has no unit: write 10s for seconds, or ms, m, h
 inlet.yaml:8:16: drain_timeout: 0s is out of range: want 1ms to 24h
 inlet.yaml:9:12: keepalive: 500ms is out of range: want 1s to 30s
+inlet.yaml:10:8: rekey: 999ms is out of range: want 1s to 24h
 `,
 		},
 		{
@@ -385,11 +387,13 @@ services:
 connect_timeout: soon
 drain_timeout: 25h
 keepalive: 31s
+rekey: 25h
 `,
 			want: `
 inlet.yaml:7:18: connect_timeout: "soon" is no time: write a number with a unit, like 500ms, 10s, 2m
 inlet.yaml:8:16: drain_timeout: 25h is out of range: want 1ms to 24h
 inlet.yaml:9:12: keepalive: 31s is out of range: want 1s to 30s
+inlet.yaml:10:8: rekey: 25h is out of range: want 1s to 24h
 `,
 		},
 		{

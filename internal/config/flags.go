@@ -31,6 +31,7 @@ const configFlag, configVariable = "config", "CULVERT_CONFIG"
 // commonSettings and the tables below are never written.
 var commonSettings = []setting{
 	{flag: "identity", key: "identity", usage: "the private identity `FILE`"},
+	{flag: "state", key: "state", usage: "keep what was seen of others' identities in this `FOLDER`, over restarts"},
 	{flag: "metrics", key: "metrics", usage: "serve /healthz, /readyz and /metrics at `HOST:PORT`"},
 	{flag: "admin", key: "admin", usage: "serve these and /status at a loopback's `HOST:PORT`, or unix:///path"},
 	{flag: "drain-timeout", key: "drain_timeout", usage: "when stopping, wait this `TIME` for streams to end (default 30s)"},
@@ -49,6 +50,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
 		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
 		{flag: "connect-timeout", key: "connect_timeout", usage: "a client waits up to this `TIME` for a channel (default 10s)"},
+		{flag: "rekey", key: "rekey", usage: "renew a channel's keys after this `TIME`, give or take a tenth (1s to 24h, default 1h)"},
 	},
 	KindOutlet: {
 		{flag: "relay", key: "relays", repeated: true, usage: "register at the last hop of this `ROUTE`, tcp://host:port/IDENTIFIER; repeat for several"},

@@ -18,6 +18,10 @@ func (s *section) common() (c Common) {
 		return nil
 	})
 	s.need("identity", "name the private identity file (identity: FILE or --identity FILE); \"culvert identity new -o FILE\" makes one")
+	s.read("state", func(text string) error {
+		c.State = resolve(text, s.origins["state"])
+		return nil
+	})
 	c.Metrics = s.listenAddress("metrics")
 	s.numberIsText("admin")
 	s.read("admin", func(text string) error {
@@ -52,6 +56,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 	s.hints = hintsFor(KindInlet)
 	c := &Inlet{Common: s.common(), Channels: s.channels()}
 	c.ConnectTimeout = s.duration("connect_timeout", MinTimeout, MaxTimeout)
+	c.Rekey = s.duration("rekey", MinRekey, MaxRekey)
 	for _, v := range s.sections("services", "say what to listen at and where to carry it (services: in a file, or --listen, --service, --outlet and --route)") {
 		c.Services = append(c.Services, d.inletService(v.v, v.path))
 	}

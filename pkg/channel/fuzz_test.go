@@ -13,11 +13,11 @@ import (
 
 func FuzzVerifyPayload(f *testing.F) {
 	l := newLocal(f)
-	static, attestation, err := l.keys(time.Now())
+	s, err := l.shows(time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}
-	good, err := l.payload(attestation, []byte("request"))
+	good, err := l.payload(s, []byte("request"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func FuzzVerifyPayload(f *testing.F) {
 	f.Add(good[:len(good)/2])
 	f.Add([]byte{0xa0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		peer, _, err := verifyPayload(b, static.PublicKey().Bytes(), time.Now(), time.Minute)
+		peer, _, err := verifyPayload(b, s.static.PublicKey().Bytes(), time.Now(), time.Minute)
 		if err == nil && peer.Identifier != l.Identifier() {
 			t.Errorf("accepted %v for a key of %v", peer.Identifier, l.Identifier())
 		}

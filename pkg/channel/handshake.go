@@ -136,12 +136,12 @@ func (h *handshake) initiate(l *Local, want identity.Identifier, p Purpose, requ
 			return nil, err
 		}
 	}
-	static, attestation, err := l.keys(time.Now())
+	shown, err := l.shows(time.Now())
 	if err != nil {
 		return nil, err
 	}
 	preamble := appendPreamble(make([]byte, 0, preambleLen+headerLen+message1Len), h.opt.Suite, p)
-	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: h.opt.Suite, Initiator: true, Prologue: preamble, Static: static})
+	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: h.opt.Suite, Initiator: true, Prologue: preamble, Static: shown.static})
 	if err != nil {
 		return nil, &HandshakeError{Step: "message 1", Err: err}
 	}
@@ -161,8 +161,11 @@ func (h *handshake) initiate(l *Local, want identity.Identifier, p Purpose, requ
 	if peer.Identifier != want {
 		return nil, &HandshakeError{Step: "identity", Err: &IdentityError{Want: want, Got: peer.Identifier}}
 	}
+	if err := l.called(peer); err != nil {
+		return nil, &HandshakeError{Step: "identity", Err: err}
+	}
 	// -> s, se
-	own, err := l.payload(attestation, request)
+	own, err := l.payload(shown, request)
 	if err != nil {
 		return nil, &HandshakeError{Step: "message 3", Err: err}
 	}
@@ -177,18 +180,18 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	if err != nil {
 		return nil, err
 	}
-	static, attestation, err := l.keys(time.Now())
+	shown, err := l.shows(time.Now())
 	if err != nil {
 		return nil, err
 	}
-	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: suite, Prologue: preamble, Static: static})
+	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: suite, Prologue: preamble, Static: shown.static})
 	if err != nil {
 		return nil, &HandshakeError{Step: "message 1", Err: err}
 	}
 	if _, err := h.readMessage(ns, message1Len); err != nil {
 		return nil, h.readError("message 1", err)
 	}
-	own, err := l.payload(attestation, nil)
+	own, err := l.payload(shown, nil)
 	if err != nil {
 		return nil, &HandshakeError{Step: "message 2", Err: err}
 	}
@@ -202,13 +205,16 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	// From here on the peer holds the static key it claims: a refusal can be
 	// authenticated, and says why.
 	peer, request, verifyErr := verifyPayload(b, ns.RemoteStatic(), time.Now(), h.opt.Skew)
+	if verifyErr == nil {
+		verifyErr = l.caller(peer)
+	}
 	c, err := h.conn(ns, peer, p)
 	if err != nil {
 		return nil, err
 	}
 	in := &Incoming{conn: c, request: request}
 	if verifyErr != nil {
-		_ = in.Refuse(code.ChannelDenied, "your identity was not accepted: "+verifyErr.Error())
+		_ = in.Refuse(identityCode(verifyErr), "your identity was not accepted: "+verifyErr.Error())
 		return nil, &HandshakeError{Step: "identity", Err: verifyErr}
 	}
 	return in, in.checkChannel(p)

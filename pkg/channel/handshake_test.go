@@ -13,7 +13,6 @@ import (
 
 	"github.com/culvert-net/culvert/internal/canon"
 	"github.com/culvert-net/culvert/pkg/code"
-	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/noise"
 )
 
@@ -309,7 +308,7 @@ func TestRefuse(t *testing.T) {
 // A payload that is wrong, by an initiator that is not this package's.
 func TestResponderRefusesWrongPayloads(t *testing.T) {
 	honest, other := newLocal(t), newLocal(t)
-	_, foreign, err := other.keys(time.Now())
+	foreign, err := other.shows(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +322,7 @@ func TestResponderRefusesWrongPayloads(t *testing.T) {
 		want   string
 	}{
 		{"another identity's history", func(p *payload) { p.History = other.id.History().Bytes() }, "attestation"},
-		{"another identity's attestation", func(p *payload) { p.Attestation = foreign }, "attestation"},
+		{"another identity's attestation", func(p *payload) { p.Attestation = foreign.attestation }, "attestation"},
 		{"an attestation for another key", func(p *payload) { p.Attestation = late }, "attestation"},
 		{"no history", func(p *payload) { p.History = nil }, "history"},
 		{"short instance", func(p *payload) { p.Instance = []byte{1} }, "instance of 1 bytes"},
@@ -366,12 +365,12 @@ func TestResponderRefusesWrongPayloads(t *testing.T) {
 func initiateWith(t *testing.T, nc net.Conn, l *Local, change func(*payload)) error {
 	t.Helper()
 	h := &handshake{nc: nc, opt: Options{}.withDefaults()}
-	static, attestation, err := l.keys(time.Now())
+	s, err := l.shows(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	preamble := appendPreamble(nil, noise.AESGCM, PurposeChannel)
-	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: noise.AESGCM, Initiator: true, Prologue: preamble, Static: static})
+	ns, err := noise.New(noise.Config{Pattern: noise.XXhfs, Suite: noise.AESGCM, Initiator: true, Prologue: preamble, Static: s.static})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +378,7 @@ func initiateWith(t *testing.T, nc net.Conn, l *Local, change func(*payload)) er
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := payload{History: l.id.History().Bytes(), Attestation: attestation, Instance: l.instance[:], Request: request}
+	p := payload{History: l.id.History().Bytes(), Attestation: s.attestation, Instance: l.instance[:], Request: request}
 	change(&p)
 	b, err := canon.Marshal(p)
 	if err != nil {
@@ -431,30 +430,4 @@ func TestDataMayFollowMessage3AtOnce(t *testing.T) {
 		t.Errorf("Read = %q, %v", got, err)
 	}
 	closeBoth(t, c, s)
-}
-
-func TestStaticKeyIsRenewed(t *testing.T) {
-	id, err := identity.New(time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := NewLocal(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k1, a1, err := l.keys(time.Now().Add(renewAfter - time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	later := time.Now().Add(renewAfter + time.Minute)
-	k2, a2, err := l.keys(later)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if k1.Equal(k2) || bytes.Equal(a1, a2) {
-		t.Error("static key not renewed")
-	}
-	if err := identity.VerifyAttestation(id.History(), a2, [32]byte(k2.PublicKey().Bytes()), later, 0); err != nil {
-		t.Errorf("renewed attestation: %v", err)
-	}
 }

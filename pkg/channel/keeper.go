@@ -269,7 +269,7 @@ func verdictOf(p *Conn, err error) error {
 		return verdict{&LostError{Code: code.Protocol, Err: fmt.Errorf("resuming: %w", p.lie)}}
 	}
 	var r *RefusedError
-	if errors.As(err, &r) && (r.Code == code.UnknownChannel || r.Code == code.ChannelDenied || r.Code == code.Protocol) {
+	if errors.As(err, &r) && (r.Code == code.UnknownChannel || r.Code == code.ChannelDenied || r.Code == code.Diverged || r.Code == code.Protocol) {
 		return verdict{&LostError{Code: r.Code, Err: fmt.Errorf("resuming: %w", r)}}
 	}
 	return err

@@ -113,7 +113,7 @@ func (l *lab) serve(nc net.Conn, local *Local, table *Table, answer func(*Incomi
 
 // restart puts another process of the same identity in the responder's place.
 func (l *lab) restart(name string) {
-	local, err := NewNamedLocal(l.local.id, name)
+	local, err := NewLocalWith(l.local.id, LocalConfig{Name: name})
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -27,13 +27,13 @@ type payload struct {
 	Name        string   `cbor:"6,keyasint,omitempty"`
 }
 
-func (l *Local) payload(attestation, request []byte) ([]byte, error) {
+func (l *Local) payload(s *shown, request []byte) ([]byte, error) {
 	if len(request) > maxRequest {
 		return nil, fmt.Errorf("request of %d bytes, at most %d", len(request), maxRequest)
 	}
 	return canon.Marshal(payload{
-		History:     l.id.History().Bytes(),
-		Attestation: attestation,
+		History:     s.history,
+		Attestation: s.attestation,
 		Instance:    l.instance[:],
 		Request:     request,
 		Name:        l.name,

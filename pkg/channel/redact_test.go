@@ -11,7 +11,7 @@ func TestNoVerbPrintsAKey(t *testing.T) {
 	l := newLocal(t)
 	a, b := tcpPair(t)
 	x, y := connPair(t, a, b, Options{})
-	key := l.static.Bytes()
+	key := l.shown.static.Bytes()
 	forms := []string{string(key), hex.EncodeToString(key), strings.ToUpper(hex.EncodeToString(key)), strings.Trim(fmt.Sprint(key), "[]")}
 	for _, v := range []any{l, x, &Incoming{conn: y}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X"} {

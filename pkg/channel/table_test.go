@@ -125,7 +125,7 @@ func TestEvictedInTime(t *testing.T) {
 // ends the channels of the one before, else it does not.
 func TestNames(t *testing.T) {
 	named := func(t *testing.T, l *lab, name string) *Local {
-		local, err := NewNamedLocal(l.caller.Local.id, name)
+		local, err := NewLocalWith(l.caller.Local.id, LocalConfig{Name: name})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestNames(t *testing.T) {
 			old := named(t, l, tt.before)
 			_, y1 := l.openAs(old)
 			_, y2 := l.openAs(old)
-			stranger, err := NewNamedLocal(newLocal(t).id, tt.after)
+			stranger, err := NewLocalWith(newLocal(t).id, LocalConfig{Name: tt.after})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -36,7 +36,7 @@
 // small order, and each change is created while the previous one holds:
 // previous created <= created < previous expires. The last change's key is the
 // current one; it holds from created (inclusive) to expires (exclusive). This
-// package makes changes that hold for [Validity].
+// package makes changes that hold for [Validity] at most.
 //
 //	attestation = {                     at most 512 bytes
 //	  1: bytes .cbor attested,          the bytes that are signed
@@ -62,13 +62,19 @@
 // nothing before, between or behind): CULVERT PRIVATE KEY, the 32-byte seed,
 // and CULVERT IDENTITY, the history. The second block alone is the public file.
 //
+// # Newest histories
+//
+// That a key was replaced means something only to those who know it: to anybody
+// else its history, as it was before, verifies as well as ever. A [Memory] knows,
+// and can be kept in a file.
+//
 // # What an identity is not
 //
 // Rotation is hygiene: it does not undo a theft, since the thief of a key can
 // write a change too. A stolen key is undone by taking its identifier out of
 // every list and by a new identity. Two histories of which neither continues
-// the other are the trace of such a theft, and [Newer] refuses both.
+// the other are the trace of such a theft, and [Newer] and [Memory] refuse both.
 //
 // The package does not say which identifiers are trusted, makes no X25519
-// keys, reads no clock and does not log.
+// keys, reads no clock but to wait for another process's lock, and does not log.
 package identity

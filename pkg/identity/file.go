@@ -24,10 +24,12 @@ func ReadFile(path string) (*Identity, error) {
 		return nil, fmt.Errorf("identity file %s: %w", path, err)
 	}
 	if key == nil {
-		return nil, fmt.Errorf("identity file %s: it is public and holds no private key: name the private file that it was made from", path)
+		return nil, fmt.Errorf("identity file %s: %w", path, errPublic)
 	}
 	return hold(key, h), nil
 }
+
+var errPublic = errors.New("it is public and holds no private key: name the private file that it was made from")
 
 // ReadPublicFile reads the history in the private or public identity file at
 // path. A file with a private key is held to what [ReadFile] demands.
@@ -46,7 +48,12 @@ func readFile(path string) (ed25519.PrivateKey, *History, error) {
 		return nil, nil, explain(err)
 	}
 	defer func() { _ = f.Close() }() // only read from: nothing is lost
-	info, err := f.Stat()            // of what was opened: the name may lead elsewhere by now
+	return readOpened(f, path)
+}
+
+// readOpened is readFile for a file that was opened at path.
+func readOpened(f *os.File, path string) (ed25519.PrivateKey, *History, error) {
+	info, err := f.Stat() // of what was opened: the name may lead elsewhere by now
 	if err != nil {
 		return nil, nil, explain(err)
 	}
@@ -100,12 +107,14 @@ func (h *History) WriteFile(path string) error {
 	return writeFile(path, h.MarshalPEM(), 0o644)
 }
 
+var errNoFolder = fmt.Errorf("its folder is not there: make it first, or check the name: %w", fs.ErrNotExist)
+
 func writeFile(path string, data []byte, mode fs.FileMode) error {
 	// O_EXCL: never over a key that may be the only copy, never through a link.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("writing identity file %s: its folder is not there: make it first, or check the name: %w", path, fs.ErrNotExist)
+			return fmt.Errorf("writing identity file %s: %w", path, errNoFolder)
 		}
 		return fmt.Errorf("writing identity file %s: %w", path, explain(err))
 	}
@@ -133,10 +142,7 @@ func fill(f sink, data []byte) error {
 // explain says what to do about an error of the file system. It takes the path
 // out, which the caller's text has.
 func explain(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err
-	}
+	err = plain(err)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: check the name, or make one with \"culvert identity new -o FILE\"", err)

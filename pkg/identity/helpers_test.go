@@ -22,12 +22,12 @@ func testKey(n byte) ed25519.PrivateKey {
 // hour apart from epoch on.
 func testIdentity(t testing.TB, n int) *Identity {
 	t.Helper()
-	id, err := newWith(testKey(1), epoch)
+	id, err := newWith(testKey(1), epoch, Validity)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := 1; i < n; i++ {
-		id, err = id.rotateTo(testKey(byte(i+1)), epoch.Add(time.Duration(i)*time.Hour))
+		id, err = id.rotateTo(testKey(byte(i+1)), epoch.Add(time.Duration(i)*time.Hour), Validity)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,8 +16,10 @@ const (
 	MaxHistoryLen = 8 << 10 // bytes
 	MaxChanges    = 32
 	// Validity is how long a change made by [New] or [Identity.Rotate] holds:
-	// ten years of 365 days.
-	Validity = 10 * 365 * 24 * time.Hour
+	// ten years of 365 days. Nothing made here holds for longer, or for less
+	// than MinValidity.
+	Validity    = 10 * 365 * 24 * time.Hour
+	MinValidity = time.Minute
 )
 
 // Reasons that callers tell apart.
@@ -127,14 +129,18 @@ func verify(list []signedChange, changes []change) error {
 	return nil
 }
 
-// extend returns h (nil: no history yet) with one change more: key, created at
-// now, signed by key and by previous, which is h's current key.
-func (h *History) extend(key, previous ed25519.PrivateKey, now time.Time) (*History, error) {
+// extend returns h (nil: no history yet) with one change more: key, which holds
+// from now on for validity, signed by key and by previous, which is h's current
+// key.
+func (h *History) extend(key, previous ed25519.PrivateKey, now time.Time, validity time.Duration) (*History, error) {
+	if validity < MinValidity || validity > Validity {
+		return nil, fmt.Errorf("a key holds for %s to %s, not for %s", MinValidity, Validity, validity)
+	}
 	created, err := seconds(now)
 	if err != nil {
 		return nil, err
 	}
-	expires, err := seconds(now.Add(Validity))
+	expires, err := seconds(now.Add(validity))
 	if err != nil {
 		return nil, err
 	}
@@ -200,11 +206,21 @@ func checkTime(from, until, now time.Time, skew time.Duration) error {
 	return nil
 }
 
+// Created returns the time from which on the current key holds.
+func (h *History) Created() time.Time { return h.created }
+
 // Extends reports whether old is h or h's beginning, so that h may take the
 // place of old.
-func (h *History) Extends(old *History) bool {
-	// A hash covers all that stands before it.
-	return h.Len() >= old.Len() && h.hashes[old.Len()-1] == old.LastHash()
+func (h *History) Extends(old *History) bool { return continues(h.hashes, old.hashes) == nil }
+
+// Succeed says why h cannot take the place of old, nil if it can: it belongs to
+// another identity, is older ([ErrRolledBack]), or has diverged from it
+// ([ErrDiverged]).
+func (h *History) Succeed(old *History) error {
+	if h.Identifier() != old.Identifier() {
+		return fmt.Errorf("identity %s: it cannot take the place of another one, %s: check the name", h.Identifier(), old.Identifier())
+	}
+	return (&seen{hashes: h.hashes}).verdict(&seen{hashes: old.hashes})
 }
 
 // Newer returns the one of two histories of one identity that continues the

@@ -63,7 +63,7 @@ func TestHistoryRoundTripAndRotation(t *testing.T) {
 	for n := 1; n <= MaxChanges; n++ {
 		if n > 1 {
 			var err error
-			if id, err = id.rotateTo(testKey(byte(n)), epoch.Add(time.Duration(n-1)*time.Hour)); err != nil {
+			if id, err = id.rotateTo(testKey(byte(n)), epoch.Add(time.Duration(n-1)*time.Hour), Validity); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -216,9 +216,9 @@ func TestParseHistoryAcceptsAResignedChange(t *testing.T) {
 // testIdentityFrom is testIdentity's history with keys from first on.
 func testIdentityFrom(t testing.TB, first byte, n int) *History {
 	t.Helper()
-	id, err := newWith(testKey(first), epoch)
+	id, err := newWith(testKey(first), epoch, Validity)
 	for i := 1; i < n && err == nil; i++ {
-		id, err = id.rotateTo(testKey(first+byte(i)), epoch.Add(time.Duration(i)*time.Hour))
+		id, err = id.rotateTo(testKey(first+byte(i)), epoch.Add(time.Duration(i)*time.Hour), Validity)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -325,11 +325,11 @@ func TestExtendsAndNewer(t *testing.T) {
 		t.Fatal(err)
 	}
 	two := testIdentity(t, 2)
-	fork, err := two.rotateTo(testKey(77), epoch.Add(2*time.Hour))
+	fork, err := two.rotateTo(testKey(77), epoch.Add(2*time.Hour), Validity)
 	if err != nil {
 		t.Fatal(err)
 	}
-	longFork, err := fork.rotateTo(testKey(78), epoch.Add(3*time.Hour))
+	longFork, err := fork.rotateTo(testKey(78), epoch.Add(3*time.Hour), Validity)
 	if err != nil {
 		t.Fatal(err)
 	}

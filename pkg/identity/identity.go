@@ -9,7 +9,7 @@ import (
 
 // An Identity is a private key and its history. It is immutable, safe for
 // concurrent use, and prints without its key. A usable one comes from [New],
-// [Identity.Rotate] or [ReadFile].
+// [Identity.Rotate], [RotateFile] or [ReadFile].
 type Identity struct {
 	// key returns the private key. It is a func because fmt and other printers
 	// call no methods on what lies in unexported fields of other structs; of a
@@ -24,19 +24,24 @@ func hold(key ed25519.PrivateKey, h *History) *Identity {
 	return &Identity{key: func() ed25519.PrivateKey { return key }, history: h}
 }
 
-// New makes an identity that holds from now on for [Validity].
-func New(now time.Time) (*Identity, error) {
+// New makes an identity whose key holds from now on for [Validity].
+func New(now time.Time) (*Identity, error) { return NewFor(now, Validity) }
+
+// NewFor is New for a key that holds for validity, [MinValidity] to [Validity].
+// It has to be replaced, by [Identity.RotateFor], before it expires: nothing
+// continues an identity whose key has.
+func NewFor(now time.Time, validity time.Duration) (*Identity, error) {
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return nil, fmt.Errorf("making identity: %w", err)
 	}
-	return newWith(key, now)
+	return newWith(key, now, validity)
 }
 
-// newWith is New with a given key.
-func newWith(key ed25519.PrivateKey, now time.Time) (*Identity, error) {
+// newWith is NewFor with a given key.
+func newWith(key ed25519.PrivateKey, now time.Time, validity time.Duration) (*Identity, error) {
 	var none *History
-	h, err := none.extend(key, nil, now)
+	h, err := none.extend(key, nil, now, validity)
 	if err != nil {
 		return nil, fmt.Errorf("making identity: %w", err)
 	}
@@ -47,23 +52,27 @@ func newWith(key ed25519.PrivateKey, now time.Time) (*Identity, error) {
 // the same identifier. id itself does not change, but must not be used any more
 // once the new one is. Rotating fails when the current key has expired or the
 // history is full. It does not undo a theft of the current key.
-func (id *Identity) Rotate(now time.Time) (*Identity, error) {
+func (id *Identity) Rotate(now time.Time) (*Identity, error) { return id.RotateFor(now, Validity) }
+
+// RotateFor is Rotate to a key that holds for validity, [MinValidity] to
+// [Validity].
+func (id *Identity) RotateFor(now time.Time, validity time.Duration) (*Identity, error) {
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return nil, fmt.Errorf("rotating identity %s: %w", id.Identifier(), err)
 	}
-	return id.rotateTo(key, now)
+	return id.rotateTo(key, now, validity)
 }
 
-// rotateTo is Rotate with a given key.
-func (id *Identity) rotateTo(key ed25519.PrivateKey, now time.Time) (*Identity, error) {
+// rotateTo is RotateFor with a given key.
+func (id *Identity) rotateTo(key ed25519.PrivateKey, now time.Time, validity time.Duration) (*Identity, error) {
 	if id.history.Len() >= MaxChanges {
 		return nil, fmt.Errorf("rotating identity %s: its history is full with %d changes: make a new identity", id.Identifier(), MaxChanges)
 	}
 	if err := id.history.CheckTime(now, 0); err != nil {
 		return nil, fmt.Errorf("rotating: %w", err)
 	}
-	h, err := id.history.extend(key, id.key(), now)
+	h, err := id.history.extend(key, id.key(), now, validity)
 	if err != nil {
 		return nil, fmt.Errorf("rotating identity %s: %w", id.Identifier(), err)
 	}

@@ -62,7 +62,7 @@ func TestRotateRefusesTimes(t *testing.T) {
 	if _, err = id.Rotate(id.History().Expires()); !errors.Is(err, ErrExpired) {
 		t.Errorf("Rotate after the end = %v, want %v", err, ErrExpired)
 	}
-	_, err = id.rotateTo(testKey(1), epoch.Add(2*time.Hour))
+	_, err = id.rotateTo(testKey(1), epoch.Add(2*time.Hour), Validity)
 	wantError(t, err, "rotating identity", "key occurs in an earlier change")
 }
 
