@@ -64,6 +64,34 @@ func FuzzClaims(f *testing.F) {
 	})
 }
 
+// FuzzHead is FuzzClaims for the head of a list.
+func FuzzHead(f *testing.F) {
+	a := fixedAuthority(f, 1)
+	for _, next := range []time.Time{{}, now.Add(time.Hour)} {
+		l, err := SignList(a, 1<<40, now, next, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(l.signed.Head)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		h, err := parseHead(in)
+		if err != nil {
+			return
+		}
+		again := headClaims{Issuer: h.issuer[:], Signer: h.signer[:], Number: h.number, Issued: uint64(h.issued.Unix()), State: h.state[:]}
+		if !h.next.IsZero() {
+			again.Next = uint64(h.next.Unix())
+		}
+		if b := encode(t, again); !bytes.Equal(b, in) {
+			t.Errorf("accepted %x but prints %x", in, b)
+		}
+		if h.number == 0 || h.issuer.IsZero() || (!h.next.IsZero() && !h.next.After(h.issued)) {
+			t.Errorf("accepted a head that cannot be: %+v", h)
+		}
+	})
+}
+
 func fuzzLists(f *testing.F) (a *identity.Identity, old, next *List) {
 	a = fixedAuthority(f, 2)
 	old = mustList(f, a, 1, testSet(f, 3, now.Add(-DropAfter)))

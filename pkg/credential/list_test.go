@@ -250,6 +250,25 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
+func TestSignListRefuses(t *testing.T) {
+	a := newAuthority(t)
+	for _, tt := range []struct {
+		name         string
+		number       uint64
+		issued, next time.Time
+		want         string
+	}{
+		{"number 0", 0, now, time.Time{}, "count from 1"},
+		{"before the key", 1, epoch.Add(-time.Second), time.Time{}, "not valid yet"},
+		{"after the key", 1, a.History().Expires(), time.Time{}, "expired"},
+		{"next before issued", 1, now, now, "promised before"},
+		{"next after 9999", 1, now, time.Unix(maxUnix+1, 0), "set this machine's clock"},
+	} {
+		_, err := SignList(a, tt.number, tt.issued, tt.next, nil)
+		wantText(t, err, "signing revocation list", tt.want)
+	}
+}
+
 // manyRecords returns n ascending records.
 func manyRecords(n, size int) []byte {
 	b := make([]byte, n*size)

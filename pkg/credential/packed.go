@@ -17,7 +17,7 @@ type packed struct {
 
 func (p packed) len() int { return len(p.records) / p.size }
 
-func (p packed) at(i int) []byte { return p.records[i*p.size : (i+1)*p.size] }
+func (p packed) at(i int) []byte { return p.records[i*p.size : (i+1)*p.size : (i+1)*p.size] }
 
 func (p packed) keyAt(i int) []byte { return p.records[i*p.size:][:p.key] }
 

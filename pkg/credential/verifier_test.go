@@ -58,6 +58,13 @@ func TestVerifyChecksTheAuthoritysKey(t *testing.T) {
 	}
 	_, err := v.Verify(subject, b, end.Add(skew))
 	wantCode(t, err, code.AuthorityExpired, "authority's own key")
+	// Nor does the key sign for after its end.
+	late := resign(t, a, b, credentialLabel, func(c *claims) {
+		c.NotBefore = uint64(end.Add(skew).Unix())
+		c.NotAfter = c.NotBefore + 60
+	})
+	_, err = v.Verify(subject, late, end)
+	wantCode(t, err, code.SignerReplaced, "had expired")
 }
 
 func TestVerifySubjectAndTrust(t *testing.T) {
@@ -340,6 +347,20 @@ func TestVerifyAllRefusesConflicts(t *testing.T) {
 	if got.Credentials[0].Attributes["role"] != "client" {
 		t.Error("writing to the joined attributes changed a credential")
 	}
+}
+
+// What was never verified here does not count, whatever it says.
+func TestCheckOfAnUnknownCredential(t *testing.T) {
+	a := newAuthority(t)
+	c, b := mustIssue(t, a, now, nil)
+	v := newVerifier(t, a)
+	wantCode(t, v.Check(c, now), code.SignerReplaced, "no history of the authority is known")
+	if _, err := v.Verify(subject, b, now); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, v.Check(&Credential{Serial: c.Serial, Issuer: c.Issuer, Subject: subject, NotBefore: now, NotAfter: now.Add(time.Hour)}, now),
+		code.SignerReplaced, "no change of the authority's history")
+	wantCode(t, v.Learn(newAuthority(t).History()), code.UntrustedAuthority)
 }
 
 func TestNewVerifierRefuses(t *testing.T) {
