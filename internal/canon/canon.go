@@ -77,17 +77,20 @@ func Unmarshal(data []byte, v any) error {
 }
 
 // UnmarshalExact is [Unmarshal] for values with nothing in them that v does not
-// know: what it accepts, Marshal(v) prints back to the same bytes.
+// know: what it accepts, Marshal(v) prints back to the same bytes. It holds no
+// more than two copies of data meanwhile, v's own among them.
 func UnmarshalExact(data []byte, v any) error {
-	if err := Unmarshal(data, v); err != nil {
-		return err
+	if err := dec.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("decoding CBOR: %w", err)
 	}
+	// That v prints the same bytes says both: they are the deterministic
+	// encoding, and v holds all that is in them.
 	again, err := enc.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("decoding CBOR: %w", err)
 	}
 	if !bytes.Equal(again, data) {
-		return fmt.Errorf("decoding CBOR into %T: %w: unknown or empty fields", v, ErrNotCanonical)
+		return fmt.Errorf("decoding CBOR into %T: %w, or with fields that are unknown or empty", v, ErrNotCanonical)
 	}
 	return nil
 }

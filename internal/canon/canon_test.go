@@ -37,6 +37,9 @@ func TestUnmarshalRefusesEveryOtherEncoding(t *testing.T) {
 			if err := Unmarshal(in, &v); err == nil {
 				t.Errorf("Unmarshal(%s) = %+v, want an error", tt.in, v)
 			}
+			if err := UnmarshalExact(in, &v); err == nil {
+				t.Errorf("UnmarshalExact(%s) = %+v, want an error", tt.in, v)
+			}
 		})
 	}
 }
@@ -61,9 +64,12 @@ func FuzzUnmarshalExact(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var v pair
+		var v, same pair
 		if UnmarshalExact(in, &v) != nil {
 			return
+		}
+		if err := Unmarshal(in, &same); err != nil {
+			t.Errorf("accepted %x, of which Unmarshal says: %v", in, err)
 		}
 		out, err := Marshal(v)
 		if err != nil || !bytes.Equal(in, out) {

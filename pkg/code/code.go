@@ -1,5 +1,5 @@
 // Package code owns the numbers that travel in CLOSE, REFUSED and RST: one
-// space for channels, hops and streams, so that a log line, a metric label and
+// space for channels, hops, streams and credentials, so that a log line, a metric label and
 // docs/protocol.md name the same thing everywhere. It does not say when a code
 // is sent; the package that sends it does.
 package code
@@ -60,9 +60,38 @@ const (
 	Aborted           Code = 72 // the program closed the stream before its end
 )
 
-// Valid stream, hop and channel codes with their names. Names are stable:
+// Credentials and revocation lists (docs/protocol.md, "Credentials").
+const (
+	UntrustedAuthority   Code = 96  // the issuer is not among the trusted authorities
+	AuthorityDiverged    Code = 97  // the authority's history has two versions that contradict each other
+	AuthorityExpired     Code = 98  // the authority's own key does not hold now
+	CredentialMalformed  Code = 99  // what was presented is no credential, or breaks its bounds
+	CredentialForged     Code = 100 // the signature is not the authority's
+	CredentialSubject    Code = 101 // the credential is for another identifier
+	SignerReplaced       Code = 102 // the key that signed was not the authority's current one at that time
+	NotYetValid          Code = 103 // the credential's time, or the revocation list's, has not begun
+	CredentialExpired    Code = 104 // the credential's time is over
+	CredentialRevoked    Code = 105 // the authority has revoked this credential
+	IdentityRevoked      Code = 106 // an authority has revoked the identifier, for ever
+	AttributeConflict    Code = 107 // two credentials give one attribute different values
+	RevocationsOverdue   Code = 108 // the authority's next revocation list has not come in time
+	RevocationsMalformed Code = 109 // what was presented is no revocation list, or breaks its bounds
+	RevocationsForged    Code = 110 // the signature is not the authority's, or is over something else
+	RevocationsOld       Code = 111 // the list's number is not above that of the one held
+	RevocationsBase      Code = 112 // the delta does not fit the list held: the full list is needed
+	RevocationsLost      Code = 113 // the list lacks what was revoked and has to stay so
+)
+
+// An authority's refusals (docs/protocol.md, "Credentials").
+const (
+	TicketRefused Code = 128 // the ticket is unknown, used or out of date
+	TokenRefused  Code = 129 // the Kubernetes token is not accepted
+	NotEnrolled   Code = 130 // the authority has no member of that identifier
+)
+
+// All codes with their names. Names are stable:
 // metrics use them as label values.
-var names = map[Code]string{
+var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no credentials
 	OK: "ok", Protocol: "protocol", Internal: "internal", Shutdown: "shutdown", Timeout: "timeout", Limit: "limit",
 	Stale: "stale", UnknownChannel: "unknown_channel", KeyExhausted: "key_exhausted", Dead: "dead", ChannelDenied: "channel_denied",
 	RolledBack: "rolled_back", Diverged: "diverged",
@@ -72,6 +101,13 @@ var names = map[Code]string{
 	ServiceUnknown: "service_unknown", StreamDenied: "stream_denied", TargetRefused: "target_refused",
 	TargetTimeout: "target_timeout", TargetUnreachable: "target_unreachable", TargetReset: "target_reset",
 	ClientReset: "client_reset", ChannelLost: "channel_lost", Aborted: "aborted",
+	UntrustedAuthority: "untrusted_authority", AuthorityDiverged: "authority_diverged", AuthorityExpired: "authority_expired",
+	CredentialMalformed: "credential_malformed", CredentialForged: "credential_forged", CredentialSubject: "credential_subject",
+	SignerReplaced: "signer_replaced", NotYetValid: "not_yet_valid", CredentialExpired: "credential_expired",
+	CredentialRevoked: "credential_revoked", IdentityRevoked: "identity_revoked", AttributeConflict: "attribute_conflict",
+	RevocationsOverdue: "revocations_overdue", RevocationsMalformed: "revocations_malformed", RevocationsForged: "revocations_forged",
+	RevocationsOld: "revocations_old", RevocationsBase: "revocations_base", RevocationsLost: "revocations_lost",
+	TicketRefused: "ticket_refused", TokenRefused: "token_refused", NotEnrolled: "not_enrolled",
 }
 
 // String returns the code's stable name, or "code_N" for a number without one.

@@ -1,7 +1,7 @@
 // Package identity owns long-lived identities: Ed25519 keys, the signed
 // history that ties a sequence of them to one identifier, the attestation of a
-// short-lived X25519 key by the last of them, and the files all that is kept
-// in.
+// short-lived X25519 key by the last of them, the signatures that other
+// packages need of them ([Identity.Sign]), and the files all that is kept in.
 //
 // # Wire format
 //

@@ -35,6 +35,7 @@ var (
 type History struct {
 	raw     []byte
 	hashes  [][32]byte // of each change, at least one
+	changes []change   // what the hashes are of
 	key     ed25519.PublicKey
 	created time.Time // of the last change
 	expires time.Time // of the last change
@@ -62,6 +63,7 @@ func ParseHistory(b []byte) (*History, error) {
 	if err := verify(list, changes); err != nil {
 		return nil, fmt.Errorf("reading history: %w", err)
 	}
+	h.changes = changes
 	last := changes[len(changes)-1]
 	h.key = last.Key
 	h.created, h.expires = instant(last.Created), instant(last.Expires)

@@ -1,0 +1,223 @@
+package credential
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// How far two clocks may be apart.
+const (
+	DefaultSkew = 5 * time.Minute
+	MaxSkew     = 30 * time.Minute
+)
+
+// MaxAuthorities bounds how many authorities a [Verifier] trusts.
+const MaxAuthorities = 64
+
+// A Config says what a [Verifier] trusts.
+type Config struct {
+	Authorities []identity.Identifier // at most MaxAuthorities; none: no credential counts
+	Skew        time.Duration         // between any two clocks; 0: DefaultSkew; at most MaxSkew
+}
+
+// A Verifier says which credentials count. Of each authority that it trusts it
+// holds the newest history and the newest revocation list that it was shown,
+// and goes back behind neither. It is safe for concurrent use.
+//
+// It keeps nothing across restarts: that is its owner's, who gives what
+// [Verifier.List] and [Verifier.History] last returned to a new one, lists
+// before histories, since a list is taken only from the last change known.
+type Verifier struct {
+	skew time.Duration
+
+	applying sync.Mutex // held while a list is applied; before mu
+
+	mu          sync.RWMutex
+	authorities map[identity.Identifier]*authority // the trusted ones; guarded by mu, what it points to too
+}
+
+// An authority is what a Verifier knows of one. Copies may be read without
+// the lock.
+type authority struct {
+	known    *knownHistory // the newest; nil before the first
+	diverged error         // once set, nothing of this authority counts any more
+	list     *List         // the newest; nil before the first
+}
+
+// A knownHistory is a verified history beside its encoding.
+type knownHistory struct {
+	*identity.History
+	raw []byte
+}
+
+// orParse returns the history that raw encodes: k's, when it is the same, or
+// a new one, which it verifies. k may be nil.
+func (k *knownHistory) orParse(raw []byte) (*identity.History, error) {
+	if k != nil && bytes.Equal(k.raw, raw) {
+		return k.History, nil
+	}
+	return identity.ParseHistory(raw)
+}
+
+// NewVerifier returns a Verifier that knows of no histories and no lists yet.
+func NewVerifier(c Config) (*Verifier, error) {
+	switch {
+	case c.Skew == 0:
+		c.Skew = DefaultSkew
+	case c.Skew < 0 || c.Skew > MaxSkew:
+		return nil, fmt.Errorf("making a verifier: clock skew of %s, want up to %s", c.Skew, MaxSkew)
+	}
+	v := &Verifier{skew: c.Skew}
+	if err := v.Trust(c.Authorities); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Trust makes authorities the ones that are trusted from now on. What is known
+// of those that were trusted before, and are now, stays; the rest is forgotten.
+// On an error nothing has changed.
+func (v *Verifier) Trust(authorities []identity.Identifier) error {
+	if len(authorities) > MaxAuthorities {
+		return fmt.Errorf("trusting authorities: %d of them, at most %d", len(authorities), MaxAuthorities)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	trusted := make(map[identity.Identifier]*authority, len(authorities))
+	for _, id := range authorities {
+		switch {
+		case id.IsZero():
+			return errors.New("trusting authorities: one of them is the zero identifier, which is nobody's")
+		case v.authorities[id] != nil:
+			trusted[id] = v.authorities[id]
+		default:
+			trusted[id] = &authority{}
+		}
+	}
+	v.authorities = trusted
+	return nil
+}
+
+// History returns the newest history of a trusted authority, nil if none was
+// shown yet.
+func (v *Verifier) History(authority identity.Identifier) *identity.History {
+	a, err := v.authority(authority)
+	if err != nil || a.known == nil {
+		return nil
+	}
+	return a.known.History
+}
+
+// List returns the newest revocation list of a trusted authority, nil if none
+// was shown yet.
+func (v *Verifier) List(authority identity.Identifier) *List {
+	a, err := v.authority(authority)
+	if err != nil {
+		return nil
+	}
+	return a.list
+}
+
+// Learn takes in a history of a trusted authority, from wherever it comes: it
+// proves itself. One that the known history continues changes nothing. One that
+// contradicts the known one is the trace of a theft: from then on nothing of
+// that authority counts any more, and the error, an [*Error], wraps
+// [identity.ErrDiverged].
+func (v *Verifier) Learn(h *identity.History) error {
+	if err := v.learn(h, nil); err != nil {
+		return err
+	}
+	return nil
+}
+
+// learn is Learn, for a history whose encoding is at hand: nil if not.
+func (v *Verifier) learn(h *identity.History, raw []byte) *Error {
+	a, err := v.authority(h.Identifier())
+	switch {
+	case err != nil:
+		return err
+	case a.diverged != nil:
+		return a.divergedError(h.Identifier())
+	case a.known != nil && a.known.LastHash() == h.LastHash():
+		return nil
+	case raw == nil:
+		raw = h.Bytes()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	trusted, ok := v.authorities[h.Identifier()]
+	if !ok {
+		return untrusted(h.Identifier())
+	}
+	if trusted.diverged != nil {
+		return trusted.divergedError(h.Identifier())
+	}
+	if trusted.known != nil {
+		newer, err := identity.Newer(trusted.known.History, h)
+		if err != nil {
+			trusted.diverged = err
+			return trusted.divergedError(h.Identifier())
+		}
+		if newer != h {
+			return nil
+		}
+	}
+	trusted.known = &knownHistory{h, bytes.Clone(raw)}
+	return nil
+}
+
+// authority returns what is known of a trusted authority.
+func (v *Verifier) authority(id identity.Identifier) (authority, *Error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	a, ok := v.authorities[id]
+	if !ok {
+		return authority{}, untrusted(id)
+	}
+	return *a, nil
+}
+
+func untrusted(id identity.Identifier) *Error {
+	return fault(code.UntrustedAuthority, "it is not trusted here: add it to the trusted authorities, if it should be").of(id, Serial{})
+}
+
+func (a *authority) divergedError(id identity.Identifier) *Error {
+	return fault(code.AuthorityDiverged, "nothing of it counts any more: %w", a.diverged).of(id, Serial{})
+}
+
+// Revoked says which trusted authority has revoked an identifier, as an
+// [*Error], or nil. Whoever revokes an identifier says that its key is in the
+// wrong hands; so that counts for all that the identifier does, credentials of
+// other authorities included, and whether it presents any credential or none.
+// It takes a binary search in each list.
+func (v *Verifier) Revoked(id identity.Identifier) error {
+	if err := v.revoked(id); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (v *Verifier) revoked(id identity.Identifier) *Error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.revokedLocked(id)
+}
+
+func (v *Verifier) revokedLocked(id identity.Identifier) *Error {
+	var first identity.Identifier // of several, always the same one is named
+	for by, a := range v.authorities {
+		if a.list.has(id) && (first.IsZero() || bytes.Compare(by[:], first[:]) < 0) {
+			first = by
+		}
+	}
+	if first.IsZero() {
+		return nil
+	}
+	return fault(code.IdentityRevoked, "it has revoked the identifier %s, for ever: make a new identity", id).of(first, Serial{})
+}

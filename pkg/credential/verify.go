@@ -1,0 +1,208 @@
+package credential
+
+import (
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// Verify says whether a bundle, presented by the peer that has proven to be
+// subject, counts at now, and returns the credential in it. An error is an
+// [*Error], whose Code is the first of these reasons: it is malformed, its
+// issuer is not trusted, its history or its signature is wrong, the issuer's
+// history has diverged, it is for another subject, and then those of
+// [Verifier.Check].
+func (v *Verifier) Verify(subject identity.Identifier, bundle []byte, now time.Time) (*Credential, error) {
+	c, fail := v.verify(subject, bundle, now)
+	if fail != nil {
+		return nil, fail
+	}
+	return c, nil
+}
+
+func (v *Verifier) verify(subject identity.Identifier, bundle []byte, now time.Time) (*Credential, *Error) {
+	opened, fail := openBundle(bundle)
+	if fail != nil {
+		return nil, fail
+	}
+	c := opened.claims
+	a, fail := v.authority(c.Issuer)
+	if fail != nil {
+		return nil, fail.of(c.Issuer, c.Serial)
+	}
+	h, fail := opened.verify(a.known)
+	if fail != nil {
+		return nil, fail
+	}
+	// Even a credential that does not count may show a newer history.
+	if fail := v.learn(h, opened.History); fail != nil {
+		return nil, fail.of(c.Issuer, c.Serial)
+	}
+	if c.Subject != subject {
+		return nil, fault(code.CredentialSubject, "it is for %s, not for %s, who presents it", c.Subject, subject).of(c.Issuer, c.Serial)
+	}
+	if fail := v.check(c, now); fail != nil {
+		return nil, fail
+	}
+	return c, nil
+}
+
+// Check says whether a credential that [Verifier.Verify] has returned still
+// counts at now: after the trusted authorities, a history or a revocation list
+// have changed, and when time has passed. An error is an [*Error], whose Code
+// is the first of these reasons: the issuer is not trusted, its history has
+// diverged, the identifier of the subject or of the issuer is revoked, the
+// credential is revoked, the key that signed was not the issuer's when the
+// credential begins, the issuer's key does not hold now, the credential does not
+// hold now, or the issuer's next revocation list is overdue. It takes no
+// cryptography.
+func (v *Verifier) Check(c *Credential, now time.Time) error {
+	if fail := v.check(c, now); fail != nil {
+		return fail
+	}
+	return nil
+}
+
+func (v *Verifier) check(c *Credential, now time.Time) *Error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	fail := v.checkLocked(c, now)
+	// Which authority has revoked an identifier is in the error already: it
+	// may be another one than the credential's.
+	if fail != nil && fail.Code != code.IdentityRevoked {
+		return fail.of(c.Issuer, c.Serial)
+	}
+	return fail
+}
+
+func (v *Verifier) checkLocked(c *Credential, now time.Time) *Error {
+	a, ok := v.authorities[c.Issuer]
+	switch {
+	case !ok:
+		return untrusted(c.Issuer)
+	case a.diverged != nil:
+		return a.divergedError(c.Issuer)
+	case a.known == nil:
+		return fault(code.SignerReplaced, "no history of the authority is known")
+	}
+	for _, id := range []identity.Identifier{c.Subject, c.Issuer} {
+		if err := v.revokedLocked(id); err != nil {
+			return err
+		}
+	}
+	if a.list != nil && a.list.set.HasSerial(c.Serial) {
+		return fault(code.CredentialRevoked, "it is revoked: have a new one issued")
+	}
+	if err := v.checkSigner(c, a.known.History); err != nil {
+		return err
+	}
+	if err := a.known.CheckTime(now, v.skew); err != nil {
+		return fault(code.AuthorityExpired, "the authority's own key does not hold: %w", err)
+	}
+	if err := v.checkTime(c, now); err != nil {
+		return err
+	}
+	if l := a.list; l != nil && !l.head.next.IsZero() && !now.Add(-v.skew).Before(l.head.next) {
+		return fault(code.RevocationsOverdue, "its revocation list %d was to be followed by %s, and the clock says %s: fetch a newer one, or see why the authority makes none",
+			l.head.number, l.head.next.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// checkSigner checks that the change that signed was the last one, in what is
+// now known of the issuer's history, when the credential begins. A key that has
+// been replaced can sign only what begins before that, and so is worth nothing
+// MaxLifetime later.
+func (v *Verifier) checkSigner(c *Credential, newest *identity.History) *Error {
+	change, ok := newest.Change(c.signer)
+	switch {
+	case !ok:
+		return fault(code.SignerReplaced, "what signed it is no change of the authority's history")
+	case c.NotBefore.Add(v.skew).Before(change.Created):
+		return fault(code.SignerReplaced, "it begins at %s, before the key that signed it, at %s",
+			c.NotBefore.Format(time.RFC3339), change.Created.Format(time.RFC3339))
+	case !c.NotBefore.Add(-v.skew).Before(change.Expires):
+		return fault(code.SignerReplaced, "it begins at %s, after the key that signed it had expired, at %s",
+			c.NotBefore.Format(time.RFC3339), change.Expires.Format(time.RFC3339))
+	case !change.Replaced.IsZero() && !c.NotBefore.Add(-v.skew).Before(change.Replaced):
+		return fault(code.SignerReplaced, "it begins at %s, after the key that signed it had been replaced, at %s: have a new one issued",
+			c.NotBefore.Format(time.RFC3339), change.Replaced.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (v *Verifier) checkTime(c *Credential, now time.Time) *Error {
+	if now.Add(v.skew).Before(c.NotBefore) {
+		return fault(code.NotYetValid, "%w: it starts at %s and the clock says %s: check the clocks on both sides",
+			identity.ErrNotYetValid, c.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	if !now.Add(-v.skew).Before(c.NotAfter) {
+		return fault(code.CredentialExpired, "%w: it ended at %s and the clock says %s: have it renewed, or check the clocks on both sides",
+			identity.ErrExpired, c.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// MaxBundles is how many bundles of one peer count at most: what a handshake
+// carries.
+const MaxBundles = 16
+
+// A Verified is what the credentials of one peer say together.
+type Verified struct {
+	Credentials []*Credential // those that count, in the order presented
+	Attributes  Attributes    // of all of them
+	NotAfter    time.Time     // when the first of them ends; zero if there is none
+	Refused     []*Error      // why the others do not count
+}
+
+// VerifyAll verifies every bundle that a peer presents, as [Verifier.Verify]
+// does, and joins the attributes of those that count. Those that do not are in
+// Refused: they neither help the peer nor harm it.
+//
+// An error, which is an [*Error], means that nothing of the peer counts: its
+// identifier is revoked; it presents more than [MaxBundles]; or two of its
+// credentials that count, of two authorities or of one, give an attribute
+// different values. Nobody here can say then which one is meant, and to leave
+// the attribute out would grant what a policy denies to one of the values.
+func (v *Verifier) VerifyAll(subject identity.Identifier, bundles [][]byte, now time.Time) (Verified, error) {
+	if err := v.revoked(subject); err != nil {
+		return Verified{}, err
+	}
+	if len(bundles) > MaxBundles {
+		return Verified{}, fault(code.CredentialMalformed, "reading credentials: %d of them, at most %d", len(bundles), MaxBundles)
+	}
+	var all Verified
+	for _, b := range bundles {
+		c, fail := v.verify(subject, b, now)
+		if fail != nil {
+			all.Refused = append(all.Refused, fail)
+			continue
+		}
+		if fail := all.add(c); fail != nil {
+			return Verified{}, fail
+		}
+	}
+	return all, nil
+}
+
+// add joins c's attributes to those that are there.
+func (all *Verified) add(c *Credential) *Error {
+	for name, value := range c.Attributes {
+		if was, ok := all.Attributes[name]; ok && was != value {
+			return fault(code.AttributeConflict, "attribute %s is %+q here and %+q in another credential that the peer presents: have one of the authorities drop it, or present one of the two",
+				name, value, was).of(c.Issuer, c.Serial)
+		}
+	}
+	if all.Attributes == nil {
+		all.Attributes = Attributes{}
+	}
+	for name, value := range c.Attributes {
+		all.Attributes[name] = value
+	}
+	if all.NotAfter.IsZero() || c.NotAfter.Before(all.NotAfter) {
+		all.NotAfter = c.NotAfter
+	}
+	all.Credentials = append(all.Credentials, c)
+	return nil
+}
