@@ -19,6 +19,8 @@ const (
 	Shutdown Code = 3 // this process is stopping
 	Timeout  Code = 4 // what was awaited did not come in time
 	Limit    Code = 5 // a configured or fixed bound is reached
+	// AuditFailed: what would be allowed cannot be recorded, so it is not.
+	AuditFailed Code = 6
 )
 
 // Channels (docs/protocol.md, "Channel").
@@ -93,6 +95,7 @@ const (
 // metrics use them as label values.
 var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no credentials
 	OK: "ok", Protocol: "protocol", Internal: "internal", Shutdown: "shutdown", Timeout: "timeout", Limit: "limit",
+	AuditFailed: "audit_failed",
 	Stale: "stale", UnknownChannel: "unknown_channel", KeyExhausted: "key_exhausted", Dead: "dead", ChannelDenied: "channel_denied",
 	RolledBack: "rolled_back", Diverged: "diverged",
 	RegisterDenied: "register_denied", ConnectDenied: "connect_denied", ExtendDenied: "extend_denied",
