@@ -53,12 +53,16 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
+func (l *logBuffer) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // lines returns the entries that have all of the wanted fields.
 func (l *logBuffer) lines(t *testing.T, want map[string]string) (found []map[string]any) {
 	t.Helper()
-	l.mu.Lock()
-	text := l.buf.String()
-	l.mu.Unlock()
+	text := l.text()
 	for line := range strings.Lines(text) {
 		var entry map[string]any
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {

@@ -117,7 +117,7 @@ func TestExplanationsStayAtHome(t *testing.T) {
 			return len(lines) == 1 && strings.HasSuffix(lines[0]["reason"].(string), `is not allowed to use the service "echo"`)
 		})
 		for _, part := range []string{secret, "attribute", "role"} {
-			if strings.Contains(sys.inletLog.buf.String(), part) {
+			if strings.Contains(sys.inletLog.text(), part) {
 				t.Errorf("the inlet was told of %q", part)
 			}
 		}
@@ -134,9 +134,9 @@ func TestExplanationsStayAtHome(t *testing.T) {
 			return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), `peer.id == "`+secret+`" is false: peer.id is "`)
 		})
 		eventually(t, "the inlet says that it is denied", func() bool {
-			return strings.Contains(sys.inletLog.buf.String(), "is not allowed to connect at this relay")
+			return strings.Contains(sys.inletLog.text(), "is not allowed to connect at this relay")
 		})
-		if strings.Contains(sys.inletLog.buf.String(), secret) {
+		if strings.Contains(sys.inletLog.text(), secret) {
 			t.Error("the inlet was told the policy")
 		}
 	})
