@@ -91,6 +91,8 @@ type flight struct {
 
 	back backQueue
 
+	assured float64 // bytes per second, see assure
+
 	// The present round trip.
 	roundEnd uint64        // offset that ends it
 	roundRTT time.Duration // its shortest
@@ -274,6 +276,7 @@ func (f *flight) pong(body uint64, next uint64) {
 	f.waits += wait
 	f.pongs++
 	f.timed(&p, now, rtt-wait)
+	f.assure(&p, now)
 	// Without that wait it would have been here then.
 	at := max(now-wait, f.deliveredAt)
 	f.rated(&p, at)
