@@ -31,6 +31,7 @@ type Local struct {
 	mu          sync.Mutex
 	static      *ecdh.PrivateKey
 	attestation []byte
+	notBefore   time.Time // of the attestation
 	renewAt     time.Time
 }
 
@@ -66,7 +67,10 @@ func (l *Local) Instance() Instance { return l.instance }
 func (l *Local) keys(now time.Time) (*ecdh.PrivateKey, []byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.static != nil && now.Before(l.renewAt) {
+	// By the wall clock, which the peer looks at: the monotonic one stands still
+	// while the machine sleeps, and does not notice that the other is put right.
+	now = now.Round(0)
+	if l.static != nil && !now.Before(l.notBefore) && now.Before(l.renewAt) {
 		return l.static, l.attestation, nil
 	}
 	static, err := ecdh.X25519().GenerateKey(rand.Reader)
@@ -78,6 +82,6 @@ func (l *Local) keys(now time.Time) (*ecdh.PrivateKey, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("attesting the static key: %w", err)
 	}
-	l.static, l.attestation, l.renewAt = static, attestation, now.Add(renewAfter)
+	l.static, l.attestation, l.notBefore, l.renewAt = static, attestation, notBefore, now.Add(renewAfter)
 	return static, attestation, nil
 }
