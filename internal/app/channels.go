@@ -24,10 +24,14 @@ const (
 // channels is the table of an outlet's channels, which bounds them.
 type channels struct {
 	policy policy
+	// evict ends the peer's channel that has been without a path for longest, and
+	// returns it, or nil: what processes leave that are no more keeps nobody out.
+	evict func(peer identity.Identifier) *channel.Channel
 
 	mu        sync.Mutex
 	all       map[*openChannel]struct{}
 	perPeer   map[identity.Identifier]int
+	leaving   map[*channel.Channel]identity.Identifier // evicted and not released yet: not counted any more
 	strangers int
 	draining  string // why; "" while not
 }
@@ -39,8 +43,11 @@ type openChannel struct {
 	session *lasting
 }
 
-func newChannels(p policy) *channels {
-	return &channels{policy: p, all: map[*openChannel]struct{}{}, perPeer: map[identity.Identifier]int{}}
+func newChannels(p policy, evict func(identity.Identifier) *channel.Channel) *channels {
+	return &channels{
+		policy: p, evict: evict, all: map[*openChannel]struct{}{},
+		perPeer: map[identity.Identifier]int{}, leaving: map[*channel.Channel]identity.Identifier{},
+	}
 }
 
 // A refusal is why a peer gets no channel.
@@ -49,8 +56,9 @@ type refusal struct {
 	reason string
 }
 
-// reserve counts a channel of the peer, or says why there is no room for it. A
-// nil refusal is undone by release.
+// reserve counts a channel of the peer, or says why there is no room for it. At
+// the peer's own limit it takes the place of one that has no path. A nil refusal
+// is undone by release.
 func (c *channels) reserve(peer identity.Identifier) *refusal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,19 +66,24 @@ func (c *channels) reserve(peer identity.Identifier) *refusal {
 	if !listed {
 		most = maxStrangerChannels
 	}
-	n := 0
+	n := -len(c.leaving)
 	for _, k := range c.perPeer {
 		n += k
 	}
 	switch {
 	case c.draining != "":
 		return &refusal{code.Draining, c.draining}
-	case c.perPeer[peer] >= most:
-		return &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already", peer, most)}
 	case !listed && c.strangers >= maxStrangers:
 		return &refusal{code.Limit, fmt.Sprintf("%s is allowed no service here", peer)}
 	case n >= maxChannels:
 		return &refusal{code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels)}
+	}
+	for c.countLocked(peer) >= most {
+		old := c.evict(peer)
+		if old == nil {
+			return &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already, all in use: give some of its processes identities of their own", peer, most)}
+		}
+		c.leaving[old] = peer
 	}
 	c.perPeer[peer]++
 	if !listed {
@@ -79,10 +92,23 @@ func (c *channels) reserve(peer identity.Identifier) *refusal {
 	return nil
 }
 
-// release undoes reserve.
-func (c *channels) release(peer identity.Identifier) {
+// countLocked returns how many places the peer has taken.
+func (c *channels) countLocked(peer identity.Identifier) int {
+	n := c.perPeer[peer]
+	for _, p := range c.leaving {
+		if p == peer {
+			n--
+		}
+	}
+	return n
+}
+
+// release undoes reserve. ch is the channel that the place was used for, nil if
+// it was not.
+func (c *channels) release(peer identity.Identifier, ch *channel.Channel) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.leaving, ch)
 	if c.perPeer[peer]--; c.perPeer[peer] <= 0 {
 		delete(c.perPeer, peer)
 	}

@@ -40,8 +40,9 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
-	defer out.channels.release(peer.Identifier)
-	c, err := out.table.Open(in, via)
+	var c *channel.Channel
+	defer func() { out.channels.release(peer.Identifier, c) }()
+	c, err = out.table.Open(in, via)
 	if err != nil {
 		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
 		return

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,9 +62,62 @@ func TestPolicyDeniesByDefault(t *testing.T) {
 	}
 }
 
+// nobodyWaits is an evict that finds no channel without a path.
+func nobodyWaits(identity.Identifier) *channel.Channel { return nil }
+
+// At its limit a peer gets the places of its channels that have no path, each
+// once, whenever those come to their end.
+func TestChannelsTakePlacesOver(t *testing.T) {
+	var detached []*channel.Channel
+	evict := func(peer identity.Identifier) *channel.Channel {
+		if peer != id(1) || len(detached) == 0 {
+			return nil
+		}
+		c := detached[0]
+		detached = detached[1:]
+		return c
+	}
+	known := newPolicy([]config.OutletService{{Name: "a", Allow: []identity.Identifier{id(1)}}})
+	c := newChannels(known, evict)
+	take := func(times int) (taken int) {
+		for range times {
+			if c.reserve(id(1)) == nil {
+				taken++
+			}
+		}
+		return taken
+	}
+	if got := take(maxPeerChannels + 1); got != maxPeerChannels {
+		t.Fatalf("%d channels taken, want %d", got, maxPeerChannels)
+	}
+	var dead []*channel.Channel
+	for range 3 {
+		dead = append(dead, &channel.Channel{})
+	}
+	detached = slices.Clone(dead)
+	if got := take(5); got != 3 {
+		t.Errorf("%d places of 3 channels without a path were taken, want 3", got)
+	}
+	for _, ch := range dead {
+		c.release(id(1), ch)
+		if got := take(1); got != 0 {
+			t.Error("a place was given twice")
+		}
+	}
+	c.release(id(1), nil)
+	if got := take(2); got != 1 {
+		t.Errorf("after one was released, %d were taken, want 1", got)
+	}
+	detached = []*channel.Channel{{}}
+	c.drain("going away")
+	if r := c.reserve(id(1)); r == nil || r.code != code.Draining || len(detached) != 1 {
+		t.Errorf("while draining: %v, and %d channels are left to be evicted, want 1", r, len(detached))
+	}
+}
+
 func TestChannelsAreBounded(t *testing.T) {
 	known := newPolicy([]config.OutletService{{Name: "a", Allow: []identity.Identifier{id(1), id(2)}}})
-	c := newChannels(known)
+	c := newChannels(known, nobodyWaits)
 	take := func(peer identity.Identifier, times int) (taken int) {
 		for range times {
 			r := c.reserve(peer)
@@ -90,7 +144,7 @@ func TestChannelsAreBounded(t *testing.T) {
 	if got := take(id(2), 1); got != 1 {
 		t.Error("strangers keep a peer out that is allowed")
 	}
-	c.release(id(1))
+	c.release(id(1), nil)
 	if got := take(id(1), 2); got != 1 {
 		t.Errorf("after one was released, %d were taken, want 1", got)
 	}
@@ -99,7 +153,7 @@ func TestChannelsAreBounded(t *testing.T) {
 		t.Errorf("while draining: %v", r)
 	}
 
-	all := newChannels(known)
+	all := newChannels(known, nobodyWaits)
 	all.perPeer[id(9)] = maxChannels
 	if r := all.reserve(id(2)); r == nil || r.code != code.Limit {
 		t.Errorf("beyond the limit of all: %v", r)

@@ -303,12 +303,20 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 func endTooMany(channels []*Channel) {
 	err := &LostError{Code: code.Limit, Err: errors.New("too many channels wait for a path, and this one has for longest")}
 	for _, c := range channels {
-		c.mu.Lock()
-		if c.path == nil { // still
-			c.failLocked(err, "")
-		}
-		c.mu.Unlock()
+		c.failDetached(err)
 	}
+}
+
+// failDetached ends a channel that still has no path, and reports whether it was
+// this call that did.
+func (c *Channel) failDetached(err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path != nil || c.err != nil {
+		return false
+	}
+	c.failLocked(err, "")
+	return true
 }
 
 // graceOver ends a channel whose initiator has made no path for too long.
