@@ -35,7 +35,7 @@ func startReplica(t *testing.T, out *Outlet, as *identity.Identity) (*replica, e
 	r := &replica{}
 	caller := &channel.Caller{
 		Local: local, Peer: out.Identifier(), Routes: 1,
-		Path: func(ctx context.Context, _ int, _ *channel.Instance) (net.Conn, error) {
+		Path: func(ctx context.Context, _ int, _ *channel.Instance, _ int) (net.Conn, error) {
 			if r.path != nil {
 				return nil, errors.New("the process is no more")
 			}

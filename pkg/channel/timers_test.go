@@ -293,7 +293,7 @@ func TestStagger(t *testing.T) {
 		start := time.Now()
 		tries := map[int]time.Duration{}
 		path := l.caller.Path
-		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+		l.caller.Path = func(ctx context.Context, route int, i *Instance, address int) (net.Conn, error) {
 			l.mu.Lock()
 			tries[route] = time.Since(start)
 			l.mu.Unlock()
@@ -301,7 +301,7 @@ func TestStagger(t *testing.T) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			return path(ctx, route, i)
+			return path(ctx, route, i, address)
 		}
 		x, y := l.open()
 		for route, at := range tries {
