@@ -194,13 +194,7 @@ func TestMoveLosesNothing(t *testing.T) {
 	const moves = 50
 	for i := range moves {
 		x.Move()
-		for {
-			_, changed := x.Up()
-			if moved, _ := d.counts(); moved > i {
-				break
-			}
-			<-changed
-		}
+		d.awaitMoves(i + 1)
 	}
 	for range 2 {
 		if s := <-sums; s[0] != s[1] {

@@ -296,7 +296,8 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 		}
 	}
 	if f := c.set.Trace.Lost; f != nil && !c.closing && c.peerEnd == nil {
-		f(c, c.route, err)
+		route := c.route
+		c.tellLocked(func() { f(c, route, err) })
 	}
 }
 

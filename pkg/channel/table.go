@@ -191,8 +191,7 @@ func (t *Table) evictLocked(meant func(*Channel) bool) *Channel {
 
 // EvictOldest ends the one of a peer's channels that has been without a path for
 // longest, whichever of the peer's processes has opened it, and returns it: its
-// place is for another. It returns nil when all of them have a path. No
-// channel's lock may be held, so a [Trace] must not call it.
+// place is for another. It returns nil when all of them have a path.
 func (t *Table) EvictOldest(peer identity.Identifier) *Channel {
 	err := &LostError{Code: code.Limit, Err: errors.New("its identity opens more channels than it may have, and this one has been without a path for longest")}
 	for {
