@@ -62,11 +62,7 @@ func (c *Channel) unholdLocked(b []byte) int {
 	n := c.in.copyAt(c.in.base, b)
 	woken := c.set.Buffers.give(c.in.drop(c.in.base + uint64(n)))
 	c.consumeLocked(n)
-	if woken != nil {
-		c.mu.Unlock()
-		wake(woken)
-		c.mu.Lock()
-	}
+	c.wakeLocked(woken)
 	return n
 }
 
