@@ -208,7 +208,7 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	}
 	in := &Incoming{conn: c, request: request}
 	if verifyErr != nil {
-		_ = in.Refuse(code.ChannelDenied, "your identity was not accepted: "+verifyErr.Error())
+		_ = in.Refuse(code.IdentityDenied, "your identity was not accepted: "+verifyErr.Error())
 		return nil, &HandshakeError{Step: "identity", Err: verifyErr}
 	}
 	return in, in.checkChannel(p)

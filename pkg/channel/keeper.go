@@ -258,7 +258,8 @@ func (k *keeper) order(last int) []int {
 }
 
 // A verdict is an error, from the peer itself, that means that there is nothing
-// to go back to, or nobody to trust. What relays say on the way is none.
+// to go back to, or nobody to trust. What relays say on the way is none, and
+// neither is that this side's key or clock is wrong now: both can be put right.
 type verdict struct{ *LostError }
 
 // verdictOf returns what the peer's answer to a resume, on p, means for the

@@ -28,6 +28,7 @@ const (
 	KeyExhausted   Code = 18 // the hard byte limit under one key is reached
 	Dead           Code = 19 // nothing was received for two keepalive intervals
 	ChannelDenied  Code = 20 // the peer may not open channels here
+	IdentityDenied Code = 21 // the peer's identity does not verify, or does not hold now; on hops, too
 )
 
 // Hops (docs/protocol.md, "Relay").
@@ -63,6 +64,7 @@ const (
 var names = map[Code]string{
 	OK: "ok", Protocol: "protocol", Internal: "internal", Shutdown: "shutdown", Timeout: "timeout", Limit: "limit",
 	Stale: "stale", UnknownChannel: "unknown_channel", KeyExhausted: "key_exhausted", Dead: "dead", ChannelDenied: "channel_denied",
+	IdentityDenied: "identity_denied",
 	RegisterDenied: "register_denied", ConnectDenied: "connect_denied", ExtendDenied: "extend_denied",
 	NotRegistered: "not_registered", Gone: "gone", Busy: "busy", Draining: "draining", Unreachable: "unreachable",
 	NoAddress: "no_address", Replaced: "replaced", LeaseExpired: "lease_expired",
