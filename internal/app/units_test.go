@@ -273,6 +273,47 @@ func TestAcceptorGoesOnAfterErrors(t *testing.T) {
 	}
 }
 
+// While descriptors are short, a conn comes now and then: errors between them
+// are told of once, not each time anew.
+func TestAcceptorTellsOfErrorsOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, log := newObs(t, "inlet")
+	emfile := &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	fake := &fakeListener{Listener: ln}
+	var conns, running sync.WaitGroup
+	a := &acceptor{ln: fake, slots: make(chan struct{}, 1), log: o.Log, start: conns.Go, handle: func(nc net.Conn, free func()) {
+		defer free()
+		_ = nc.Close()
+	}}
+	const times = 5
+	ctx, cancel := context.WithCancel(t.Context())
+	for range times {
+		fake.script = []error{emfile}
+		dialTCP(t, ln.Addr())
+		nc, err := a.accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = nc.Close()
+	}
+	if loud, low := len(log.lines(t, map[string]string{"level": "error"})), len(log.lines(t, map[string]string{"level": "debug"})); loud != 1 || low != times-1 {
+		t.Errorf("%d errors and %d lines for those who look closely, want 1 and %d", loud, low, times-1)
+	}
+	// One that does not pass says what was done.
+	fake.script = []error{net.ErrClosed}
+	running.Go(func() {
+		if err := a.run(ctx); err == nil || !strings.Contains(err.Error(), "accepting at "+ln.Addr().String()) {
+			t.Errorf("run = %v, want what failed and where", err)
+		}
+	})
+	running.Wait()
+	cancel()
+	conns.Wait()
+}
+
 // No slot, no Accept: who is too many waits in the kernel.
 func TestAcceptorTakesASlotFirst(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
