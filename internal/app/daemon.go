@@ -127,9 +127,15 @@ func (b *base) listenObs(ctx context.Context, status func() any) (*obs.Server, e
 }
 
 // serve runs f, with the endpoints served from before it starts until after it
-// has returned, so that a draining process can still be watched. An endpoint
-// that fails ends f's context; its error and f's are serve's.
+// has returned, so that a draining process can still be watched, and the log so
+// that nothing waits for whoever reads it. An endpoint that fails ends f's
+// context; its error and f's are serve's.
 func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx context.Context) error) error {
+	logCtx, stopLog := context.WithCancel(context.WithoutCancel(ctx))
+	var logging sync.WaitGroup
+	logging.Go(func() { b.obs.ServeLog(logCtx) })
+	defer logging.Wait()
+	defer stopLog()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	obsCtx, stopObs := context.WithCancel(context.WithoutCancel(ctx))

@@ -49,8 +49,8 @@ type inletService struct {
 }
 
 // A pathFunc makes a live path to an outlet along a route, ready for the
-// handshake with it.
-type pathFunc func(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance) (net.Conn, error)
+// handshake with it, as [relay.Dialer.Path] does.
+type pathFunc func(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance, address int) (net.Conn, error)
 
 // NewInlet checks the settings and reads the identity. It listens nowhere yet.
 func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {

@@ -71,11 +71,11 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		return nil, err
 	}
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
-	out.channels = newChannels(out.policy)
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)
 	out.handshakes = newHandshakeMetrics(o.Registry)
 	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: maxChannels, DetachedPerInstance: maxPeerChannels})
+	out.channels = newChannels(out.policy, out.table.EvictOldest)
 	newGauge(o.Registry, "culvert_outlet_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
 	newGauge(o.Registry, "culvert_outlet_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
 	newGauge(o.Registry, "culvert_outlet_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })

@@ -167,7 +167,7 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 		return NewOutletPolicy([]config.OutletService{{Name: "a", Allow: mustCompile(t, policy.Open, text)}})
 	}
 	open, closed := of(`true`), of(`false`)
-	c = newChannels(closed)
+	c = newChannels(closed, nobodyWaits)
 	stranger, _ := c.reserve(policy.Peer{ID: id(1)})
 	c.policy = open
 	friend, _ := c.reserve(policy.Peer{ID: id(1)})
@@ -178,11 +178,11 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 	if !c.knows(id(1)) || c.knows(id(2)) {
 		t.Error("a peer is known while it has a channel that it was allowed, and no other")
 	}
-	c.release(friend)
+	c.release(friend, nil)
 	if c.knows(id(1)) || c.strangers != 1 {
 		t.Errorf("%d strangers, want 1", c.strangers)
 	}
-	c.release(stranger)
+	c.release(stranger, nil)
 	if c.strangers != 0 || len(c.perPeer)+len(c.listed) != 0 {
 		t.Errorf("left: %d strangers, %v, %v", c.strangers, c.perPeer, c.listed)
 	}

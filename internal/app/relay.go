@@ -82,7 +82,7 @@ func (r *Relay) work(ctx context.Context) error {
 		r.log.Info("listening", zap.Stringer("address", ln.Addr()))
 		serving.Go(func() {
 			if err := r.server.Serve(serveCtx, ln); err != nil {
-				errs[i] = fmt.Errorf("listening at %s: %w", ln.Addr(), err)
+				errs[i] = fmt.Errorf("listener at %s: %w", ln.Addr(), err)
 				r.log.Error("listener failed", zap.Stringer("address", ln.Addr()), zap.Error(err))
 				fail()
 			}
