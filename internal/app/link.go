@@ -79,7 +79,7 @@ type link struct {
 	hurry   chan struct{}  // capacity 1: another one has come
 
 	// errs says by route why it did not work last: nil if it did, or was not
-	// tried. It has no lock, since a channel's trace may take none.
+	// tried.
 	errs []atomic.Pointer[error]
 
 	mu      sync.Mutex

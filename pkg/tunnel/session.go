@@ -377,7 +377,7 @@ func (s *Session) openStream(ctx context.Context, frame []byte) (*Stream, error)
 		}
 		var st *Stream
 		if y != nil {
-			st = s.newStream(y, true)
+			st = s.newStream(y, true, s.freeSlot)
 			err = st.sendFrame(frame)
 		}
 		ch <- opened{st, err}
@@ -410,12 +410,14 @@ func (s *Session) muxErr(err error) error {
 	return s.lossErr() // the mux has shut down, or is about to
 }
 
-// newStream registers a stream of the mux, for which the caller holds a slot
-// (and, on the opening side, a place among the unanswered).
-func (s *Session) newStream(y *yamux.Stream, opener bool) *Stream {
+func (s *Session) freeSlot() { <-s.slots }
+
+// newStream registers a stream of the mux, and calls gone when the mux no longer
+// knows it. On the opening side the caller holds a place among the unanswered.
+func (s *Session) newStream(y *yamux.Stream, opener bool, gone func()) *Stream {
 	st := &Stream{
 		s: s, y: y, id: y.StreamID(),
-		win:    s.adapter.windows.onGone(y.StreamID(), func() { <-s.slots }),
+		win:    s.adapter.windows.onGone(y.StreamID(), gone),
 		opener: opener, gone: make(chan struct{}), noWrite: make(chan struct{}),
 		place: waiter{ready: make(chan struct{}, 1)},
 	}
@@ -440,6 +442,7 @@ func (s *Session) forget(st *Stream) {
 	s.mu.Lock()
 	delete(s.streams, st.id)
 	s.mu.Unlock()
+	st.win.ignore()
 	s.adapter.windows.closed(st.id, true, false)
 }
 
@@ -463,10 +466,10 @@ func (s *Session) acceptLoop() {
 		}
 		select {
 		case s.slots <- struct{}{}:
-			st := s.newStream(y, false)
+			st := s.newStream(y, false, s.freeSlot)
 			s.spawn(func() { s.awaitOpen(st) })
 		default:
-			s.refuseMux(y)
+			s.refuseMux(s.newStream(y, false, func() {}))
 		}
 	}
 }
@@ -474,10 +477,11 @@ func (s *Session) acceptLoop() {
 // refuseMux answers a stream for which there is no room. It waits for the
 // carrier: were the refusals not as fast as the peer, streams that it has closed
 // already would count against it.
-func (s *Session) refuseMux(y *yamux.Stream) {
-	_, _ = y.Write(appendRefused(nil, code.Limit, ErrTooMany.Error()))
-	_ = y.Close()
-	s.adapter.windows.closed(y.StreamID(), true, false)
+func (s *Session) refuseMux(st *Stream) {
+	e := ending{err: &ResetError{Code: code.Limit}, last: appendRefused(nil, code.Limit, ErrTooMany.Error()), deserted: true}
+	if st.conclude(e) {
+		st.leave(e)
+	}
 }
 
 // failProtocol ends the session for what the peer did.
@@ -512,7 +516,7 @@ func (r *Request) Refuse(c code.Code, reason string) {
 	if c == code.OK {
 		c = code.Aborted
 	}
-	r.st.end(ending{err: &ResetError{Code: c}, last: appendRefused(nil, c, reason)})
+	r.st.end(ending{err: &ResetError{Code: c}, last: appendRefused(nil, c, reason), deserted: true})
 }
 
 // Canceled returns a channel that is closed when the peer has given the stream

@@ -295,7 +295,7 @@ func (s *source) next(room int) (*frameBuf, int, error) {
 // Reset where the data before it is not all there is.
 func (st *Stream) Close() error {
 	st.mu.Lock()
-	e := ending{local: true, stop: !st.finRead}
+	e := ending{deserted: true, stop: !st.finRead}
 	if !st.finSet {
 		e.last = appendFrame(nil, frameFin)
 	}
@@ -311,7 +311,7 @@ func (st *Stream) Reset(c code.Code) error {
 	if c == code.OK {
 		c = code.Aborted
 	}
-	st.end(ending{err: &ResetError{Code: c}, last: appendRst(nil, c), abort: true, local: true})
+	st.end(ending{err: &ResetError{Code: c}, last: appendRst(nil, c), abort: true, deserted: true})
 	return nil
 }
 
@@ -363,24 +363,40 @@ func (st *Stream) stopped() {
 
 // An ending is how a stream ends, and what the peer is told of it.
 type ending struct {
-	err   error  // nil for a clean end
-	last  []byte // the last frame, in band
-	local bool   // this side decided it
-	abort bool   // say ABORT too
-	stop  bool   // say STOP too
-	lost  bool   // the session is over: there is nobody to tell
+	err      error  // nil for a clean end
+	last     []byte // the last frame, in band
+	deserted bool   // nothing is read any more, not even what has come before
+	abort    bool   // say ABORT too
+	stop     bool   // say STOP too
+	lost     bool   // the session is over: there is nobody to tell
 }
 
-// end ends the stream once. Telling the peer and closing the mux's stream
-// happen in a goroutine of the session's: they may have to wait for the
-// carrier.
+// end ends the stream once; after that e may only desert it. Telling the peer and
+// closing the mux's stream happen in a goroutine of the session's: they may have
+// to wait for the carrier.
 func (st *Stream) end(e ending) {
+	if st.conclude(e) {
+		st.s.spawn(func() { st.leave(e) })
+	}
+}
+
+// conclude is end without what may have to wait: it reports whether leave is to
+// be called.
+func (st *Stream) conclude(e ending) bool {
 	st.mu.Lock()
+	deserts := e.deserted && !st.deserted
+	if deserts {
+		st.deserted = true
+		st.win.ignore()
+	}
 	if st.over {
 		st.mu.Unlock()
-		return
+		if deserts && !isClosed(st.s.lost) {
+			st.s.spawn(st.discard)
+		}
+		return false
 	}
-	st.over, st.err, st.local = true, e.err, e.local
+	st.over, st.err = true, e.err
 	onGone := st.onGone
 	if st.grace != nil {
 		st.grace.Stop()
@@ -398,9 +414,9 @@ func (st *Stream) end(e ending) {
 		// Closing the mux's stream would look like an abort to the peer.
 		st.s.forget(st)
 		st.ack()
-		return
+		return false
 	}
-	st.s.spawn(func() { st.leave(e) })
+	return true
 }
 
 // leave says what is left to say and gives the stream back to the mux.
@@ -422,4 +438,7 @@ func (st *Stream) leave(e ending) {
 	_ = st.y.Close()
 	st.s.forget(st)
 	st.ack() // not before: the peer counts what is refused until it is closed
+	if st.isDeserted() {
+		st.discard()
+	}
 }
