@@ -149,6 +149,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 	wg.Go(func() { tidy(obsCtx) })
 	wg.Go(func() { b.keys.watch(obsCtx) })
 	wg.Go(func() { b.keys.remember(obsCtx) })
+	wg.Go(func() { b.audit.Run(obsCtx) }) // until f's last line is written
 	working := f(ctx)
 	stopObs()
 	wg.Wait()

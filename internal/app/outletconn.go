@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/culvert-net/culvert/internal/audit"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -32,13 +33,16 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	peer := in.Peer()
 	if in.Resumes() {
 		if _, err := out.table.Resume(in, via); err != nil {
-			out.refused(zapcore.InfoLevel, "path refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
+			c := label(err, code.Unreachable)
+			out.refused(zapcore.InfoLevel, "path refused", peer.Identifier, via, c, err.Error())
+			out.auditRefusal(audit.Resume, peer, via, c, err.Error())
 		}
 		return
 	}
 	place, r := out.channels.reserve(policyPeer(peer))
 	if r != nil {
 		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.reason)
+		out.auditRefusal(audit.Channel, peer, via, r.code.String(), r.reason)
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
@@ -46,7 +50,9 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	defer func() { out.channels.release(place, c) }()
 	c, err = out.table.Open(in, via)
 	if err != nil {
-		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
+		c := label(err, code.Unreachable)
+		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, c, err.Error())
+		out.auditRefusal(audit.Channel, peer, via, c, err.Error())
 		return
 	}
 	s := &lasting{Session: tunnel.NewServer(c, out.tunnelConfig(&out.cfg.Channels)), ch: c}
@@ -55,6 +61,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 
 func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {
 	out.handshakes.observe(err)
+	out.auditHandshake(identity.Identifier{}, remote.String(), via, err)
 	c := label(err, code.Unreachable)
 	out.quietly(&out.toldHandshakes, zapcore.InfoLevel, "handshake failed", via+c+err.Error(),
 		zap.Stringer("remote", remote), viaField(via), zap.String("code", c), zap.String("reason", err.Error()))
@@ -113,6 +120,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 		log.Log(out.loud(level, ch.peer.Identifier, message), message, fields...)
 	}
 	loud(zapcore.InfoLevel, "channel opened", viaField(via))
+	out.auditChannel(ch.session.ch.ID(), ch.peer, via)
 
 	stop := context.AfterFunc(ctx, func() {
 		// Without a path, the word is waited for only where streams want it.
@@ -132,7 +140,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 				return // the session is over
 			}
 			streams.Go(func() {
-				if p := out.serveStream(ctx, req); p != nil {
+				if p := out.serveStream(ctx, ch.session.ch.ID(), req); p != nil {
 					// The dial has made this goroutine's stack large for as long as
 					// it lives: the stream gets another one.
 					streams.Go(func() { p.carry(ctx) })
@@ -144,6 +152,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	streams.Wait()
 
 	c, level, message := label(err, code.ChannelLost), zapcore.InfoLevel, "channel closed"
+	out.auditChannelEnd(ch.session.ch.ID(), ch.peer, c, err, time.Since(ch.since))
 	var lost *channel.LostError
 	if errors.As(err, &lost) && lost.Code != code.Shutdown || c == code.ChannelLost.String() || c == code.Protocol.String() {
 		level, message = zapcore.WarnLevel, "channel lost"
@@ -158,10 +167,12 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 // A served stream is one that a peer wants, or has got.
 type served struct {
 	out     *Outlet
+	channel channel.ID
 	req     *tunnel.Request
 	began   time.Time
 	service *outletService // nil: there is none of that name
 	metrics *serviceMetrics
+	granted bool // the audit log has that the stream is allowed
 
 	stream *tunnel.Stream
 	target *net.TCPConn
@@ -169,8 +180,8 @@ type served struct {
 
 // serveStream answers one stream that a peer wants. It returns what is to be
 // carried, or nil when the stream has ended already.
-func (out *Outlet) serveStream(ctx context.Context, req *tunnel.Request) *served {
-	p := &served{out: out, req: req, began: time.Now(), service: out.services[req.Service], metrics: out.unknown}
+func (out *Outlet) serveStream(ctx context.Context, ch channel.ID, req *tunnel.Request) *served {
+	p := &served{out: out, channel: ch, req: req, began: time.Now(), service: out.services[req.Service], metrics: out.unknown}
 	if p.service != nil {
 		p.metrics = p.service.metrics
 		p.service.streams.Add(1)
@@ -192,12 +203,50 @@ func (p *served) carry(ctx context.Context) {
 func (p *served) ended(e streamEnd) {
 	p.metrics.active.Dec()
 	p.metrics.ended(e)
+	p.audit(e)
 	peer := p.req.Peer().Identifier
 	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
 	p.out.logEnd(e, time.Since(p.began), &streamName{p.req.Service, peer, p.req.ClientAddress})
 	if p.service != nil {
 		p.service.streams.Add(-1)
 	}
+}
+
+// event returns what is recorded of the stream.
+func (p *served) event() audit.Event {
+	e := audit.Event{
+		Action: audit.Open, ID: streamID(p.channel, p.req.StreamID()), Peer: auditPeer(p.req.Peer()), Service: p.req.Service, Client: p.req.ClientAddress,
+	}
+	if p.service != nil {
+		e.Target = p.service.address
+	}
+	return e
+}
+
+// grant records that the stream is allowed, or says why it must not be.
+func (p *served) grant() error {
+	if p.out.audit == nil {
+		return nil
+	}
+	e := p.event()
+	err := p.out.base.grant(&e)
+	p.granted = err == nil
+	return err
+}
+
+// audit records how the stream ended, or that it was denied.
+func (p *served) audit(end streamEnd) {
+	if p.out.audit == nil || end.label == code.AuditFailed.String() {
+		return // which grant has recorded
+	}
+	e := p.event()
+	if !p.granted {
+		e.Code, e.Reason = end.label, end.reason
+		p.out.deny(&e)
+		return
+	}
+	e.ToService, e.ToClient = end.received, end.sent
+	p.out.end(&e, end.label, end.reason, time.Since(p.began))
 }
 
 // answer refuses the stream, or connects it to the service's target. What the
@@ -225,6 +274,9 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	default:
 		// One who may use nothing is not told what there is.
 		return deny("there is no such service")
+	}
+	if err := p.grant(); err != nil {
+		return refuse(code.AuditFailed, unrecorded, err.Error())
 	}
 	nc, err := out.dialTarget(ctx, req, s)
 	switch c := dialCode(err); {

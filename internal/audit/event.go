@@ -24,6 +24,8 @@ const (
 	Channel Action = "channel" // a channel
 	Resume  Action = "resume"  // another path of a channel that there is
 
+	Handshake Action = "handshake" // be taken for whom its keys say that it is
+
 	Register Action = "register" // offer an outlet at a relay
 	Park     Action = "park"     // leave a spare connection there, for a registration
 	Connect  Action = "connect"  // be joined to an outlet
@@ -36,7 +38,7 @@ const (
 
 // Actions returns all actions, in the order of the documentation.
 func Actions() []Action {
-	return []Action{Open, Channel, Resume, Register, Park, Connect, Extend, Enroll, Renew, Revoke}
+	return []Action{Open, Channel, Resume, Handshake, Register, Park, Connect, Extend, Enroll, Renew, Revoke}
 }
 
 // A Process says who writes the log. It stands on every line.
@@ -50,7 +52,7 @@ type Process struct {
 type Peer struct {
 	Identifier  identity.Identifier // zero: it was not proven
 	Instance    string              // in hexadecimal; "" when not known
-	Credentials []string            // the serials of those that counted
+	Credentials []string            // the serials of those that counted; on decisions
 }
 
 // An Event is what one line says. A field that is zero is left out, but for
@@ -130,7 +132,9 @@ func appendTail(dst, process []byte, e *Event) []byte {
 	}
 	o.text("peer", identifier(e.Peer.Identifier), maxWord+maxWord)
 	o.optional("peer_instance", e.Peer.Instance, maxWord)
-	o.list("credentials", e.Peer.Credentials[:min(len(e.Peer.Credentials), maxCredentials)], maxSerial)
+	if e.Kind == Decision {
+		o.list("credentials", e.Peer.Credentials[:min(len(e.Peer.Credentials), maxCredentials)], maxSerial)
+	}
 	o.optional("remote", e.Remote, maxAddress)
 	o.optional("route", e.Route, maxRoute)
 	o.optional("service", e.Service, maxName)

@@ -124,7 +124,7 @@ func (l *Log) Allow(e *Event) (recorded bool, err error) {
 		l.record(e, nil)
 		return true, nil
 	}
-	if err := l.Err(); err != nil {
+	if err := l.Ready(); err != nil {
 		return false, err
 	}
 	done := make(chan struct{})
@@ -202,6 +202,15 @@ func (l *Log) Err() error {
 		return &UnavailableError{errStuck}
 	}
 	return nil
+}
+
+// Ready is Err of a strict log, and nil of others: an error says that nothing
+// can be allowed now.
+func (l *Log) Ready() error {
+	if l == nil || !l.cfg.Strict {
+		return nil
+	}
+	return l.Err()
 }
 
 // Stats returns the counts so far.
