@@ -305,6 +305,7 @@ func TestAuditFailure(t *testing.T) {
 		{"relay", "deny", "audit_failed"},
 	} {
 		t.Run(tt.where+" "+tt.failure, func(t *testing.T) {
+			t.Parallel()
 			fifo := filepath.Join(t.TempDir(), "fifo")
 			if err := unix.Mkfifo(fifo, 0o600); err != nil {
 				t.Fatal(err)

@@ -152,7 +152,7 @@ func appendTail(dst, process []byte, e *Event) []byte {
 
 // identifier returns an identifier's text, and none for one that is not known.
 func identifier(id identity.Identifier) string {
-	if id == (identity.Identifier{}) {
+	if id.IsZero() {
 		return ""
 	}
 	return id.String()

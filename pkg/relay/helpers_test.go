@@ -182,6 +182,9 @@ func startRelayOn(t testing.TB, ln net.Listener, local *channel.Local, with ...f
 	for _, w := range with {
 		w(&cfg)
 	}
+	if cfg.Audit == nil {
+		keepLedger(t, &cfg)
+	}
 	s, err := NewServer(cfg)
 	if err != nil {
 		t.Fatal(err)
