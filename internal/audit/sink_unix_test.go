@@ -79,7 +79,7 @@ func TestDiskFullInALine(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &short); err != nil {
 		t.Skip(err)
 	}
-	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_FSIZE, &limit) }()
 	l.record(10)
 	if err := receive(t, "a failure", l.failed); !errors.Is(err, syscall.EFBIG) {
 		t.Errorf("told %v, want EFBIG", err)
@@ -160,11 +160,11 @@ func TestStandardStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	real := os.Stdout
+	standard := os.Stdout
 	os.Stdout = os.NewFile(uintptr(own), "stdout")
 	defer func() {
 		os.Stdout.Close()
-		os.Stdout = real
+		os.Stdout = standard
 	}()
 	l := start(t, Config{To: stdout, Queue: 16 << 20, Patience: 50 * time.Millisecond})
 	l.record(1000)
