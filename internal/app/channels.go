@@ -53,7 +53,16 @@ func newChannels(p policy, evict func(identity.Identifier) *channel.Channel) *ch
 // A refusal is why a peer gets no channel.
 type refusal struct {
 	code   code.Code
-	reason string
+	reason string // what the peer is told
+	remedy string // what this outlet's operator can do, for the log alone
+}
+
+// logged returns what the log says.
+func (r *refusal) logged() string {
+	if r.remedy == "" {
+		return r.reason
+	}
+	return r.reason + ": " + r.remedy
 }
 
 // reserve counts a channel of the peer, or says why there is no room for it. At
@@ -72,16 +81,25 @@ func (c *channels) reserve(peer identity.Identifier) *refusal {
 	}
 	switch {
 	case c.draining != "":
-		return &refusal{code.Draining, c.draining}
+		return &refusal{code.Draining, c.draining, ""}
 	case !listed && c.strangers >= maxStrangers:
-		return &refusal{code.Limit, fmt.Sprintf("%s is allowed no service here", peer)}
+		return &refusal{
+			code.Limit, fmt.Sprintf("%s is allowed no service here", peer),
+			fmt.Sprintf("%d channels of such peers are open already; if it is to use a service, list it under allow: in this outlet's settings", maxStrangers),
+		}
 	case n >= maxChannels:
-		return &refusal{code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels)}
+		return &refusal{
+			code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels),
+			"that is the most; start another outlet of this identity beside this one",
+		}
 	}
 	for c.countLocked(peer) >= most {
 		old := c.evict(peer)
 		if old == nil {
-			return &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already, all in use: give some of its processes identities of their own", peer, most)}
+			return &refusal{
+				code.Limit, fmt.Sprintf("%s has %d channels here already, all of them in use", peer, most),
+				"that is the most of one identity; give some of its processes identities of their own",
+			}
 		}
 		c.leaving[old] = peer
 	}

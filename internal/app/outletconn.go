@@ -36,7 +36,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		return
 	}
 	if r := out.channels.reserve(peer.Identifier); r != nil {
-		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.reason)
+		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.logged())
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
@@ -212,7 +212,7 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	switch {
 	// One who may use nothing is not told what there is.
 	case !out.policy.knows(peer), s != nil && !out.policy.allows(peer, s.Name):
-		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "")
+		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), denied(s))
 	case s == nil:
 		return refuse(code.ServiceUnknown, fmt.Sprintf("this outlet has no service %q", req.Service), "")
 	}
@@ -240,6 +240,14 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	abortive(nc)
 	p.stream, p.target = st, nc
 	return streamEnd{}
+}
+
+// denied is what the log says beside a denial, for the operator alone.
+func denied(s *outletService) string {
+	if s == nil {
+		return "and this outlet has no service of that name"
+	}
+	return "if it is to, list it under allow: of that service in this outlet's settings"
 }
 
 // errGone ends a dial for whose stream nobody waits any more.

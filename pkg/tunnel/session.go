@@ -339,7 +339,7 @@ func (s *Session) Open(ctx context.Context, o Open) (*Stream, error) {
 	select {
 	case s.slots <- struct{}{}:
 	default:
-		return nil, ErrTooMany
+		return nil, s.tooMany()
 	}
 	select {
 	case s.unacked <- struct{}{}:
@@ -465,11 +465,16 @@ func (s *Session) acceptLoop() {
 	}
 }
 
+// tooMany says what the limit is.
+func (s *Session) tooMany() error {
+	return fmt.Errorf("%w: %d are open, which is the most: try again when one has ended", ErrTooMany, cap(s.slots))
+}
+
 // refuseMux answers a stream for which there is no room. It waits for the
 // carrier: were the refusals not as fast as the peer, streams that it has closed
 // already would count against it.
 func (s *Session) refuseMux(y *yamux.Stream) {
-	_, _ = y.Write(appendRefused(nil, code.Limit, ErrTooMany.Error()))
+	_, _ = y.Write(appendRefused(nil, code.Limit, s.tooMany().Error()))
 	_ = y.Close()
 	s.adapter.windows.closed(y.StreamID(), true, false)
 }
