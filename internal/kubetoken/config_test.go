@@ -1,9 +1,12 @@
 package kubetoken
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/config"
 )
 
 // New tells all that is wrong at once, and takes what is right.
@@ -56,5 +59,15 @@ func TestConfig(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the settings let pass can be used.
+func TestSettings(t *testing.T) {
+	if got, want := config.KubernetesAlgorithms(), Algorithms(); !slices.Equal(got, want) {
+		t.Errorf("settings have the algorithms %v, want %v", got, want)
+	}
+	if got, want := config.MaxClockSkew, MaxSkew; got != want {
+		t.Errorf("settings have the skew %s, want %s", got, want)
 	}
 }
