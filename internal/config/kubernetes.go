@@ -45,7 +45,7 @@ func (d *decoder) kubernetes(v *value, path string) *Kubernetes {
 		"jwks": "jwks_url", "jwks_uri": "jwks_url", "keys": "keys_file", "ca": "ca_file", "token": "bearer_token_file", "token_file": "bearer_token_file",
 		"audiences": "audience", "skew": "clock_skew", "namespace": "namespaces", "algorithm": "algorithms",
 	}
-	s.hints = map[string]string{"kubernetes_token": "it belongs in the file of the inlet, outlet or relay that enrolls"}
+	s.hints = map[string]string{"kubernetes_token": "it belongs in the file of the inlet, outlet or relay that enrols"}
 	k := &Kubernetes{
 		Issuer: s.visible("issuer"), Audience: s.visible("audience"), JWKSURL: s.visible("jwks_url"),
 		KeysFile: s.filePath("keys_file"), CAFile: s.filePath("ca_file"), BearerTokenFile: s.filePath("bearer_token_file"),

@@ -83,7 +83,7 @@ kubernetes:
 :3:3: kubernetes.isuer: unknown key (did you mean "issuer"?)
 :4:3: kubernetes.audiences: unknown key (did you mean "audience"?)
 :5:3: kubernetes.skew: unknown key (did you mean "clock_skew"?)
-:6:3: kubernetes.kubernetes_token: unknown key (it belongs in the file of the inlet, outlet or relay that enrolls)`},
+:6:3: kubernetes.kubernetes_token: unknown key (it belongs in the file of the inlet, outlet or relay that enrols)`},
 		{"http", `
 kubernetes:
   issuer: http://k

@@ -125,7 +125,7 @@ func (v *Verifier) checkBearer(c *claims) error {
 	case k.Pod != nil && (!isSubdomain(k.Pod.Name) || !isUID(k.Pod.UID)):
 		return refuse("the token's claim kubernetes.io names a pod without a name or UID")
 	case len(v.config.Namespaces) > 0 && !slices.Contains(v.config.Namespaces, k.Namespace):
-		return refuse("pods of namespace %s may not enroll here", k.Namespace)
+		return refuse("pods of namespace %s may not enrol here", k.Namespace)
 	}
 	return nil
 }

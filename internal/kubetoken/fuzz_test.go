@@ -54,7 +54,8 @@ func FuzzVerify(f *testing.F) {
 func FuzzClaims(f *testing.F) {
 	k := testKeys()
 	for _, payload := range []any{
-		goodClaims(testIssuer), goodClaims(testIssuer).with("aud", testAudience), goodClaims(testIssuer).with("kubernetes.io", nil), object{"iss": testIssuer},
+		goodClaims(testIssuer), goodClaims(testIssuer).with("aud", testAudience), goodClaims(testIssuer).with("kubernetes.io", nil),
+		object{"iss": testIssuer},
 		goodClaims(testIssuer).with("_claim_names", object{"a": "b"}).with("_claim_sources", object{"b": object{"endpoint": "https://127.0.0.1:1"}}),
 	} {
 		f.Add(toJSON(f, payload))

@@ -34,7 +34,7 @@ type keyring struct {
 	every     time.Duration             // between two readings that succeed
 	least     time.Duration             // between two readings
 
-	wanted chan struct{} // has room for one: somebody waits for a reading
+	wanted chan struct{} // has room for one: somebody waits for a reading; sent to with mu held
 
 	mu      sync.Mutex
 	keys    []key         // replaced as a whole
@@ -83,22 +83,13 @@ func (r *keyring) pause(failures int) time.Duration {
 func (r *keyring) await(ctx context.Context, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			return nil
-		case <-r.wanted:
-			// A reading that began by itself may have served who wanted one.
-			r.mu.Lock()
-			due := r.dueLocked()
-			r.mu.Unlock()
-			if due {
-				return nil
-			}
-		}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	case <-r.wanted:
 	}
+	return nil
 }
 
 // dueLocked reports whether keys may be read now. r.mu is held.
@@ -108,6 +99,10 @@ func (r *keyring) dueLocked() bool { return r.tried.IsZero() || time.Since(r.tri
 func (r *keyring) refresh(ctx context.Context) error {
 	r.mu.Lock()
 	r.loading = true
+	select {
+	case <-r.wanted: // this reading is for whoever wanted one, too
+	default:
+	}
 	r.mu.Unlock()
 
 	loading, cancel := context.WithTimeout(ctx, loadTimeout)

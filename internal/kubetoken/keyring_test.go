@@ -50,15 +50,14 @@ func (s *store) count() int {
 	return len(s.times)
 }
 
-// withRing runs a test in a bubble, with a keyring that runs.
-func withRing(t *testing.T, f func(t *testing.T, s *store, r *keyring)) {
+// withRing runs a test in a bubble, with a keyring that reads a store.
+func withRing(t *testing.T, s *store, f func(t *testing.T, r *keyring)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &store{ids: []string{"a"}}
 		r := newKeyring(s.load, nil)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- r.run(ctx) }()
-		f(t, s, r)
+		f(t, r)
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("run returned %v", err)
@@ -86,10 +85,8 @@ func mustMiss(t *testing.T, r *keyring, id string, want code.Code) {
 
 // The first who asks waits for the first reading.
 func TestFindWaits(t *testing.T) {
-	withRing(t, func(t *testing.T, s *store, r *keyring) {
-		s.mu.Lock()
-		s.delay = 3 * time.Second
-		s.mu.Unlock()
+	s := &store{ids: []string{"a"}, delay: 3 * time.Second}
+	withRing(t, s, func(t *testing.T, r *keyring) {
 		var group sync.WaitGroup
 		for range 100 {
 			group.Go(func() { mustFind(t, r, "a") })
@@ -104,7 +101,8 @@ func TestFindWaits(t *testing.T) {
 // However many names are made up, keys are read once in ten seconds for them;
 // a new key is found then.
 func TestUnknownAtIntervals(t *testing.T) {
-	withRing(t, func(t *testing.T, s *store, r *keyring) {
+	s := &store{ids: []string{"a"}}
+	withRing(t, s, func(t *testing.T, r *keyring) {
 		mustFind(t, r, "a")
 		s.set(nil, "a", "b")
 		begin := time.Now()
@@ -129,7 +127,8 @@ func TestUnknownAtIntervals(t *testing.T) {
 // A key that the issuer has taken back counts for five minutes at most, though
 // nobody misses another.
 func TestTakenBack(t *testing.T) {
-	withRing(t, func(t *testing.T, s *store, r *keyring) {
+	s := &store{ids: []string{"a"}}
+	withRing(t, s, func(t *testing.T, r *keyring) {
 		mustFind(t, r, "a")
 		s.set(nil, "b")
 		time.Sleep(betweenLoads)
@@ -142,7 +141,8 @@ func TestTakenBack(t *testing.T) {
 // Keys that cannot be read again count for a day, and then no more; nobody is
 // told that his token is wrong.
 func TestUnreadable(t *testing.T) {
-	withRing(t, func(t *testing.T, s *store, r *keyring) {
+	s := &store{ids: []string{"a"}}
+	withRing(t, s, func(t *testing.T, r *keyring) {
 		mustFind(t, r, "a")
 		s.set(errors.New("down"), "ignored")
 		time.Sleep(maxAge - time.Second)
@@ -161,16 +161,19 @@ func TestUnreadable(t *testing.T) {
 
 // Failures are followed by pauses that grow, and a success ends that.
 func TestBackoff(t *testing.T) {
-	withRing(t, func(t *testing.T, s *store, r *keyring) {
-		s.set(errors.New("down"))
+	s := &store{err: errors.New("down")}
+	withRing(t, s, func(t *testing.T, r *keyring) {
 		time.Sleep(30 * time.Minute)
 		s.mu.Lock()
 		times := s.times
 		s.mu.Unlock()
-		for i := 2; i < min(len(times), 7); i++ {
-			last, gap := times[i-1].Sub(times[i-2]), times[i].Sub(times[i-1])
-			if gap > betweenLoads || gap < last && gap < betweenLoads*8/10 {
-				t.Errorf("pause %d is %s after one of %s", i, gap, last)
+		if len(times) < 8 {
+			t.Fatalf("read %d times in 30 minutes", len(times))
+		}
+		for i := 1; i < len(times); i++ {
+			most := min(leastBetween<<(i-1), betweenLoads)
+			if gap := times[i].Sub(times[i-1]); gap > most || gap < most*9/10-1 {
+				t.Errorf("pause %d is %s, want %s or a tenth less", i, gap, most)
 			}
 		}
 		s.set(nil, "a")
@@ -181,10 +184,7 @@ func TestBackoff(t *testing.T) {
 
 // A reading that hangs is given up, and nobody waits longer.
 func TestHangs(t *testing.T) {
-	withRing(t, func(t *testing.T, s *store, r *keyring) {
-		s.mu.Lock()
-		s.delay = time.Hour
-		s.mu.Unlock()
+	withRing(t, &store{ids: []string{"a"}, delay: time.Hour}, func(t *testing.T, r *keyring) {
 		begin := time.Now()
 		mustMiss(t, r, "a", code.Internal)
 		if took := time.Since(begin); took > findTimeout {

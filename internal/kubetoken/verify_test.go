@@ -152,7 +152,7 @@ func TestNamespaces(t *testing.T) {
 	c.Namespaces[1] = "mine" // it is the Verifier's own by now
 	accepted(t, v, k.p256.sign(t, goodClaims(testIssuer)))
 	other := goodClaims(testIssuer).with("sub", "system:serviceaccount:mine:api").with("kubernetes.io", goodBearer().with("namespace", "mine"))
-	refused(t, v, k.p256.sign(t, other), code.TokenRefused, "pods of namespace mine may not enroll")
+	refused(t, v, k.p256.sign(t, other), code.TokenRefused, "pods of namespace mine may not enrol")
 }
 
 // Names as long as Kubernetes lets them be fit what credentials can hold.
