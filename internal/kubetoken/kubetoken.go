@@ -51,7 +51,8 @@ type Config struct {
 	// Audience is the only one that a token may be for.
 	Audience string
 
-	// JWKSURL is the https URL of the issuer's JSON Web Key Set.
+	// JWKSURL is the https URL of the issuer's JSON Web Key Set. Servers are
+	// asked through the proxy that the environment names (net/http.ProxyFromEnvironment).
 	JWKSURL string
 	// KeysFile is the path of a file with the issuer's public keys, a JSON Web
 	// Key Set or PEM, in the place of a URL. It is read again when it changes.
