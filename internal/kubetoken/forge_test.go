@@ -54,6 +54,7 @@ func TestForged(t *testing.T) {
 		{"no name of a key", as(k.p256, "").sign(t, goodClaims(testIssuer)), "names its key"},
 		{"a long name of a key", as(k.p256, strings.Repeat("x", 600)).sign(t, goodClaims(testIssuer)), "names its key"},
 		{"a key in the header", as(k.other, "p256").signAs(t, map[jose.HeaderKey]any{"jwk": &mine}, payload), "signature is not that"},
+		{"half a key in the header", join([]byte(`{"alg":"ES256","kid":"p256","jwk":{"kty":"EC"}}`), payload, make([]byte, 64)), "parameter of a wrong type"},
 		{"critical header", k.p256.signAs(t, map[jose.HeaderKey]any{"crit": []string{"b64"}, "b64": false}, payload), "crit"},
 		{"another payload", parts[0] + "." + strictBase64.EncodeToString(toJSON(t, goodClaims(testIssuer).with("exp", time.Now().Add(9*time.Hour).Unix()))) + "." + parts[2], "signature is not that"},
 		{"JSON serialization", fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, parts[0], parts[1], parts[2]), "1 parts"},

@@ -253,7 +253,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (subject string, at
 	if err != nil {
 		return "", nil, err
 	}
-	payload, err := v.verify(ctx, token, candidates(keys, h))
+	payload, err := v.verify(ctx, token, h, keys)
 	if err != nil {
 		return "", nil, err
 	}
@@ -278,14 +278,17 @@ func (v *Verifier) checkHeader(h header) error {
 	case h.KeyID == "" || len(h.KeyID) > maxText:
 		return refuse("the token names its key (kid) with %d bytes, want 1 to %d", len(h.KeyID), maxText)
 	case h.issuer != v.config.Issuer:
-		return refuse("the token is of the issuer %s, and accepted are those of %s: is it another cluster's?", shown(h.issuer), v.config.Issuer)
+		// Nothing is verified yet, so the bearer may be anybody.
+		e := refuse("the token is of the issuer %s, which is not the one accepted here: is it another cluster's?", shown(h.issuer))
+		e.Err = fmt.Errorf("want %s", v.config.Issuer)
+		return e
 	}
 	return nil
 }
 
 // verify returns the payload of a token that one of keys has signed.
-func (v *Verifier) verify(ctx context.Context, token string, keys []key) ([]byte, error) {
-	p := &proof{keys: keys, algorithms: v.algorithms}
+func (v *Verifier) verify(ctx context.Context, token string, h header, keys []key) ([]byte, error) {
+	p := &proof{keys: candidates(keys, h), algorithms: v.algorithms}
 	_, err := oidc.NewVerifier(v.config.Issuer, p, &oidc.Config{
 		ClientID:             v.config.Audience,
 		SupportedSigningAlgs: v.config.Algorithms,
@@ -294,8 +297,10 @@ func (v *Verifier) verify(ctx context.Context, token string, keys []key) ([]byte
 	switch {
 	case err == nil:
 		return p.payload, nil
+	case !p.asked:
+		return nil, refuse("the token's header has a parameter of a wrong type (RFC 7515, section 4.1)")
 	case p.payload == nil:
-		return nil, refuse("the token's signature is not that of the issuer's key %s: it was changed on its way, or made by somebody else", shown(p.keyID))
+		return nil, refuse("the token's signature is not that of the issuer's key %s: it was changed on its way, or made by somebody else", shown(h.KeyID))
 	}
 	// The signature is right, so what the claims lack can be told.
 	c, err := parseClaims(p.payload)
@@ -314,17 +319,17 @@ type proof struct {
 	keys       []key
 	algorithms []jose.SignatureAlgorithm
 
-	keyID   string
-	payload []byte // not nil: a signature was right
+	asked   bool   // for the signature, so the token could be parsed
+	payload []byte // not nil: the signature is right
 }
 
 // VerifySignature returns the payload if one of the keys has signed the token.
 func (p *proof) VerifySignature(_ context.Context, token string) ([]byte, error) {
+	p.asked = true
 	jws, err := jose.ParseSignedCompact(token, p.algorithms)
 	if err != nil {
 		return nil, err
 	}
-	p.keyID = jws.Signatures[0].Protected.KeyID
 	for _, k := range p.keys {
 		if payload, err := jws.Verify(k.public); err == nil {
 			p.payload = payload

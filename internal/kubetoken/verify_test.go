@@ -190,7 +190,7 @@ func TestAlgorithms(t *testing.T) {
 	refused(t, v, k.p256.sign(t, goodClaims(testIssuer)), code.TokenRefused, `accepted are RS384`)
 }
 
-// A Verifier prints no token, whatever is done with its errors.
+// What only the operator should know is not in the reason that is sent.
 func TestErrorsForTwo(t *testing.T) {
 	e := unavailable(fmt.Errorf("https://10.0.0.1/openid/v1/jwks: connection refused"))
 	if strings.Contains(e.Reason, "10.0.0.1") {
@@ -198,5 +198,11 @@ func TestErrorsForTwo(t *testing.T) {
 	}
 	if !strings.Contains(e.Error(), "10.0.0.1") || e.Unwrap() == nil {
 		t.Errorf("the error %q does not tell the operator", e)
+	}
+
+	v := start(t, withFile(t, testKeys().p256), nil)
+	e = refused(t, v, testKeys().other.sign(t, goodClaims("https://k")), code.TokenRefused, "want "+testIssuer)
+	if strings.Contains(e.Reason, testIssuer) {
+		t.Errorf("the reason %q tells anybody the issuer's name", e.Reason)
 	}
 }
