@@ -19,9 +19,10 @@ import (
 // kernelHas is what stands for the socket buffers at both sides of a line.
 const kernelHas = 64 << 10
 
-// onLine runs f in a bubble with a channel whose paths go by one line.
+// onLine runs f in a bubble, beside other tests of lines, with a channel whose paths go by one line.
 func onLine(t *testing.T, cfg line.Config, f func(t *testing.T, s *slow)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &slow{t: t, Line: line.New(cfg), cfg: cfg}
 		s.lab = newLabOn(t, s.pair, 1, Settings{}, Timing{}, Limits{})
@@ -290,10 +291,10 @@ func TestFlightRival(t *testing.T) {
 // TestFlightAfterRest begins bulk on a channel that has rested for longer than a
 // round trip counts, with nothing or little sent before: the line is used at once.
 func TestFlightAfterRest(t *testing.T) {
-	for _, before := range []int{0, 100, 1 << 20} {
+	for _, before := range []int{0, 256 << 10} {
 		for _, rest := range []time.Duration{3 * time.Second, 13 * time.Second, 5 * time.Minute} {
 			t.Run(fmt.Sprintf("%d bytes, %s", before, rest), func(t *testing.T) {
-				onLine(t, lineOf(200e6, 100*time.Millisecond), func(t *testing.T, s *slow) {
+				onLine(t, lineOf(20e6, 100*time.Millisecond), func(t *testing.T, s *slow) {
 					n := count(s.y)
 					count(s.x)
 					if _, err := s.x.Write(make([]byte, before)); err != nil {
@@ -349,6 +350,38 @@ func TestFlightBrisk(t *testing.T) {
 		time.Sleep(briskTime)
 		if limit, _, backlog := most(100 * time.Millisecond); limit != 0 || backlog != unsentMax {
 			t.Errorf("a bound of %d bytes and a backlog of %d after the last small frame, want none", limit, backlog)
+		}
+	})
+}
+
+// TestFlightClose closes a channel while there is a bound and more to send than it
+// lets through: all of it arrives, and the end.
+func TestFlightClose(t *testing.T) {
+	onLine(t, lineOf(20e6, 40*time.Millisecond), func(t *testing.T, s *slow) {
+		const warm, size = 4 << 20, 5 << 20
+		got := make(chan error, 1)
+		go func() {
+			n, err := io.Copy(io.Discard, onlyReader{s.y})
+			if err == nil && n != size {
+				err = fmt.Errorf("%d bytes have come, want %d", n, size)
+			}
+			got <- errors.Join(err, s.y.Close())
+		}()
+		count(s.x)
+		if _, err := s.x.Write(make([]byte, warm)); err != nil {
+			t.Fatal(err)
+		}
+		if f := flightOf(s.x); f.mode != flightBound {
+			t.Fatalf("mode %d beside a full line, want bound", f.mode)
+		}
+		if _, err := s.x.Write(make([]byte, size-warm)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.x.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := <-got; err != nil {
+			t.Errorf("the far end: %v", err)
 		}
 	})
 }
