@@ -7,22 +7,27 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
 
 	"github.com/culvert-net/culvert/internal/sock"
 )
 
 // An acceptor accepts conns and hands each to a goroutine. A slot is taken
-// before Accept: while none is free, callers wait in the kernel's queue, not in
-// this process.
+// before Accept, and its turn by the rate waited for: meanwhile callers wait in
+// the kernel's queue, not in this process.
 type acceptor struct {
 	ln    net.Listener
 	slots chan struct{} // shared by acceptors; its capacity is the bound
+	rate  *rate.Limiter // of conns, shared by acceptors; nil: none
 	log   *zap.Logger
 	// start runs f in a goroutine that its owner waits for.
 	start func(f func())
 	// handle owns nc. It gives the slot back by calling free, once, as soon as
 	// it does no longer count against the bound.
 	handle func(nc net.Conn, free func())
+
+	told quiet
 }
 
 // run accepts until ctx ends, which closes the listener, or the listener fails,
@@ -42,6 +47,10 @@ func (a *acceptor) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		if a.rate != nil && a.rate.Wait(ctx) != nil {
+			free()
+			return nil // ctx has ended
+		}
 		nc, err := a.accept(ctx)
 		if nc == nil {
 			free()
@@ -52,8 +61,8 @@ func (a *acceptor) run(ctx context.Context) error {
 }
 
 // accept returns the next conn, or nil when ctx has ended. Errors that pass,
-// such as too many open files, are waited out, with one line in the log for all
-// of them together.
+// such as too many open files, are waited out, and told of once in a while: while
+// there are too few, conns and errors can come in turn.
 func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
 	const least, most = 5 * time.Millisecond, time.Second
 	for pause := least; ; pause = min(2*pause, most) {
@@ -66,11 +75,10 @@ func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
 		}
 		if !sock.AcceptAgain(err) {
 			a.log.Error("listener failed", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
-			return nil, fmt.Errorf("listening at %s: %w", a.ln.Addr(), err)
+			return nil, fmt.Errorf("accepting at %s: %w", a.ln.Addr(), err)
 		}
-		if pause == least {
-			a.log.Error("cannot accept connections now, trying on", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
-		}
+		const message = "cannot accept connections now, trying on"
+		a.log.Log(a.told.level(message+err.Error(), zapcore.ErrorLevel), message, zap.Stringer("address", a.ln.Addr()), zap.Error(err))
 		if !sleep(ctx, pause) {
 			return nil, nil
 		}
