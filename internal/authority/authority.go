@@ -29,7 +29,8 @@ const (
 
 // A TokenVerifier says whose a Kubernetes token is. subject is what the token
 // is for, of which [MaxPerSubject] members are let in: 1 to [MaxSubject] bytes
-// without control characters. The text of an error is told to the peer.
+// without control characters. The text of an error is told to the peer; one that
+// is a *[Refusal] says also with which code, and what only the log is to have.
 type TokenVerifier interface {
 	Verify(ctx context.Context, token string) (subject string, attributes credential.Attributes, err error)
 }
@@ -75,6 +76,7 @@ type Issue struct {
 type Refusal struct {
 	Code   code.Code
 	Reason string
+	Detail error // more about it, for the log alone; nil if there is no more
 }
 
 // Error returns the reason.
@@ -82,7 +84,7 @@ func (r *Refusal) Error() string { return r.Reason }
 
 // refuse makes a Refusal.
 func refuse(c code.Code, format string, args ...any) *Refusal {
-	return &Refusal{c, fmt.Sprintf(format, args...)}
+	return &Refusal{Code: c, Reason: fmt.Sprintf(format, args...)}
 }
 
 // An Authority decides on a store. It is safe for concurrent use.

@@ -234,7 +234,7 @@ func wantRefused(t testing.TB, a credential.Answer, want code.Code, parts ...str
 		t.Errorf("answer %T, want a refusal of code %s", a, want)
 		return
 	}
-	wantRefusal(t, &Refusal{r.Code, r.Reason}, want, parts...)
+	wantRefusal(t, &Refusal{Code: r.Code, Reason: r.Reason}, want, parts...)
 }
 
 func wantText(t testing.TB, err error, parts ...string) {

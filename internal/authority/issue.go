@@ -192,8 +192,12 @@ func (a *Authority) verifyToken(ctx context.Context, token credential.Secret) (s
 	text := token.Reveal()
 	defer clear(text)
 	subject, attributes, err := a.cfg.Tokens.Verify(ctx, string(text))
-	if err != nil {
-		return "", nil, &Refusal{code.TokenRefused, err.Error()}
+	var refused *Refusal
+	switch {
+	case errors.As(err, &refused):
+		return "", nil, refused
+	case err != nil:
+		return "", nil, refuse(code.TokenRefused, "%v", err)
 	}
 	if err := errors.Join(checkSubject(subject), attributes.Check()); err != nil {
 		return "", nil, refuse(code.TokenRefused, "what the token says cannot stand in a credential: %v", err)

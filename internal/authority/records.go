@@ -17,9 +17,9 @@ const (
 	maxUnix = 253402300799
 	// maxOutstanding is how many credentials of one member may hold at once.
 	maxOutstanding = 256
-	// MaxReason bounds the note beside a revocation, and MaxSubject what a token
-	// is for, in bytes.
-	MaxReason  = 256
+	// MaxReason bounds the note beside a revocation, in bytes.
+	MaxReason = 256
+	// MaxSubject bounds what a token is for, in bytes.
 	MaxSubject = 512
 )
 

@@ -53,6 +53,12 @@ func (a *Authority) Serve(ctx context.Context, peer identity.Identifier, conn ne
 	return s.serve(ctx)
 }
 
+// IsMember reports whether an identifier is a member's.
+func (a *Authority) IsMember(id identity.Identifier) bool {
+	yes, err := a.store.isMember(id)
+	return yes && err == nil
+}
+
 func (s *Store) isMember(id identity.Identifier) (yes bool, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		yes = tx.Bucket(bucketMembers).Get(id[:]) != nil
@@ -228,6 +234,7 @@ func (s *stream) refuse(id uint32, request string, err error) error {
 	var r *Refusal
 	if !errors.As(err, &r) {
 		r = refuse(code.Internal, "the authority cannot say: see its log, and try again")
+		r.Detail = err
 	} else {
 		err = r
 	}
