@@ -22,7 +22,7 @@ func checkCommand() *cobra.Command {
 	var noFiles bool
 	cmd := &cobra.Command{
 		Use:   "check FILE...",
-		Short: "validate settings files of inlet, outlet and relay",
+		Short: "validate settings files of inlet, outlet, relay and authority",
 		Long: `check reads settings files as the commands would and names the place of every
 fault. It looks at the file alone: CULVERT_ variables and flags, which could add
 to it, are not looked at, but ${NAME} in the file is expanded.`,
@@ -35,7 +35,7 @@ to it, are not looked at, but ${NAME} in the file is expanded.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if kind != "" && !slices.Contains(config.Kinds(), config.Kind(kind)) {
-				return cli.Usagef("--kind %q: want inlet, outlet or relay", kind)
+				return cli.Usagef("--kind %q: want inlet, outlet, relay or authority", kind)
 			}
 			failed := false
 			for _, file := range args {
@@ -55,7 +55,7 @@ to it, are not looked at, but ${NAME} in the file is expanded.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&kind, "kind", "", "whose settings: inlet, outlet or relay, as `KIND` (default: told from the keys)")
+	cmd.Flags().StringVar(&kind, "kind", "", "whose settings: inlet, outlet, relay or authority, as `KIND` (default: told from the keys)")
 	cmd.Flags().BoolVar(&noFiles, "no-files", false, "do not read the identity file")
 	return cmd
 }

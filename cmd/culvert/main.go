@@ -23,8 +23,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Use:   "culvert",
 		Short: "the operator's tool of Culvert",
 		Long: `culvert makes and shows identities, checks settings for the commands inlet,
-outlet and relay, asks their policies, and shows all of them at work.`,
+outlet and relay, asks their policies, and shows all of them at work. It is the
+authority, too, that says who is who, and what speaks to one.`,
 	})
-	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), demoCommand(), benchCommand())
+	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), demoCommand(), benchCommand(),
+		authorityCommand(stdout, stderr), ticketCommand(), revokeCommand())
 	return cli.Execute(ctx, root, args, stdout, stderr)
 }

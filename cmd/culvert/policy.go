@@ -96,7 +96,7 @@ func (q *policyQuestion) decide() (policy.Decision, error) {
 	case config.KindRelay:
 		return askRelay(report.Relay, r)
 	}
-	return policy.Decision{}, fmt.Errorf("%s is the file of an inlet, which decides about nobody: name that of its outlet or relay", q.config)
+	return policy.Decision{}, fmt.Errorf("%s is the file of an %s, which asks no policy: name that of an outlet or a relay", q.config, report.Kind)
 }
 
 // request returns what the flags ask.
@@ -106,16 +106,8 @@ func (q *policyQuestion) request() (*policy.Request, error) {
 	if r.Peer.ID, err = identity.ParseIdentifier(q.peer); err != nil {
 		return nil, fmt.Errorf("--peer: %w: \"culvert identity show FILE\" prints it", err)
 	}
-	r.Peer.Attr = make(map[string]string, len(q.attr))
-	for _, a := range q.attr {
-		name, value, ok := strings.Cut(a, "=")
-		if !ok || name == "" {
-			return nil, fmt.Errorf("--attr %q: want NAME=VALUE", a)
-		}
-		if _, twice := r.Peer.Attr[name]; twice {
-			return nil, fmt.Errorf("--attr %q: the attribute %q is given twice", a, name)
-		}
-		r.Peer.Attr[name] = value
+	if r.Peer.Attr, err = parseAttributes(q.attr); err != nil {
+		return nil, err
 	}
 	if q.now != "" {
 		if r.Now, err = time.Parse(time.RFC3339, q.now); err != nil {

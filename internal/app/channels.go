@@ -25,6 +25,7 @@ const (
 // channels is the table of an outlet's channels, which bounds them.
 type channels struct {
 	policy *OutletPolicy
+	most   int // in all
 	// evict ends the peer's channel that has been without a path for longest, and
 	// returns it, or nil: what processes leave that are no more keeps nobody out.
 	evict func(peer identity.Identifier) *channel.Channel
@@ -45,9 +46,9 @@ type openChannel struct {
 	session *lasting
 }
 
-func newChannels(p *OutletPolicy, evict func(identity.Identifier) *channel.Channel) *channels {
+func newChannels(p *OutletPolicy, most int, evict func(identity.Identifier) *channel.Channel) *channels {
 	return &channels{
-		policy: p, evict: evict, all: map[*openChannel]struct{}{},
+		policy: p, most: most, evict: evict, all: map[*openChannel]struct{}{},
 		perPeer: map[identity.Identifier]int{}, listed: map[identity.Identifier]int{},
 		leaving: map[*channel.Channel]identity.Identifier{},
 	}
@@ -98,9 +99,9 @@ func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
 			code.Limit, fmt.Sprintf("%s is allowed no service here", peer),
 			fmt.Sprintf("%d channels of such peers are open already; if it is to use a service, list it under allow: in this outlet's settings", maxStrangers),
 		}
-	case n >= maxChannels:
+	case n >= c.most:
 		return nil, &refusal{
-			code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels),
+			code.Limit, fmt.Sprintf("there are %d channels here already", c.most),
 			"that is the most; start another outlet of this identity beside this one",
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 
 	"go.uber.org/zap"
@@ -17,6 +18,7 @@ type daemon struct {
 	places []place
 	status func() any
 	work   func(ctx context.Context) error
+	more   map[string]http.Handler // of the admin server; see obs.Endpoints
 
 	lns       []net.Listener // Listen's, in the order of places
 	endpoints *obs.Server    // nil before Listen
@@ -113,6 +115,7 @@ func (b *base) listenObs(ctx context.Context, status func() any) (*obs.Server, e
 		MetricsWhere: b.common.Where("metrics"),
 		AdminWhere:   b.common.Where("admin"),
 		Status:       status,
+		More:         b.more,
 	})
 	if err != nil {
 		return nil, err

@@ -53,9 +53,13 @@ type identityKeeper struct {
 	inUse   prometheus.Gauge
 	unsaved prometheus.Counter
 
-	// Of the goroutine of watch.
-	last   os.FileInfo // of the file when it was last read; nil: it could not be
-	failed string      // why it could not be taken then; "" when it could
+	// What else is to know of a key that was taken; nil: nothing. Set before watch.
+	taken func(*identity.Identity)
+
+	// Of the goroutine of watch, and of the constructor before it.
+	current *identity.Identity
+	last    os.FileInfo // of the file when it was last read; nil: it could not be
+	failed  string      // why it could not be taken then; "" when it could
 }
 
 // newIdentityKeeper reads the identity and what is known of others. Its errors
@@ -76,6 +80,7 @@ func newIdentityKeeper(c *config.Common, name string, known knowing, o *obs.Obs)
 	if err != nil {
 		return nil, c.Fault("identity", err)
 	}
+	k.current = id
 	if k.local, err = channel.NewLocalWith(id, channel.LocalConfig{Name: name, Memory: k.memory, Known: known}); err != nil {
 		return nil, c.Fault("identity", err)
 	}
@@ -144,7 +149,12 @@ func (k *identityKeeper) read(asked bool) {
 	id, err := identity.ReadFile(k.path)
 	same := err == nil && id.History().LastHash() == k.local.History().LastHash()
 	if err == nil && !same {
-		err = k.local.SetIdentity(id)
+		if err = k.local.SetIdentity(id); err == nil {
+			k.current = id
+			if k.taken != nil {
+				k.taken(id)
+			}
+		}
 	}
 	if err != nil {
 		again := k.failed == err.Error()

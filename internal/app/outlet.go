@@ -15,6 +15,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
 const (
@@ -33,6 +34,7 @@ const (
 type Outlet struct {
 	*base
 	cfg      config.Outlet
+	kind     string
 	services map[string]*outletService
 	policy   *OutletPolicy
 	channels *channels
@@ -55,7 +57,8 @@ type Outlet struct {
 // An outletService is a name and the target behind it.
 type outletService struct {
 	config.OutletService
-	address string // Target's, as package net takes it
+	address string        // Target's, as package net takes it
+	handle  streamHandler // what serves it in this process; nil: the target does
 	metrics *serviceMetrics
 	streams atomic.Int64
 }
@@ -63,7 +66,31 @@ type outletService struct {
 // NewOutlet checks the settings and reads the identity. It listens nowhere and
 // registers nowhere yet.
 func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
-	out := &Outlet{cfg: *cfg, services: map[string]*outletService{}, slots: make(chan struct{}, maxHandshakes)}
+	out, err := newOutlet(cfg, hosting{}, o)
+	if err != nil {
+		return nil, err
+	}
+	out.listens(listPlaces(out.cfg.Listen), func() any { return out.Status() }, out.work)
+	return out, nil
+}
+
+// A hosting says what an outlet does for a service of this process's own. The
+// zero hosting is for outlets that have none.
+type hosting struct {
+	kind     string                   // begins the names of metrics, and is what logs call the process; "": outlet
+	handlers map[string]streamHandler // by service: what serves its streams, in the place of a target
+	known    knowing                  // whose histories are worth remembering; nil: of those that may use a service
+	channels int                      // how many there may be; 0: maxChannels
+}
+
+// A streamHandler serves one stream and returns how that ended. It leaves
+// closing the stream to its caller.
+type streamHandler func(ctx context.Context, st *tunnel.Stream, peer channel.Peer) error
+
+// newOutlet makes an outlet that knows everything but what it does when it runs.
+func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
+	h.kind = cmp.Or(h.kind, "outlet")
+	out := &Outlet{cfg: *cfg, kind: h.kind, services: map[string]*outletService{}, slots: make(chan struct{}, maxHandshakes)}
 	out.cfg.SetDefaults()
 	switch {
 	case len(out.cfg.Services) == 0:
@@ -72,26 +99,30 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		return nil, out.cfg.Fault("relays", errors.New("nothing could reach this outlet: there are no relays and no listen addresses"))
 	}
 	out.policy = NewOutletPolicy(out.cfg.Services)
+	if h.known == nil {
+		h.known = func(p channel.Peer) bool { return out.policy.knows(policyPeer(p)) }
+	}
 	var err error
-	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, func(p channel.Peer) bool { return out.policy.knows(policyPeer(p)) }, o); err != nil {
+	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, h.known, o); err != nil {
 		return nil, err
 	}
 	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
 	out.rate = rate.NewLimiter(rate.Limit(perSecond), perSecond)
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
-	out.streams = newStreamMetrics(o.Registry, "outlet")
+	out.streams = newStreamMetrics(o.Registry, h.kind)
 	out.unknown = out.streams.service(unknownService)
 	out.handshakes = newHandshakeMetrics(o.Registry)
-	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: maxChannels, DetachedPerInstance: maxPeerChannels})
-	out.channels = newChannels(out.policy, out.table.EvictOldest)
-	newGauge(o.Registry, "culvert_outlet_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
-	newGauge(o.Registry, "culvert_outlet_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
-	newGauge(o.Registry, "culvert_outlet_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })
+	most := cmp.Or(h.channels, maxChannels)
+	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: most, DetachedPerInstance: maxPeerChannels})
+	out.channels = newChannels(out.policy, most, out.table.EvictOldest)
+	newGauge(o.Registry, "culvert_"+h.kind+"_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
+	newGauge(o.Registry, "culvert_"+h.kind+"_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
+	newGauge(o.Registry, "culvert_"+h.kind+"_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })
 	for i, s := range out.cfg.Services {
 		if out.services[s.Name] != nil {
 			return nil, out.cfg.Fault(listKey("services", i, "name"), errors.New("another service has this name already"))
 		}
-		out.services[s.Name] = &outletService{OutletService: s, address: s.Target.String(), metrics: out.streams.service(s.Name)}
+		out.services[s.Name] = &outletService{OutletService: s, address: s.Target.String(), handle: h.handlers[s.Name], metrics: out.streams.service(s.Name)}
 	}
 	d := out.newDialer()
 	for _, r := range out.cfg.Relays {
@@ -101,7 +132,6 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		}
 		out.agents = append(out.agents, a)
 	}
-	out.listens(listPlaces(out.cfg.Listen), func() any { return out.Status() }, out.work)
 	return out, nil
 }
 
@@ -109,7 +139,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 // more streams here, gives streams the drain time to end, closes the channels,
 // and returns when everything it started has ended.
 func (out *Outlet) work(ctx context.Context) error {
-	out.log.Info("outlet started", zap.Stringer("identifier", out.Identifier()), zap.Stringer("instance", out.local.Instance()))
+	out.log.Info(out.kind+" started", zap.Stringer("identifier", out.Identifier()), zap.Stringer("instance", out.local.Instance()))
 	// Conns and registrations outlive ctx for the drain time.
 	liveCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(errShutdown)
@@ -142,7 +172,7 @@ func (out *Outlet) work(ctx context.Context) error {
 		a.Drain()
 	}
 	out.log.Info("stopping", zap.Int64("streams", out.countStreams()), zap.Duration("drain_timeout", out.cfg.DrainTimeout))
-	out.channels.drain("the outlet is stopping")
+	out.channels.drain("the " + out.kind + " is stopping")
 	if !out.drained(ctx) {
 		out.log.Warn("drain time is over, cutting streams", zap.Int64("streams", out.countStreams()))
 	}

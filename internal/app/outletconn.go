@@ -128,7 +128,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 			ch.session.Fail(code.Shutdown, errShutdown)
 			return
 		}
-		ch.session.Close(code.Shutdown, "the outlet is stopping")
+		ch.session.Close(code.Shutdown, "the "+out.kind+" is stopping")
 		ch.session.hurry()
 	})
 	defer stop()
@@ -187,6 +187,10 @@ func (out *Outlet) serveStream(ctx context.Context, ch channel.ID, req *tunnel.R
 		p.service.streams.Add(1)
 	}
 	p.metrics.active.Inc()
+	if p.service != nil && p.service.handle != nil {
+		p.ended(p.host(ctx))
+		return nil
+	}
 	if e := p.answer(ctx); p.stream == nil {
 		p.ended(e)
 		return nil
@@ -302,6 +306,27 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	abortive(nc)
 	p.stream, p.target = st, nc
 	return streamEnd{}
+}
+
+// host lets this process serve the stream itself.
+func (p *served) host(ctx context.Context) streamEnd {
+	if d := p.out.policy.Decide(&policy.Request{Peer: policyPeer(p.req.Peer()), Action: policy.Open, Service: p.service.Name}); !d.Allowed {
+		p.req.Refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", p.req.Peer().Identifier, p.req.Service))
+		return streamEnd{label: code.StreamDenied.String(), reason: d.Reason}
+	}
+	st, err := p.req.Accept()
+	if err != nil {
+		c, reason := streamCode(err, code.Aborted)
+		return streamEnd{label: known(c), reason: reason}
+	}
+	err = p.service.handle(ctx, st, p.req.Peer())
+	if err == nil {
+		_ = st.Close() // a clean end; the channel may have gone, which is no news
+		return streamEnd{label: code.OK.String()}
+	}
+	c := hostCode(err)
+	_ = st.Reset(c) // it is over either way
+	return streamEnd{label: known(c), reason: err.Error()}
 }
 
 // errGone ends a dial for whose stream nobody waits any more.

@@ -167,7 +167,7 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 		return NewOutletPolicy([]config.OutletService{{Name: "a", Allow: mustCompile(t, policy.Open, text)}})
 	}
 	open, closed := of(`true`), of(`false`)
-	c = newChannels(closed, nobodyWaits)
+	c = newChannels(closed, maxChannels, nobodyWaits)
 	stranger, _ := c.reserve(policy.Peer{ID: id(1)})
 	c.policy = open
 	friend, _ := c.reserve(policy.Peer{ID: id(1)})

@@ -82,7 +82,7 @@ func TestChannelsTakePlacesOver(t *testing.T) {
 		return c
 	}
 	known := NewOutletPolicy([]config.OutletService{{Name: "a", Allow: policy.List(id(1))}})
-	c := newChannels(known, evict)
+	c := newChannels(known, maxChannels, evict)
 	take := func(times int) (taken int) {
 		for range times {
 			if _, r := c.reserve(policy.Peer{ID: id(1)}); r == nil {
@@ -121,7 +121,7 @@ func TestChannelsTakePlacesOver(t *testing.T) {
 
 func TestChannelsAreBounded(t *testing.T) {
 	known := NewOutletPolicy([]config.OutletService{{Name: "a", Allow: policy.List(id(1), id(2))}})
-	c := newChannels(known, nobodyWaits)
+	c := newChannels(known, maxChannels, nobodyWaits)
 	take := func(peer identity.Identifier, times int) (taken int) {
 		for range times {
 			_, r := c.reserve(policy.Peer{ID: peer})
@@ -157,7 +157,7 @@ func TestChannelsAreBounded(t *testing.T) {
 		t.Errorf("while draining: %v", r)
 	}
 
-	all := newChannels(known, nobodyWaits)
+	all := newChannels(known, maxChannels, nobodyWaits)
 	all.perPeer[id(9)] = maxChannels
 	if _, r := all.reserve(policy.Peer{ID: id(2)}); r == nil || r.code != code.Limit {
 		t.Errorf("beyond the limit of all: %v", r)

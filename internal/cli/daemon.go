@@ -70,6 +70,11 @@ func Serving[C interface{ Shared() *config.Common }, R runner](
 
 // Run is the command: it returns the exit code. ctx ends it as a signal does.
 func (d Daemon) Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return Execute(ctx, d.Command(stdout, stderr), args, stdout, stderr)
+}
+
+// Command returns the command, for one that has others below it.
+func (d Daemon) Command(stdout, stderr io.Writer) *cobra.Command {
 	name := string(d.Kind)
 	health := false
 	cmd := &cobra.Command{
@@ -100,5 +105,5 @@ func (d Daemon) Run(ctx context.Context, args []string, stdout, stderr io.Writer
 	flags.SortFlags = false
 	flags.AddFlagSet(config.Flags(d.Kind))
 	flags.BoolVar(&health, "health", false, "ask the running "+name+", by its metrics or admin address, whether it (or the SERVICE named after the flags) is ready; exit 0 or 1")
-	return Execute(ctx, cmd, args, stdout, stderr)
+	return cmd
 }

@@ -17,7 +17,18 @@ const (
 	KindInlet  Kind = "inlet"
 	KindOutlet Kind = "outlet"
 	KindRelay  Kind = "relay"
+
+	// KindAuthority is that of "culvert authority".
+	KindAuthority Kind = "authority"
 )
+
+// Command returns how the command of that kind is called.
+func (k Kind) Command() string {
+	if k == KindAuthority {
+		return "culvert authority"
+	}
+	return string(k)
+}
 
 // Defaults, which SetDefaults puts where a field is zero.
 const (
@@ -140,6 +151,20 @@ type Relay struct {
 	Limits      Limits
 }
 
+// An Authority holds the settings of the command "culvert authority".
+type Authority struct {
+	Common
+	Channels
+	Store              string        // the file of members, tickets and revocations
+	Relays             []route.Route // registers at the last hop of each; this or Listen is not empty
+	Listen             []Address     // accepts members directly
+	Routes             []route.Route // by which members reach it, for tickets; the relays' if there are none
+	CredentialLifetime time.Duration // whole seconds; zero: what internal/authority takes
+	ListLifetime       time.Duration // a newer revocation list is promised by then; zero: none is
+	Kubernetes         *Kubernetes   // whose tokens enrol; nil: nobody's
+	RenewWithoutToken  bool          // members enrolled by a token renew without another one
+}
+
 // Limits bound what callers can make a relay hold or do. Zero stands for the
 // default, which pkg/relay has.
 type Limits struct {
@@ -166,6 +191,16 @@ func (c *Outlet) SetDefaults() {
 	c.Common.setDefaults()
 	c.Channels.setDefaults()
 	setDefault(&c.DialTimeout, DefaultDialTimeout)
+}
+
+// SetDefaults puts the default where a setting is zero, but for the lifetimes. The
+// Load functions have done so already.
+func (c *Authority) SetDefaults() {
+	c.Common.setDefaults()
+	c.Channels.setDefaults()
+	if len(c.Routes) == 0 {
+		c.Routes = c.Relays
+	}
 }
 
 // SetDefaults puts the default where a setting is zero, but for DialTimeout and

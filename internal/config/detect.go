@@ -17,6 +17,7 @@ var kinds = []kindKeys{
 	{KindInlet, []string{"connect_timeout"}, []string{"listen", "service", "outlet", "routes"}},
 	{KindOutlet, []string{"relays"}, []string{"name", "target", "allow"}},
 	{KindRelay, []string{"register", "connect", "extend"}, nil},
+	{KindAuthority, []string{"store", "credential_lifetime", "list_lifetime", "kubernetes", "renew_without_token"}, nil},
 }
 
 func kindInfo(kind Kind) kindKeys {
@@ -60,6 +61,10 @@ func (k kindKeys) signs(root *value) (found []sign) {
 // detect returns the kind whose keys a file has, and the first of them. kind is
 // "" if the file has keys of none, or as many of two.
 func detect(root *value) (kind Kind, first sign) {
+	// An authority registers at relays as an outlet does, and has a store alone.
+	if e := root.get("store"); e != nil {
+		return KindAuthority, sign{"store", e.at}
+	}
 	most := 0
 	for _, k := range kinds {
 		found := k.signs(root)
@@ -80,5 +85,5 @@ func wrongKind(root *value, file string, want Kind) *Fault {
 	if kind == "" || kind == want || len(kindInfo(want).signs(root)) > 0 {
 		return nil
 	}
-	return &Fault{At: first.at, Key: first.path, Err: fmt.Errorf("this file is for the command %s, not for %s: run \"%s --config %s\"", kind, want, kind, file)}
+	return &Fault{At: first.at, Key: first.path, Err: fmt.Errorf("this file is for the command %s, not for %s: run \"%s --config %s\"", kind.Command(), want.Command(), kind.Command(), file)}
 }

@@ -71,6 +71,17 @@ var kindSettings = map[Kind][]setting{
 		{flag: "extend", key: "extend", repeated: true, usage: "those who may register or connect may be carried on to `HOST:PORT`; repeat for several"},
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling the next relay after this `TIME` (up to 4s, default 2.5s)"},
 	},
+	KindAuthority: {
+		{flag: "store", key: "store", usage: "the `FILE` of members, tickets and revocations; made if it is not there"},
+		{flag: "relay", key: "relays", repeated: true, usage: "register at the last hop of this `ROUTE`, tcp://host:port/IDENTIFIER; repeat for several"},
+		{flag: "listen", key: "listen", repeated: true, usage: "accept members directly at `HOST:PORT`; repeat for several"},
+		{flag: "route", key: "routes", repeated: true, usage: "a `ROUTE` by which members reach the authority, for tickets; repeat for several (default: those of --relay)"},
+		{flag: "credential-lifetime", key: "credential_lifetime", usage: "credentials hold for this `TIME` (1m to 24h, default 1h)"},
+		{flag: "list-lifetime", key: "list_lifetime", usage: "promise a newer revocation list within this `TIME`; who has none by then trusts no credential (10s to 720h, default: no promise)"},
+		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
+		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
+		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
+	},
 }
 
 // settingsOf returns the settings of a kind, its own first.

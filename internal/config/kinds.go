@@ -315,7 +315,7 @@ func hintsFor(kind Kind) map[string]string {
 	for _, other := range kinds {
 		for _, key := range other.top {
 			if other.kind != kind && !slices.Contains(kindInfo(kind).top, key) {
-				hints[key] = fmt.Sprintf("it is a key of the command %s", other.kind)
+				hints[key] = fmt.Sprintf("it is a key of the command %s", other.kind.Command())
 			}
 		}
 		if other.kind == kind {

@@ -26,6 +26,12 @@ func LoadRelay(src Source) (*Relay, error) {
 	return finish(d, d.relay, root)
 }
 
+// LoadAuthority reads an authority's settings. The error is a [Faults].
+func LoadAuthority(src Source) (*Authority, error) {
+	d, root := start(KindAuthority, src)
+	return finish(d, d.authority, root)
+}
+
 // LoadEndpoints reads only where a process of that kind serves its metrics and
 // admin endpoints, for a probe, which has no use for the rest: other faults are
 // passed over, as far as the file is YAML. The error is a [Faults].
@@ -166,7 +172,7 @@ func Check(file string, kind Kind, environ []string) (*Report, error) {
 	}
 	if kind == "" {
 		if kind, _ = detect(root); kind == "" {
-			return nil, append(faults, &Fault{At: Origin{File: file}, Err: errors.New("cannot tell whose settings these are: say so with --kind inlet, outlet or relay")})
+			return nil, append(faults, &Fault{At: Origin{File: file}, Err: errors.New("cannot tell whose settings these are: say so with --kind inlet, outlet, relay or authority")})
 		}
 	} else if f := wrongKind(root, file, kind); f != nil {
 		return nil, append(faults, f)
@@ -189,8 +195,11 @@ func (d *decoder) report(root *value) (*Report, error) {
 	case KindRelay:
 		c := d.relay(root)
 		r.Relay, r.Common, r.Summary = c, &c.Common, plural(len(c.Listen), "address", "addresses")
+	case KindAuthority:
+		c := d.authority(root)
+		r.Common, r.Summary = &c.Common, plural(len(c.Relays)+len(c.Listen), "way to it", "ways to it")
 	default:
-		return nil, Faults{{Err: fmt.Errorf("%s is no kind of settings: want inlet, outlet or relay", quote(string(d.kind)))}}
+		return nil, Faults{{Err: fmt.Errorf("%s is no kind of settings: want inlet, outlet, relay or authority", quote(string(d.kind)))}}
 	}
 	if len(d.faults) > 0 {
 		return nil, d.faults.sorted()
@@ -207,4 +216,4 @@ func plural(n int, one, many string) string {
 }
 
 // Kinds returns all kinds.
-func Kinds() []Kind { return []Kind{KindInlet, KindOutlet, KindRelay} }
+func Kinds() []Kind { return []Kind{KindInlet, KindOutlet, KindRelay, KindAuthority} }

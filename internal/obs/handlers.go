@@ -16,18 +16,18 @@ import (
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
-// maxBody bounds what a request may carry, in bytes. Nothing reads it.
+// maxBody bounds what a request may carry, in bytes, where nothing reads it.
 const maxBody = 4 << 10
 
 // metricsHandler serves what may face a network.
 func (o *Obs) metricsHandler() http.Handler {
 	mux := http.NewServeMux()
 	o.handlePublic(mux)
-	return harden(mux)
+	return harden(bounded(mux))
 }
 
 // adminHandler serves what is for this machine only.
-func (o *Obs) adminHandler(status func() any, unix bool) http.Handler {
+func (o *Obs) adminHandler(status func() any, more map[string]http.Handler, unix bool) http.Handler {
 	mux := http.NewServeMux()
 	o.handlePublic(mux)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
@@ -37,7 +37,20 @@ func (o *Obs) adminHandler(status func() any, unix bool) http.Handler {
 		}
 		o.writeJSON(w, http.StatusOK, v)
 	})
-	return harden(onlyLocal(mux, unix))
+	all := http.NewServeMux()
+	all.Handle("/", bounded(mux))
+	for pattern, h := range more {
+		all.Handle(pattern, h)
+	}
+	return harden(onlyLocal(all, unix))
+}
+
+// bounded bounds what requests carry.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (o *Obs) handlePublic(mux *http.ServeMux) {
@@ -132,7 +145,7 @@ func (o *Obs) writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(b, '\n')) // the client is gone: nobody to tell
 }
 
-// harden bounds requests and tells browsers to do nothing with the answers but
+// harden tells browsers to do nothing with the answers but
 // show them.
 func harden(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -143,7 +156,6 @@ func harden(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r)
 	})
 }

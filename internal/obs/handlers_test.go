@@ -69,7 +69,7 @@ func TestAdminAnswersLocalRequestsOnly(t *testing.T) {
 	handlers := map[bool]http.Handler{}
 	o := newTestObs(t)
 	for _, unix := range []bool{false, true} {
-		handlers[unix] = o.adminHandler(func() any { asked++; return "secret" }, unix)
+		handlers[unix] = o.adminHandler(func() any { asked++; return "secret" }, nil, unix)
 	}
 	for _, tt := range tests {
 		for unix, h := range handlers {
@@ -109,7 +109,7 @@ func TestAdminTakesTheHostOfTheRequestLine(t *testing.T) {
 func TestPathsOfTheServers(t *testing.T) {
 	o := newTestObs(t)
 	o.Ready.Set("db", nil)
-	metrics, admin := o.metricsHandler(), o.adminHandler(func() any { return 1 }, false)
+	metrics, admin := o.metricsHandler(), o.adminHandler(func() any { return 1 }, nil, false)
 	for _, tt := range []struct {
 		method, path   string
 		metrics, admin int
@@ -255,7 +255,7 @@ func TestStatus(t *testing.T) {
 		{func() any { return make(chan int) }, 500, "internal error\n"}, // cannot be JSON
 	} {
 		w := httptest.NewRecorder()
-		o.adminHandler(tt.status, false).ServeHTTP(w, request(t, "GET", "http://localhost/status"))
+		o.adminHandler(tt.status, nil, false).ServeHTTP(w, request(t, "GET", "http://localhost/status"))
 		if w.Code != tt.code || w.Body.String() != tt.want {
 			t.Errorf("got %d %q, want %d %q", w.Code, w.Body, tt.code, tt.want)
 		}
@@ -294,5 +294,32 @@ func TestMetricsPage(t *testing.T) {
 	o.Ready.Set("db", nil)
 	if got := page(); !strings.Contains(got, "\nculvert_inlet_ready 1\n") {
 		t.Errorf("no culvert_inlet_ready 1 in:\n%s", got)
+	}
+}
+
+// Further handlers stand behind the same checks, and bound bodies themselves.
+func TestMoreHandlers(t *testing.T) {
+	o := newTestObs(t)
+	read := 0
+	more := map[string]http.Handler{"/authority/": http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		read = len(b)
+	})}
+	h := o.adminHandler(nil, more, false)
+	for _, tt := range []struct {
+		host, origin string
+		want         int
+	}{{"localhost", "", 200}, {"evil.example", "", http.StatusMisdirectedRequest}, {"localhost", "http://evil.example", http.StatusForbidden}} {
+		read = -1
+		req := request(t, "POST", "http://"+tt.host+"/authority/x")
+		if tt.origin != "" {
+			req.Header.Set("Origin", tt.origin)
+		}
+		req.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", 2*maxBody)))
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req)
+		if w.Code != tt.want || (read >= 0) != (tt.want == 200) || tt.want == 200 && read != 2*maxBody {
+			t.Errorf("%+v: %d, and %d bytes reached the handler", tt, w.Code, read)
+		}
 	}
 }

@@ -216,7 +216,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 // A body is bounded for whoever reads one, some day.
 func TestBodyIsBounded(t *testing.T) {
 	var got error
-	h := harden(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	h := bounded(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, got = io.ReadAll(r.Body)
 	}))
 	for size, fails := range map[int]bool{maxBody: false, maxBody + 1: true} {

@@ -26,6 +26,11 @@ type Endpoints struct {
 
 	// Status returns what /status shows, as JSON; nil: null.
 	Status func() any
+
+	// More are further handlers of the admin server, by pattern. They bound what
+	// requests carry, and say who may ask: every user of this machine reaches a
+	// loopback.
+	More map[string]http.Handler
 }
 
 // A Server holds the listeners of the endpoints, open since Listen. Either
@@ -58,7 +63,7 @@ func (o *Obs) Listen(ctx context.Context, e Endpoints) (*Server, error) {
 		if err != nil {
 			return nil, errors.Join(listenError("admin", e.AdminWhere, err), s.Close())
 		}
-		s.parts = append(s.parts, part{"admin", ln, o.server(o.adminHandler(e.Status, unix))})
+		s.parts = append(s.parts, part{"admin", ln, o.server(o.adminHandler(e.Status, e.More, unix))})
 	}
 	return s, nil
 }

@@ -35,14 +35,24 @@ func AppendRequest(dst []byte, id uint32, m Request) ([]byte, error) {
 // AppendAnswer appends an answer as it travels to dst. id is that of the
 // request, or 0 for a revocation list that nobody has asked for.
 func AppendAnswer(dst []byte, id uint32, m Answer) ([]byte, error) {
-	if err := checkAnswerID(id, m.kind()); err != nil {
-		return dst, fmt.Errorf("writing answer: %w", err)
-	}
-	dst, err := appendFrame(dst, id, m)
+	head, body, err := EncodeAnswer(id, m)
 	if err != nil {
-		return dst, fmt.Errorf("writing answer: %w", err)
+		return dst, err
 	}
-	return dst, nil
+	return append(append(dst, head...), body...), nil
+}
+
+// EncodeAnswer returns an answer as it travels, in two parts, of which the second
+// is a list's own bytes where it is one: so that one that goes to many is not
+// copied for each. id is that of [AppendAnswer].
+func EncodeAnswer(id uint32, m Answer) (head, body []byte, err error) {
+	if err = checkAnswerID(id, m.kind()); err == nil {
+		head, body, err = encodeFrame(id, m)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("writing answer: %w", err)
+	}
+	return head, body, nil
 }
 
 // ReadRequest reads one request, of at most 17 KiB. The error is io.EOF only if
@@ -78,22 +88,30 @@ func ReadAnswer(r io.Reader) (id uint32, m Answer, err error) {
 	return h.id, m, nil
 }
 
-func appendFrame(dst []byte, id uint32, m interface {
+// A message is a [Request] or an [Answer].
+type message interface {
 	kind() kind
 	check() error
 	encode() ([]byte, error)
-},
-) ([]byte, error) {
-	if err := m.check(); err != nil {
-		return dst, err
-	}
-	body, err := m.encode()
+}
+
+func appendFrame(dst []byte, id uint32, m message) ([]byte, error) {
+	head, body, err := encodeFrame(id, m)
 	if err != nil {
 		return dst, err
 	}
-	dst = binary.BigEndian.AppendUint32(dst, uint32(m.kind())<<24|uint32(len(body)))
-	dst = binary.BigEndian.AppendUint32(dst, id)
-	return append(dst, body...), nil
+	return append(append(dst, head...), body...), nil
+}
+
+func encodeFrame(id uint32, m message) (head, body []byte, err error) {
+	if err := m.check(); err != nil {
+		return nil, nil, err
+	}
+	if body, err = m.encode(); err != nil {
+		return nil, nil, err
+	}
+	head = binary.BigEndian.AppendUint32(nil, uint32(m.kind())<<24|uint32(len(body)))
+	return binary.BigEndian.AppendUint32(head, id), body, nil
 }
 
 func checkAnswerID(id uint32, k kind) error {

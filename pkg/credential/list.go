@@ -149,21 +149,30 @@ func (l *List) Full() ([]byte, error) {
 // Delta returns what leads somebody who holds from to l, as
 // [Verifier.ApplyDelta] takes it. It fails when l cannot follow from.
 func (l *List) Delta(from *List) ([]byte, error) {
-	if l.head.issuer != from.head.issuer || l.head.number <= from.head.number {
-		return nil, fmt.Errorf("making a delta from revocation list %d of %s to %d of %s: want one of the same authority with a higher number",
+	if l.head.issuer != from.head.issuer {
+		return nil, fmt.Errorf("making a delta from revocation list %d of %s to %d of %s: want one of the same authority",
 			from.head.number, from.head.issuer, l.head.number, l.head.issuer)
 	}
-	if err := l.set.checkFollows(from.set, l.head.issued); err != nil {
-		return nil, fmt.Errorf("making a delta from revocation list %d to %d: %w", from.head.number, l.head.number, err)
+	return l.DeltaFrom(from.head.number, from.set)
+}
+
+// DeltaFrom is [List.Delta] for an authority that knows what its list of that
+// number had, and has the list no more.
+func (l *List) DeltaFrom(number uint64, had *Set) ([]byte, error) {
+	if number == 0 || l.head.number <= number {
+		return nil, fmt.Errorf("making a delta from revocation list %d to %d: want one with a higher number", number, l.head.number)
 	}
-	d := deltaList{History: l.signed.History, Head: l.signed.Head, Signature: l.signed.Signature, From: from.head.number}
-	_ = from.set.ids().walk(l.set.ids(), func(was, is []byte) error { // visits without failing
+	if err := l.set.checkFollows(had, l.head.issued); err != nil {
+		return nil, fmt.Errorf("making a delta from revocation list %d to %d: %w", number, l.head.number, err)
+	}
+	d := deltaList{History: l.signed.History, Head: l.signed.Head, Signature: l.signed.Signature, From: number}
+	_ = had.ids().walk(l.set.ids(), func(was, is []byte) error { // visits without failing
 		if was == nil {
 			d.Identifiers = append(d.Identifiers, is...)
 		}
 		return nil
 	})
-	_ = from.set.sers().walk(l.set.sers(), func(was, is []byte) error {
+	_ = had.sers().walk(l.set.sers(), func(was, is []byte) error {
 		switch {
 		case was == nil:
 			d.Serials = append(d.Serials, is...)

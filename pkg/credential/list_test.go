@@ -417,7 +417,7 @@ func TestApplyDeltaRefuses(t *testing.T) {
 	wantCode(t, err, code.RevocationsOld)
 	for _, from := range []*List{two, mustList(t, a, 3, nil), mustList(t, stranger, 1, nil)} {
 		_, err := two.Delta(from)
-		wantText(t, err, "same authority with a higher number")
+		wantText(t, err, "want one")
 	}
 }
 

@@ -100,7 +100,7 @@ func (w *world) hopAt(addr, name string) string {
 type node struct {
 	*proc
 	w       *world
-	program string
+	program string // with the words before its flags
 	config  string // path
 	metrics string
 	admin   string
@@ -217,7 +217,8 @@ func (w *world) start(program, name, identity, body string) *node {
 // run starts the program of n and waits until it answers.
 func (n *node) run(name string) {
 	n.w.t.Helper()
-	cmd := unprivileged(exec.Command(program(n.program), "--config", n.config, "--log-format", "json"))
+	words := strings.Fields(n.program)
+	cmd := unprivileged(exec.Command(program(words[0]), append(words[1:], "--config", n.config, "--log-format", "json")...))
 	cmd.Dir = n.w.dir
 	p, err := startProc(name, cmd)
 	if err != nil {

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvert-net/culvert/internal/app"
+	"github.com/culvert-net/culvert/internal/authority"
+	"github.com/culvert-net/culvert/internal/authority/admin"
+	"github.com/culvert-net/culvert/internal/cli"
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// authorityCommand is "culvert authority".
+func authorityCommand(stdout, stderr io.Writer) *cobra.Command {
+	cmd := cli.Daemon{
+		Kind:  config.KindAuthority,
+		Short: "issue credentials, take tickets and revoke; or look after the store",
+		Long: `authority says of identities what they are: it enrols inlets, outlets and relays
+by tickets or Kubernetes tokens, issues them credentials that hold for an hour,
+and tells them what is revoked. It is reached like an outlet: it registers at
+relays, or accepts members directly.`,
+		Example: `  culvert authority --config authority.yaml
+  culvert authority --config authority.yaml --health`,
+		Serve: cli.Serving(config.KindAuthority, config.LoadAuthority, app.NewAuthority),
+	}.Command(stdout, stderr)
+	cmd.AddCommand(authorityListCommand(), authorityBackupCommand(), authorityRestoreCommand())
+	return cmd
+}
+
+// authorityListCommand is "culvert authority list".
+func authorityListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list --config FILE",
+		Short: "list the members: who they are, how they were enrolled, and their credentials",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
+				for after := (identity.Identifier{}); ; {
+					page, err := s.Members(ctx, after, authority.MaxPage)
+					if err != nil {
+						return err
+					}
+					for _, m := range page {
+						if err := printMember(cmd.OutOrStdout(), m, asJSON); err != nil {
+							return err
+						}
+						after = m.Identifier
+					}
+					if len(page) < authority.MaxPage {
+						return nil
+					}
+				}
+			})
+		},
+	}
+	configFlag(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line, with the serials of credentials")
+	return cmd
+}
+
+func printMember(w io.Writer, m authority.MemberInfo, asJSON bool) error {
+	by := m.How + " " + m.Subject
+	if m.How == authority.ByTicket {
+		by = m.How + " " + m.Ticket.String()
+	}
+	if !asJSON {
+		return printLine(w, "%s  %s  by %s  renewed %s  until %s", m.Identifier, showAttributes(m.Attributes), by,
+			m.Renewed.Format(time.RFC3339), m.NotAfter.Format(time.RFC3339))
+	}
+	serials := []string{}
+	for _, s := range m.Serials {
+		serials = append(serials, s.String())
+	}
+	return json.NewEncoder(w).Encode(struct {
+		Identifier identity.Identifier   `json:"identifier"`
+		Attributes credential.Attributes `json:"attributes"`
+		By         string                `json:"by"`
+		Enrolled   time.Time             `json:"enrolled"`
+		Renewed    time.Time             `json:"renewed"`
+		NotAfter   time.Time             `json:"not_after"`
+		Serials    []string              `json:"serials"` // of credentials that may hold, the newest last
+	}{m.Identifier, m.Attributes, by, m.Enrolled, m.Renewed, m.NotAfter, serials})
+}
+
+// authorityBackupCommand is "culvert authority backup".
+func authorityBackupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "backup --config FILE TO",
+		Short: "write the store to a new file, while the authority runs or not",
+		Long: `backup writes the store as it is at one moment to a new file, reads all of it
+again, and only then gives it its name. It holds no key: back up the identity
+file, too.`,
+		Args: oneFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := loadAuthority(cmd)
+			if err != nil {
+				return err
+			}
+			id, err := identity.ReadPublicFile(cfg.Identity)
+			if err != nil {
+				return cfg.Fault("identity", err)
+			}
+			err = withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
+				return authority.WriteBackup(args[0], id.Identifier(), func(w io.Writer) error { return s.Backup(ctx, w) })
+			})
+			if err != nil {
+				return err
+			}
+			return printLine(cmd.OutOrStdout(), "wrote a backup of %s to %s", cfg.Store, args[0])
+		},
+	}
+	configFlag(cmd)
+	return cmd
+}
+
+// authorityRestoreCommand is "culvert authority restore".
+func authorityRestoreCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "restore --config FILE FROM",
+		Short: "make a backup the store; the authority must not run",
+		Long: `restore checks a backup, and makes it the store. The store that was there is kept
+beside it. What was enrolled and revoked after the backup was made is lost: who
+was enrolled has to be so again, and what was revoked has to be revoked again,
+before members take a list of this authority.`,
+		Args: oneFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := loadAuthority(cmd)
+			if err != nil {
+				return err
+			}
+			id, err := identity.ReadPublicFile(cfg.Identity)
+			if err != nil {
+				return cfg.Fault("identity", err)
+			}
+			kept, err := authority.Restore(cfg.Store, args[0], id.Identifier(), time.Now())
+			if errors.Is(err, authority.ErrInUse) {
+				err = fmt.Errorf("%w: stop the authority first", err)
+			}
+			if err != nil {
+				return err
+			}
+			if kept != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "culvert: what was the store is kept as %s\n", kept)
+			}
+			return printLine(cmd.OutOrStdout(), "restored %s from %s", cfg.Store, args[0])
+		},
+	}
+	configFlag(cmd)
+	return cmd
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvert-net/culvert/internal/app"
+	"github.com/culvert-net/culvert/internal/authority"
+	"github.com/culvert-net/culvert/internal/authority/admin"
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/pkg/credential"
+)
+
+// configFlag adds --config, by which a command finds the authority.
+func configFlag(cmd *cobra.Command) {
+	f := *config.Flags(config.KindAuthority).Lookup("config")
+	f.Usage = "the authority's settings `FILE`"
+	cmd.Flags().AddFlag(&f)
+}
+
+// loadAuthority reads the settings of the authority that a command is about.
+func loadAuthority(cmd *cobra.Command) (*config.Authority, error) {
+	return config.LoadAuthority(config.Source{Flags: cmd.Flags(), Environ: os.Environ()})
+}
+
+// withAuthority does something at the authority: by its admin address if it runs,
+// and else in its store, which it says. do may be called for both, if the first
+// finds that nobody is there.
+func withAuthority(cmd *cobra.Command, do func(ctx context.Context, s admin.Service) error) error {
+	cfg, err := loadAuthority(cmd)
+	if err != nil {
+		return err
+	}
+	if cfg.Admin != "" {
+		token, err := admin.ReadToken(admin.TokenFile(cfg.Store))
+		if err == nil {
+			err = do(cmd.Context(), admin.NewClient(cfg.Admin, token))
+		}
+		if !errors.Is(err, admin.ErrNotRunning) {
+			return err
+		}
+	}
+	offline, err := app.OpenOffline(cfg)
+	if errors.Is(err, authority.ErrInUse) {
+		return fmt.Errorf("%w: the authority runs, and nobody answers at its admin address (%s): set admin in its settings, and start it anew", err, orNone(cfg.Admin))
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "culvert: the authority does not run: working on its store %s\n", cfg.Store)
+	return errors.Join(do(cmd.Context(), offline), offline.Close())
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return text
+}
+
+// parseAttributes reads the values of --attr.
+func parseAttributes(texts []string) (map[string]string, error) {
+	attributes := make(map[string]string, len(texts))
+	for _, a := range texts {
+		name, value, ok := strings.Cut(a, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("--attr %q: want NAME=VALUE", a)
+		}
+		if _, twice := attributes[name]; twice {
+			return nil, fmt.Errorf("--attr %q: the attribute %q is given twice", a, name)
+		}
+		attributes[name] = value
+	}
+	return attributes, nil
+}
+
+// showAttributes prints attributes as --attr takes them, the value in quotes
+// where it is no plain word.
+func showAttributes(a credential.Attributes) string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		value := a[name]
+		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) {
+			value = fmt.Sprintf("%+q", value)
+		}
+		list = append(list, name+"="+value)
+	}
+	if len(list) == 0 {
+		return "no attributes"
+	}
+	return strings.Join(list, " ")
+}
+
+// noArguments refuses arguments of a command that has flags only.
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	return nil
+}
+
+// someArguments checks that there is an argument; what says what to name.
+func someArguments(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return errors.New("name " + what)
+		}
+		return nil
+	}
+}
+
+// printLine writes a line, whose error is the command's.
+func printLine(w io.Writer, format string, args ...any) error {
+	_, err := fmt.Fprintf(w, format+"\n", args...)
+	return err
+}

@@ -1,0 +1,192 @@
+package admin
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/authority"
+	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// maxBody bounds a request's body, in bytes: 16,000 revocations.
+const maxBody = 1 << 20
+
+// A Service is what the handler makes reachable.
+type Service interface {
+	authority.Operator
+	Backup(ctx context.Context, w io.Writer) error
+}
+
+// Handler serves s below [Prefix] to those that show the token. The caller bounds
+// times and conns, and refuses requests of other hosts and origins.
+func Handler(s Service, token credential.Secret) http.Handler {
+	h := handler{s}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+Prefix+"tickets", h.createTicket)
+	mux.HandleFunc("GET "+Prefix+"tickets", h.tickets)
+	mux.HandleFunc("DELETE "+Prefix+"tickets/{id}", h.revokeTicket)
+	mux.HandleFunc("POST "+Prefix+"revocations", h.revoke)
+	mux.HandleFunc("GET "+Prefix+"members", h.members)
+	mux.HandleFunc("GET "+Prefix+"backup", h.backup)
+	return authorized(mux, token)
+}
+
+// authorized lets those through that show the token, which no page of another
+// site can: a browser asks first whether it may send such a header, and hears no.
+func authorized(next http.Handler, token credential.Secret) http.Handler {
+	want := append([]byte("Bearer "), token.Reveal()...)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if token.Len() == 0 || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			answer(w, http.StatusUnauthorized, wireError{"the token of the authority's admin server is missing or wrong: run the command as the user that can read the file beside the store"})
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+type handler struct{ s Service }
+
+func (h handler) createTicket(w http.ResponseWriter, r *http.Request) {
+	var in wireTicketRequest
+	if !read(w, r, &in) {
+		return
+	}
+	t, info, err := h.s.CreateTicket(r.Context(), authority.TicketRequest{
+		Attributes: in.Attributes, Uses: in.Uses, ExpiresIn: time.Duration(in.ExpiresIn * float64(time.Second)),
+	})
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	text, err := t.Encode()
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, wireNewTicket{text, ticketToWire(info)})
+}
+
+func (h handler) tickets(w http.ResponseWriter, r *http.Request) {
+	list, err := h.s.Tickets(r.Context())
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	out := []wireTicket{}
+	for _, t := range list {
+		out = append(out, ticketToWire(t))
+	}
+	answer(w, http.StatusOK, out)
+}
+
+func (h handler) revokeTicket(w http.ResponseWriter, r *http.Request) {
+	id, err := credential.ParseTicketID(r.PathValue("id"))
+	if err == nil {
+		err = h.s.RevokeTicket(r.Context(), id)
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, struct{}{})
+}
+
+func (h handler) revoke(w http.ResponseWriter, r *http.Request) {
+	var in wireRevocation
+	if !read(w, r, &in) {
+		return
+	}
+	serials, err := parseSerials(in.Serials)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	out, err := h.s.Revoke(r.Context(), authority.Revocation{Identifiers: in.Identifiers, Serials: serials, Reason: in.Reason, Own: in.Own})
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, wireRevoked(out))
+}
+
+func (h handler) members(w http.ResponseWriter, r *http.Request) {
+	var after identity.Identifier
+	var most int
+	var err error
+	if text := r.URL.Query().Get("after"); text != "" {
+		err = after.UnmarshalText([]byte(text))
+	}
+	if text := r.URL.Query().Get("most"); text != "" && err == nil {
+		most, err = strconv.Atoi(text)
+	}
+	var list []authority.MemberInfo
+	if err == nil {
+		list, err = h.s.Members(r.Context(), after, most)
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	out := []wireMember{}
+	for _, m := range list {
+		out = append(out, memberToWire(m))
+	}
+	answer(w, http.StatusOK, out)
+}
+
+// backup sends the store. An end without the last chunk says that it is not whole.
+func (h handler) backup(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if err := h.s.Backup(r.Context(), w); err != nil {
+		panic(http.ErrAbortHandler) // the client has the beginning already
+	}
+}
+
+// read reads a body, or answers why it cannot.
+func read(w http.ResponseWriter, r *http.Request, v any) bool {
+	// A form of another site could be sent with other types.
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		answer(w, http.StatusUnsupportedMediaType, wireError{"want application/json"})
+		return false
+	}
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return true
+		}
+		err = errors.New("more than one value")
+	}
+	var long *http.MaxBytesError
+	if errors.As(err, &long) {
+		answer(w, http.StatusRequestEntityTooLarge, wireError{fmt.Sprintf("more than %d bytes: ask in several requests", maxBody)})
+		return false
+	}
+	answer(w, http.StatusBadRequest, wireError{"reading the request: " + err.Error()})
+	return false
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusBadRequest
+	if errors.Is(err, authority.ErrNoTicket) {
+		status = http.StatusNotFound
+	}
+	answer(w, status, wireError{err.Error()})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody to tell
+}

@@ -1,0 +1,249 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+const (
+	// MaxMembers bounds the members of an authority.
+	MaxMembers = 100_000
+	// MaxPerSubject is how many members one token's subject lets in at once: a pod
+	// has one, or a few when its identity does not outlive its containers.
+	MaxPerSubject = 16
+	// maxTokens is how many tokens are verified at once, and tokenTime how long
+	// that may take.
+	maxTokens = 16
+	tokenTime = 15 * time.Second
+)
+
+// The names of requests, as traces have them.
+const (
+	requestTicket     = "ticket"
+	requestKubernetes = "kubernetes"
+	requestRenew      = "renew"
+	requestFetch      = "fetch"
+)
+
+// A decide turns who a peer was, nil for no member, into who it is to be. It is
+// called in a transaction, perhaps more than once, and keeps nothing of a call
+// that was not the last.
+type decide func(tx *bolt.Tx, was *member) (*member, error)
+
+// grant issues a credential to peer as decide says, and returns its bundle when
+// all of it is on disk. A *[Refusal] says that nothing was changed.
+func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]byte, error) {
+	now, err := clock()
+	if err != nil {
+		return nil, err
+	}
+	signer := a.signer.Load()
+	if err := signer.History().CheckTime(now, 0); err != nil {
+		return nil, refuse(code.AuthorityExpired, "the authority's own key does not hold: %v", err)
+	}
+	var bundle []byte
+	err = a.store.db.Batch(func(tx *bolt.Tx) error {
+		if err := errors.Join(refuseRevoked(tx, peer), refuseRevoked(tx, a.store.owner)); err != nil {
+			return err
+		}
+		was, err := getMember(tx, peer)
+		if err != nil {
+			return err
+		}
+		is, err := to(tx, was)
+		if err != nil {
+			return err
+		}
+		if was == nil && membersFull(tx) {
+			return refuse(code.Limit, "the authority has %d members, which is all that it takes", MaxMembers)
+		}
+		c, b, err := credential.Issue(signer, credential.Template{Subject: peer, Attributes: is.attributes, NotBefore: now, Lifetime: a.cfg.Lifetime})
+		if err != nil {
+			return err
+		}
+		if err := is.add(outstanding{c.Serial, c.NotAfter}, now); err != nil {
+			return err
+		}
+		is.renewed = now
+		bundle = b
+		issue.Peer, issue.Serial, issue.NotAfter, issue.New = peer, c.Serial, c.NotAfter, was == nil
+		issue.Ticket, issue.Subject = is.ticket, is.subject
+		return putMember(tx, peer, was, is)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.cfg.Trace.Issued != nil {
+		a.cfg.Trace.Issued(issue)
+	}
+	return bundle, nil
+}
+
+// refuseRevoked refuses an identifier that this authority has revoked.
+func refuseRevoked(tx *bolt.Tx, id identity.Identifier) error {
+	if tx.Bucket(bucketIdentifiers).Get(id[:]) == nil {
+		return nil
+	}
+	return refuse(code.IdentityRevoked, "the authority has revoked the identifier %s, for ever: make a new identity, and enrol that", id)
+}
+
+// membersFull reports whether there is no room for another member.
+func membersFull(tx *bolt.Tx) bool {
+	// The number of keys takes a walk over the pages; it is asked only where the
+	// sequence, which counts those that have come, says that it could be so.
+	b := tx.Bucket(bucketMembers)
+	if n, err := b.NextSequence(); err == nil && n <= MaxMembers {
+		return false
+	}
+	return b.Stats().KeyN >= MaxMembers
+}
+
+// add enters a credential, and gives up those that nobody can take for good any
+// more.
+func (m *member) add(o outstanding, now time.Time) error {
+	kept := make([]outstanding, 0, len(m.issued)+1)
+	for _, o := range m.issued {
+		if now.Before(o.end.Add(credential.DropAfter)) {
+			kept = append(kept, o)
+		}
+	}
+	if len(kept) >= maxOutstanding {
+		return refuse(code.Limit, "%d credentials were issued to this identifier that may still hold: renew at half of a credential's time, and no more often", len(kept))
+	}
+	m.issued = append(kept, o)
+	return nil
+}
+
+// enrollTicket makes peer a member by a ticket. The ticket by which it is one
+// already is taken once more without another use: the answer may have been lost.
+func (a *Authority) enrollTicket(peer identity.Identifier, m credential.EnrollTicket) ([]byte, error) {
+	return a.grant(peer, Issue{Request: requestTicket}, func(tx *bolt.Tx, was *member) (*member, error) {
+		t, err := getTicket(tx, m.ID)
+		if err != nil {
+			return nil, err
+		}
+		now := wholeSeconds(time.Now())
+		again := was != nil && was.how == ByTicket && was.ticket == m.ID
+		switch {
+		case t == nil || !t.hash.Matches(m.ID, m.Secret):
+			// Which of the two is nobody's business who does not have the secret.
+			return nil, refuse(code.TicketRefused, "the authority has made no such ticket, or has forgotten it: make a new one with \"culvert ticket create\"")
+		case !t.revoked.IsZero():
+			return nil, refuse(code.TicketRefused, "the ticket %s was revoked at %s: make a new one with \"culvert ticket create\"", m.ID, t.revoked.Format(time.RFC3339))
+		case !now.Before(t.expires):
+			return nil, refuse(code.TicketRefused, "the ticket %s expired at %s: make a new one with \"culvert ticket create\"", m.ID, t.expires.Format(time.RFC3339))
+		case t.used >= t.uses && !again:
+			return nil, refuse(code.TicketRefused, "the ticket %s is used up (%d of %d): make a new one with \"culvert ticket create\"", m.ID, t.used, t.uses)
+		}
+		is := &member{attributes: t.attributes, how: ByTicket, ticket: m.ID, enrolled: now}
+		if was != nil {
+			is.issued = was.issued
+		}
+		if again {
+			is.enrolled = was.enrolled
+			return is, nil
+		}
+		t.used++
+		return is, putRecord(tx, bucketTickets, m.ID[:], t)
+	})
+}
+
+// enrollKubernetes makes peer a member by a token, or renews it as one.
+func (a *Authority) enrollKubernetes(ctx context.Context, peer identity.Identifier, m credential.EnrollKubernetes) ([]byte, error) {
+	subject, attributes, err := a.verifyToken(ctx, m.Token)
+	if err != nil {
+		return nil, err
+	}
+	return a.grant(peer, Issue{Request: requestKubernetes}, func(tx *bolt.Tx, was *member) (*member, error) {
+		is := &member{attributes: attributes, how: ByKubernetes, subject: subject, enrolled: wholeSeconds(time.Now())}
+		if was != nil {
+			is.issued = was.issued
+		}
+		if was != nil && was.how == ByKubernetes && was.subject == subject {
+			is.enrolled = was.enrolled
+		} else if countSubject(tx, subject, MaxPerSubject) >= MaxPerSubject {
+			return nil, refuse(code.Limit, "%d members were enrolled by tokens for %s: keep the pod's identity where it outlives its containers", MaxPerSubject, subject)
+		}
+		return is, nil
+	})
+}
+
+// verifyToken asks the verifier, for as long as it may take.
+func (a *Authority) verifyToken(ctx context.Context, token credential.Secret) (string, credential.Attributes, error) {
+	if a.cfg.Tokens == nil {
+		return "", nil, refuse(code.TokenRefused, "the authority takes no Kubernetes tokens: set kubernetes in its settings, or enrol by a ticket")
+	}
+	ctx, cancel := context.WithTimeout(ctx, tokenTime)
+	defer cancel()
+	select {
+	case a.tokens <- struct{}{}:
+		defer func() { <-a.tokens }()
+	case <-ctx.Done():
+		return "", nil, refuse(code.Timeout, "the authority has too many Kubernetes tokens to verify: try again")
+	}
+	text := token.Reveal()
+	defer clear(text)
+	subject, attributes, err := a.cfg.Tokens.Verify(ctx, string(text))
+	var refused *Refusal
+	switch {
+	case errors.As(err, &refused):
+		return "", nil, refused
+	case err != nil:
+		return "", nil, refuse(code.TokenRefused, "%v", err)
+	}
+	if err := errors.Join(checkSubject(subject), attributes.Check()); err != nil {
+		return "", nil, refuse(code.TokenRefused, "what the token says cannot stand in a credential: %v", err)
+	}
+	return subject, attributes, nil
+}
+
+// renew issues a member another credential.
+func (a *Authority) renew(peer identity.Identifier) ([]byte, error) {
+	return a.grant(peer, Issue{Request: requestRenew}, func(_ *bolt.Tx, was *member) (*member, error) {
+		switch {
+		case was == nil:
+			return nil, refuse(code.NotEnrolled, "%s is no member of this authority: enrol it by a ticket (\"culvert ticket create\") or a Kubernetes token", peer)
+		case was.how == ByKubernetes && !a.cfg.RenewWithoutToken:
+			return nil, refuse(code.TokenRefused, "%s was enrolled by a Kubernetes token, and renews by showing one again", peer)
+		}
+		is := *was
+		return &is, nil
+	})
+}
+
+// tidy gives up tickets that were over for long, and members that cannot renew:
+// those that have to show a token again, and have not for long.
+func (s *Store) tidy(now time.Time, renewWithoutToken bool) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		err := deleteWhere(tx.Bucket(bucketTickets), func(_, v []byte) (bool, error) {
+			t, err := decodeTicket(v)
+			return err == nil && !now.Before(t.expires.Add(keepTickets)), err
+		})
+		if err != nil || renewWithoutToken {
+			return err
+		}
+		gone := map[identity.Identifier]*member{}
+		err = tx.Bucket(bucketMembers).ForEach(func(k, v []byte) error {
+			m, err := decodeMember(v)
+			if err == nil && m.how == ByKubernetes && !now.Before(m.lastEnd().Add(credential.DropAfter)) {
+				gone[identity.Identifier(k)] = m
+			}
+			return err
+		})
+		for id, m := range gone {
+			err = errors.Join(err, deleteMember(tx, id, m))
+		}
+		if err != nil {
+			return fmt.Errorf("giving up what has ended: %w", err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,372 @@
+package authority
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/time/rate"
+
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// ServiceName is what members open a stream to.
+const ServiceName = "culvert.authority"
+
+// Bounds of what [Authority.Serve] serves.
+const (
+	maxStreams        = 16_384 // in all
+	maxPeerStreams    = 8      // of one peer
+	maxStrangers      = 512    // of peers that are no members, in all
+	firstRequestTime  = time.Minute
+	requestTime       = 10 * time.Second // from a request's first byte to its last
+	pieceTime         = 10 * time.Second // for pieceLen bytes of an answer to be taken
+	pieceLen          = 32 << 10
+	requestsPerSecond = 2
+	requestsAtOnce    = 16
+)
+
+// Serve answers one peer's requests on conn, in their order, and sends it each
+// new revocation list, until the peer ends its side (nil), ctx ends, or the peer
+// breaks a bound, is refused for good or is revoked (a *[Refusal], of which the
+// peer has been told, or not if it has not asked anything). It sets conn's
+// deadlines and leaves closing it to the caller. When it returns, nothing of it
+// runs any more.
+func (a *Authority) Serve(ctx context.Context, peer identity.Identifier, conn net.Conn) error {
+	known, err := a.store.isMember(peer)
+	if err != nil {
+		return err
+	}
+	s := &stream{authority: a, peer: peer, conn: &boundedConn{Conn: conn}, limit: rate.NewLimiter(requestsPerSecond, requestsAtOnce), member: known, pushes: known}
+	if r := a.members.enter(s); r != nil {
+		return r
+	}
+	defer a.members.leave(s)
+	return s.serve(ctx)
+}
+
+// IsMember reports whether an identifier is a member's.
+func (a *Authority) IsMember(id identity.Identifier) bool {
+	yes, err := a.store.isMember(id)
+	return yes && err == nil
+}
+
+func (s *Store) isMember(id identity.Identifier) (yes bool, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		yes = tx.Bucket(bucketMembers).Get(id[:]) != nil
+		return nil
+	})
+	return yes, err
+}
+
+// streams counts the streams that are served. The zero value is ready.
+type streams struct {
+	mu        sync.Mutex
+	perPeer   map[identity.Identifier]int
+	all       int
+	strangers int
+}
+
+// enter counts s, or says why there is no room for it.
+func (c *streams) enter(s *stream) *Refusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.perPeer[s.peer] >= maxPeerStreams:
+		return refuse(code.Limit, "%s has %d streams to the authority already", s.peer, maxPeerStreams)
+	case c.all >= maxStreams:
+		return refuse(code.Limit, "the authority serves %d streams already: try again", maxStreams)
+	case !s.member && c.strangers >= maxStrangers:
+		return refuse(code.Limit, "the authority serves %d streams of others than members already: try again", maxStrangers)
+	}
+	if c.perPeer == nil {
+		c.perPeer = map[identity.Identifier]int{}
+	}
+	c.perPeer[s.peer]++
+	c.all++
+	if !s.member {
+		c.strangers++
+	}
+	return nil
+}
+
+// enrolled notes that the peer of s has become a member.
+func (c *streams) enrolled(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.member {
+		s.member = true
+		c.strangers--
+	}
+}
+
+func (c *streams) leave(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all--
+	if !s.member {
+		c.strangers--
+	}
+	if c.perPeer[s.peer]--; c.perPeer[s.peer] == 0 {
+		delete(c.perPeer, s.peer)
+	}
+}
+
+// Streams returns how many streams are served, and how many of them are those of
+// peers that are no members.
+func (a *Authority) Streams() (all, strangers int) {
+	a.members.mu.Lock()
+	defer a.members.mu.Unlock()
+	return a.members.all, a.members.strangers
+}
+
+// A stream is one that is served.
+type stream struct {
+	authority *Authority
+	peer      identity.Identifier
+	conn      *boundedConn
+	limit     *rate.Limiter
+	member    bool // the peer is one; guarded by authority.members.mu
+
+	mu     sync.Mutex // held while something is written
+	holds  uint64     // number of the list that the peer has, as far as is known
+	pushes bool       // the peer is sent new lists: it is a member, or has asked for one
+}
+
+// serve runs the two sides, and ends the other when one ends.
+func (s *stream) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, s.conn.interrupt)
+	defer stop()
+	var pushing sync.WaitGroup
+	pushing.Go(func() {
+		if err := s.push(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	err := s.answerAll(ctx)
+	cause := context.Cause(ctx) // before it is cancelled here
+	cancel(nil)
+	pushing.Wait()
+	// What one side has ended the other reports as a deadline that is over.
+	if cause != nil {
+		return cause
+	}
+	return err
+}
+
+// answerAll answers requests until there are no more.
+func (s *stream) answerAll(ctx context.Context) error {
+	r := bufio.NewReaderSize(s.conn, 4<<10)
+	for first := true; ; first = false {
+		wait := time.Duration(0)
+		if first {
+			wait = firstRequestTime
+		}
+		s.conn.readWithin(wait)
+		if _, err := r.Peek(1); err != nil {
+			return ending(err)
+		}
+		s.conn.readWithin(requestTime)
+		id, request, err := credential.ReadRequest(r)
+		if err != nil {
+			return err
+		}
+		if err := s.limit.Wait(ctx); err != nil {
+			return err
+		}
+		if err := s.answer(ctx, id, request); err != nil {
+			return err
+		}
+	}
+}
+
+// ending returns nil for an end of the peer's side between two requests.
+func ending(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return fmt.Errorf("waiting for a request: %w", err)
+}
+
+// answer answers one request. It returns an error when there is to be no other.
+func (s *stream) answer(ctx context.Context, id uint32, request credential.Request) error {
+	a := s.authority
+	if f, ok := request.(credential.FetchRevocations); ok {
+		return s.fetched(id, f.Since)
+	}
+	var name string
+	var bundle []byte
+	var err error
+	switch m := request.(type) {
+	case credential.EnrollTicket:
+		name = requestTicket
+		bundle, err = a.enrollTicket(s.peer, m)
+	case credential.EnrollKubernetes:
+		name = requestKubernetes
+		bundle, err = a.enrollKubernetes(ctx, s.peer, m)
+	case credential.Renew:
+		name = requestRenew
+		bundle, err = a.renew(s.peer)
+	}
+	if err != nil {
+		return s.refuse(id, name, err)
+	}
+	a.members.enrolled(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pushes = true
+	return s.writeLocked(id, credential.Issued{Bundle: bundle})
+}
+
+// refuse tells the peer why it does not get what it has asked for. What the peer
+// can do nothing about is not told in detail, and ends the stream.
+func (s *stream) refuse(id uint32, request string, err error) error {
+	var r *Refusal
+	if !errors.As(err, &r) {
+		r = refuse(code.Internal, "the authority cannot say: see its log, and try again")
+		r.Detail = err
+	} else {
+		err = r
+	}
+	if t := s.authority.cfg.Trace.Refused; t != nil {
+		t(s.peer, request, r)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if failed := s.writeLocked(id, credential.Refused{Code: r.Code, Reason: code.CutReason(code.Printable(r.Reason))}); failed != nil {
+		return failed
+	}
+	switch r.Code {
+	case code.Internal, code.IdentityRevoked:
+		return err
+	}
+	return nil
+}
+
+// fetched answers what the peer is to know of revocations.
+func (s *stream) fetched(id uint32, since uint64) error {
+	a := s.authority
+	p := a.list()
+	if p.list.Set().HasIdentifier(s.peer) {
+		return s.refuse(id, requestFetch, refuse(code.IdentityRevoked, "the authority has revoked the identifier %s, for ever: make a new identity, and enrol that", s.peer))
+	}
+	answer, err := a.since(p, since)
+	if err != nil {
+		return s.refuse(id, requestFetch, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pushes, s.holds = true, p.list.Number()
+	return s.writeLocked(id, answer)
+}
+
+// push sends each new revocation list, until ctx ends or the peer is revoked.
+func (s *stream) push(ctx context.Context) error {
+	p := s.authority.list()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.replaced:
+		}
+		p = s.authority.list() // those between are of no use any more
+		if err := s.pushList(p); err != nil {
+			return fmt.Errorf("sending revocation list %d: %w", p.list.Number(), err)
+		}
+		if p.list.Set().HasIdentifier(s.peer) {
+			return refuse(code.IdentityRevoked, "%s was revoked", s.peer)
+		}
+	}
+}
+
+// pushList sends a list that nobody has asked for, unless the peer has it.
+func (s *stream) pushList(p *published) error {
+	s.mu.Lock()
+	wanted, holds := s.pushes && s.holds < p.list.Number(), s.holds
+	s.mu.Unlock()
+	if !wanted {
+		return nil
+	}
+	answer, err := s.authority.since(p, holds)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Meanwhile it may have fetched this one, or a newer.
+	if s.holds >= p.list.Number() {
+		return nil
+	}
+	if s.holds != holds {
+		if answer, err = s.authority.since(p, s.holds); err != nil {
+			return err
+		}
+	}
+	s.holds = p.list.Number()
+	return s.writeLocked(0, answer)
+}
+
+// writeLocked sends an answer in pieces, each of which the peer has to take in a
+// time: so one that takes nothing is found, and one that is slow is not.
+func (s *stream) writeLocked(id uint32, m credential.Answer) error {
+	head, body, err := credential.EncodeAnswer(id, m)
+	if err != nil {
+		return err
+	}
+	first := min(len(body), pieceLen)
+	piece, rest := append(head, body[:first]...), body[first:]
+	for len(piece) > 0 {
+		s.conn.writeWithin(pieceTime)
+		if _, err := s.conn.Write(piece); err != nil {
+			return fmt.Errorf("writing answer: %w", err)
+		}
+		n := min(len(rest), pieceLen)
+		piece, rest = rest[:n], rest[n:]
+	}
+	return nil
+}
+
+// A boundedConn is a conn whose deadlines nobody sets any more once it was
+// interrupted.
+type boundedConn struct {
+	net.Conn
+	mu   sync.Mutex
+	over bool
+}
+
+// interrupt frees Reads and Writes, those to come too.
+func (c *boundedConn) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	_ = c.SetDeadline(time.Unix(1, 0)) // a conn that cannot has ended
+}
+
+// readWithin bounds Reads; 0 for no bound.
+func (c *boundedConn) readWithin(d time.Duration) { c.set(c.SetReadDeadline, d) }
+
+// writeWithin bounds Writes.
+func (c *boundedConn) writeWithin(d time.Duration) { c.set(c.SetWriteDeadline, d) }
+
+func (c *boundedConn) set(deadline func(time.Time) error, d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return
+	}
+	var t time.Time
+	if d > 0 {
+		t = time.Now().Add(d)
+	}
+	_ = deadline(t) // a conn that cannot has ended, as the next call says
+}
