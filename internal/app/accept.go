@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/sock"
 )
@@ -23,6 +24,8 @@ type acceptor struct {
 	// handle owns nc. It gives the slot back by calling free, once, as soon as
 	// it does no longer count against the bound.
 	handle func(nc net.Conn, free func())
+
+	told quiet
 }
 
 // run accepts until ctx ends, which closes the listener, or the listener fails,
@@ -52,8 +55,8 @@ func (a *acceptor) run(ctx context.Context) error {
 }
 
 // accept returns the next conn, or nil when ctx has ended. Errors that pass,
-// such as too many open files, are waited out, with one line in the log for all
-// of them together.
+// such as too many open files, are waited out, and told of once in a while: while
+// there are too few, conns and errors can come in turn.
 func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
 	const least, most = 5 * time.Millisecond, time.Second
 	for pause := least; ; pause = min(2*pause, most) {
@@ -66,11 +69,10 @@ func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
 		}
 		if !sock.AcceptAgain(err) {
 			a.log.Error("listener failed", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
-			return nil, fmt.Errorf("listening at %s: %w", a.ln.Addr(), err)
+			return nil, fmt.Errorf("accepting at %s: %w", a.ln.Addr(), err)
 		}
-		if pause == least {
-			a.log.Error("cannot accept connections now, trying on", zap.Stringer("address", a.ln.Addr()), zap.Error(err))
-		}
+		const message = "cannot accept connections now, trying on"
+		a.log.Log(a.told.level(message+err.Error(), zapcore.ErrorLevel), message, zap.Stringer("address", a.ln.Addr()), zap.Error(err))
 		if !sleep(ctx, pause) {
 			return nil, nil
 		}

@@ -46,8 +46,10 @@ const (
 // errShutdown is the cause of everything that ends because this process stops.
 var errShutdown = errors.New("this process is stopping")
 
-// A base is what the three processes share.
+// A base is what the processes share.
 type base struct {
+	daemon
+
 	common *config.Common
 	obs    *obs.Obs
 	log    *zap.Logger
@@ -114,77 +116,6 @@ func (b *base) pathLevel() zapcore.Level {
 	return zapcore.DebugLevel
 }
 
-// A place is an address to listen at and the key path of its setting.
-type place struct {
-	key  string
-	addr config.Address
-}
-
-// listenAll listens at all places, or at none and says which cannot be had.
-func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, error) {
-	var lns []net.Listener
-	for _, p := range places {
-		var lc net.ListenConfig
-		ln, err := lc.Listen(ctx, "tcp", p.addr.String())
-		if err != nil {
-			closeAll(lns)
-			return nil, b.common.ListenError(p.key, err)
-		}
-		lns = append(lns, ln)
-	}
-	return lns, nil
-}
-
-func closeAll(lns []net.Listener) {
-	for _, ln := range lns {
-		_ = ln.Close()
-	}
-}
-
-// listenObs opens the metrics and admin endpoints.
-func (b *base) listenObs(ctx context.Context, status func() any) (*obs.Server, error) {
-	s, err := b.obs.Listen(ctx, obs.Endpoints{
-		Metrics:      b.common.Metrics.String(),
-		Admin:        b.common.Admin,
-		MetricsWhere: b.common.Where("metrics"),
-		AdminWhere:   b.common.Where("admin"),
-		Status:       status,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if a := s.MetricsAddr(); a != nil {
-		b.log.Info("serving metrics", zap.Stringer("address", a))
-	}
-	if a := s.AdminAddr(); a != nil {
-		b.log.Info("serving admin", zap.Stringer("address", a))
-	}
-	return s, nil
-}
-
-// serve runs f, with the endpoints served from before it starts until after it
-// has returned, so that a draining process can still be watched. An endpoint
-// that fails ends f's context; its error and f's are serve's.
-func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	obsCtx, stopObs := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopObs()
-	var err error
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		defer cancel()
-		err = endpoints.Serve(obsCtx)
-	})
-	wg.Go(func() { tidy(obsCtx) })
-	wg.Go(func() { b.keys.watch(obsCtx) })
-	wg.Go(func() { b.keys.remember(obsCtx) })
-	working := f(ctx)
-	stopObs()
-	wg.Wait()
-	return errors.Join(working, err)
-}
-
 // ended returns a channel that is closed when wg is done.
 func ended(wg *sync.WaitGroup) <-chan struct{} {
 	done := make(chan struct{})
@@ -227,12 +158,4 @@ func listKey(list string, i int, name string) string {
 		key += "." + name
 	}
 	return key
-}
-
-func addrs(lns []net.Listener) []net.Addr {
-	list := make([]net.Addr, len(lns))
-	for i, ln := range lns {
-		list[i] = ln.Addr()
-	}
-	return list
 }

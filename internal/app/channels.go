@@ -25,11 +25,15 @@ const (
 // channels is the table of an outlet's channels, which bounds them.
 type channels struct {
 	policy *OutletPolicy
+	// evict ends the peer's channel that has been without a path for longest, and
+	// returns it, or nil: what processes leave that are no more keeps nobody out.
+	evict func(peer identity.Identifier) *channel.Channel
 
 	mu        sync.Mutex
 	all       map[*openChannel]struct{}
 	perPeer   map[identity.Identifier]int
-	listed    map[identity.Identifier]int // those of perPeer that are no strangers'
+	listed    map[identity.Identifier]int              // those of perPeer that are no strangers'
+	leaving   map[*channel.Channel]identity.Identifier // evicted and not released yet: not counted any more
 	strangers int
 	draining  string // why; "" while not
 }
@@ -41,10 +45,11 @@ type openChannel struct {
 	session *lasting
 }
 
-func newChannels(p *OutletPolicy) *channels {
+func newChannels(p *OutletPolicy, evict func(identity.Identifier) *channel.Channel) *channels {
 	return &channels{
-		policy: p, all: map[*openChannel]struct{}{},
+		policy: p, evict: evict, all: map[*openChannel]struct{}{},
 		perPeer: map[identity.Identifier]int{}, listed: map[identity.Identifier]int{},
+		leaving: map[*channel.Channel]identity.Identifier{},
 	}
 }
 
@@ -61,8 +66,9 @@ type reservation struct {
 	listed bool
 }
 
-// reserve counts a channel of the peer, or says why there is no room for it. A
-// reservation is undone by release.
+// reserve counts a channel of the peer, or says why there is no room for it. At
+// the peer's own limit it takes the place of one that has no path. A reservation
+// is undone by release.
 func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
 	listed, most := c.policy.knows(p), maxPeerChannels
 	if !listed {
@@ -71,19 +77,24 @@ func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
 	peer := p.ID
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := 0
+	n := -len(c.leaving)
 	for _, k := range c.perPeer {
 		n += k
 	}
 	switch {
 	case c.draining != "":
 		return nil, &refusal{code.Draining, c.draining}
-	case c.perPeer[peer] >= most:
-		return nil, &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already", peer, most)}
 	case !listed && c.strangers >= maxStrangers:
 		return nil, &refusal{code.Limit, fmt.Sprintf("%s is allowed no service here", peer)}
 	case n >= maxChannels:
 		return nil, &refusal{code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels)}
+	}
+	for c.countLocked(peer) >= most {
+		old := c.evict(peer)
+		if old == nil {
+			return nil, &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already, all in use: give some of its processes identities of their own", peer, most)}
+		}
+		c.leaving[old] = peer
 	}
 	c.perPeer[peer]++
 	if listed {
@@ -94,10 +105,23 @@ func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
 	return &reservation{peer, listed}, nil
 }
 
-// release undoes reserve.
-func (c *channels) release(r *reservation) {
+// countLocked returns how many places the peer has taken.
+func (c *channels) countLocked(peer identity.Identifier) int {
+	n := c.perPeer[peer]
+	for _, p := range c.leaving {
+		if p == peer {
+			n--
+		}
+	}
+	return n
+}
+
+// release undoes reserve. ch is the channel that the place was used for, nil if
+// it was not.
+func (c *channels) release(r *reservation, ch *channel.Channel) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.leaving, ch)
 	uncount(c.perPeer, r.peer)
 	if r.listed {
 		uncount(c.listed, r.peer)

@@ -38,9 +38,6 @@ type Inlet struct {
 	streams    *streamMetrics
 	connects   *prometheus.CounterVec
 	handshakes *handshakeMetrics
-
-	lns       []net.Listener // one for each service, once Listen was called
-	endpoints *obs.Server
 }
 
 // An inletService is a local listener and the link that its clients use.
@@ -52,8 +49,8 @@ type inletService struct {
 }
 
 // A pathFunc makes a live path to an outlet along a route, ready for the
-// handshake with it.
-type pathFunc func(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance) (net.Conn, error)
+// handshake with it, as [relay.Dialer.Path] does.
+type pathFunc func(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance, address int) (net.Conn, error)
 
 // NewInlet checks the settings and reads the identity. It listens nowhere yet.
 func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
@@ -87,47 +84,17 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 		in.services = append(in.services, s)
 	}
 	o.Registry.MustRegister(routeStates{in.links})
-	return in, nil
-}
-
-// Listen opens all listeners or none, so that their addresses are known before
-// Run, which must follow it.
-func (in *Inlet) Listen(ctx context.Context) error {
 	var places []place
 	for i, s := range in.services {
 		places = append(places, place{listKey("services", i, "listen"), s.Listen})
 	}
-	var err error
-	if in.lns, err = in.listenAll(ctx, places); err != nil {
-		return err
-	}
-	if in.endpoints, err = in.listenObs(ctx, func() any { return in.Status() }); err != nil {
-		closeAll(in.lns)
-		in.lns = nil
-	}
-	return err
+	in.listens(places, func() any { return in.Status() }, in.work)
+	return in, nil
 }
 
-// Addrs returns where the services listen, in the settings' order, once Listen
-// was called.
-func (in *Inlet) Addrs() []net.Addr { return addrs(in.lns) }
-
-// Endpoints returns what serves metrics and status, once Listen was called.
-func (in *Inlet) Endpoints() *obs.Server { return in.endpoints }
-
-// Run listens, unless Listen was called before, and serves until ctx ends or a
-// listener fails, which is its error. Then it accepts no more, sends clients away
-// that get no stream within a moment, gives streams the drain time to end, closes
-// the channels and returns when everything it started has ended.
-func (in *Inlet) Run(ctx context.Context) error {
-	if in.lns == nil {
-		if err := in.Listen(ctx); err != nil {
-			return err
-		}
-	}
-	return in.serve(ctx, in.endpoints, in.work)
-}
-
+// work serves until ctx ends or a listener fails. Then it accepts no more, sends
+// clients away that get no stream within a moment, gives streams the drain time
+// to end, closes the channels, and returns when everything it started has ended.
 func (in *Inlet) work(ctx context.Context) error {
 	in.log.Info("inlet started", zap.Stringer("identifier", in.Identifier()), zap.Stringer("instance", in.local.Instance()))
 	linkCtx, stopLinks := context.WithCancelCause(context.WithoutCancel(ctx))

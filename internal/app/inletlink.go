@@ -29,8 +29,8 @@ func (in *Inlet) newLink(outlet identity.Identifier, routes []route.Route) *inle
 	l.link.trace = linkTrace{failed: l.failed, opened: l.opened, replaced: l.replaced, draining: l.draining, ended: l.ended}
 	l.caller = &channel.Caller{
 		Local: in.local, Peer: outlet, Routes: len(routes),
-		Path: func(ctx context.Context, i int, instance *channel.Instance) (net.Conn, error) {
-			nc, err := in.path(ctx, routes[i], outlet, instance)
+		Path: func(ctx context.Context, i int, instance *channel.Instance, address int) (net.Conn, error) {
+			nc, err := in.path(ctx, routes[i], outlet, instance, address)
 			if err == nil {
 				in.tune(nc)
 			}

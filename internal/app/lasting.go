@@ -19,6 +19,10 @@ import (
 type lasting struct {
 	*tunnel.Session
 	ch *channel.Channel
+
+	mu   sync.Mutex
+	last *time.Timer // ends the channel; nil before hurry
+	over bool        // Run has returned
 }
 
 // Run keeps the channel and serves the session until either is over.
@@ -40,13 +44,23 @@ func (s *lasting) Run(ctx context.Context) error {
 	err := s.Session.Run(ctx)
 	stop()
 	running.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	if s.last != nil {
+		s.last.Stop()
+	}
 	return err
 }
 
 // hurry bounds how long a close that is under way, or begins now, may wait for
 // its peer: this process stops.
 func (s *lasting) hurry() {
-	time.AfterFunc(closeTime, func() { s.ch.Fail(code.Shutdown, errShutdown) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil && !s.over {
+		s.last = time.AfterFunc(closeTime, func() { s.ch.Fail(code.Shutdown, errShutdown) })
+	}
 }
 
 // Fail ends the channel, and with it the session, without a word to the peer.

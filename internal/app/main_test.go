@@ -43,22 +43,54 @@ func newIdentity(t *testing.T) (string, identity.Identifier) {
 
 // A logged process's log, as JSON lines.
 type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	obs *obs.Obs
+
+	mu      sync.Mutex
+	buf     bytes.Buffer
+	stalled chan struct{} // a write waits until it is closed; nil: it does not
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	stalled := l.stalled
+	l.mu.Unlock()
+	if stalled != nil {
+		<-stalled
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
 }
 
+func (l *logBuffer) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// stall keeps writes waiting until release is called, which the test's end does.
+func (l *logBuffer) stall(t *testing.T) (release func()) {
+	stalled := make(chan struct{})
+	l.mu.Lock()
+	l.stalled = stalled
+	l.mu.Unlock()
+	release = sync.OnceFunc(func() {
+		l.mu.Lock()
+		l.stalled = nil
+		l.mu.Unlock()
+		close(stalled)
+	})
+	t.Cleanup(release)
+	return release
+}
+
 // lines returns the entries that have all of the wanted fields.
 func (l *logBuffer) lines(t *testing.T, want map[string]string) (found []map[string]any) {
 	t.Helper()
-	l.mu.Lock()
-	text := l.buf.String()
-	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l.obs.FlushLog(ctx)
+	text := l.text()
 	for line := range strings.Lines(text) {
 		var entry map[string]any
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
@@ -82,6 +114,7 @@ func newObs(t *testing.T, command string) (*obs.Obs, *logBuffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	log.obs = o
 	t.Cleanup(func() {
 		if t.Failed() {
 			log.mu.Lock()

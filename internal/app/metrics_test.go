@@ -120,14 +120,14 @@ func TestMetricNames(t *testing.T) {
 		count := map[string]int{}
 		for _, name := range append(names, registered(t, tt.o.Registry)...) {
 			ok := false
-			for _, prefix := range []string{own, "culvert_channel_", "go_", "process_"} {
+			for _, prefix := range []string{own, "culvert_channel_", "culvert_log_", "go_", "process_"} {
 				if strings.HasPrefix(name, prefix) {
 					count[prefix]++
 					ok = true
 				}
 			}
 			if !ok {
-				t.Errorf("%s: %s begins with none of %s, culvert_channel_, go_ and process_", tt.command, name, own)
+				t.Errorf("%s: %s begins with none of %s, culvert_channel_, culvert_log_, go_ and process_", tt.command, name, own)
 			}
 		}
 		if count[own] < 8 || count["culvert_channel_"] == 0 || count["go_"] == 0 {

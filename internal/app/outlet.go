@@ -44,9 +44,6 @@ type Outlet struct {
 	unknown    *serviceMetrics // streams to services that there are not
 	handshakes *handshakeMetrics
 	dial       func(ctx context.Context, network, address string) (net.Conn, error)
-
-	lns       []net.Listener
-	endpoints *obs.Server
 }
 
 // An outletService is a name and the target behind it.
@@ -74,11 +71,11 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		return nil, err
 	}
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
-	out.channels = newChannels(out.policy)
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)
 	out.handshakes = newHandshakeMetrics(o.Registry)
 	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: maxChannels, DetachedPerInstance: maxPeerChannels})
+	out.channels = newChannels(out.policy, out.table.EvictOldest)
 	newGauge(o.Registry, "culvert_outlet_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
 	newGauge(o.Registry, "culvert_outlet_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
 	newGauge(o.Registry, "culvert_outlet_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })
@@ -96,47 +93,13 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 		}
 		out.agents = append(out.agents, a)
 	}
+	out.listens(listPlaces(out.cfg.Listen), func() any { return out.Status() }, out.work)
 	return out, nil
 }
 
-// Listen opens all listeners or none, so that their addresses are known before
-// Run, which must follow it.
-func (out *Outlet) Listen(ctx context.Context) error {
-	var places []place
-	for i, a := range out.cfg.Listen {
-		places = append(places, place{listKey("listen", i, ""), a})
-	}
-	var err error
-	if out.lns, err = out.listenAll(ctx, places); err != nil {
-		return err
-	}
-	if out.endpoints, err = out.listenObs(ctx, func() any { return out.Status() }); err != nil {
-		closeAll(out.lns)
-		out.lns = nil
-	}
-	return err
-}
-
-// Addrs returns where the outlet accepts channels directly, in the settings'
-// order, once Listen was called.
-func (out *Outlet) Addrs() []net.Addr { return addrs(out.lns) }
-
-// Endpoints returns what serves metrics and status, once Listen was called.
-func (out *Outlet) Endpoints() *obs.Server { return out.endpoints }
-
-// Run listens, unless Listen was called before, and serves until ctx ends or a
-// listener fails, which is its error. Then it asks inlets to open no more streams here, gives streams the drain
-// time to end, closes the channels and returns when everything it started has
-// ended.
-func (out *Outlet) Run(ctx context.Context) error {
-	if out.endpoints == nil {
-		if err := out.Listen(ctx); err != nil {
-			return err
-		}
-	}
-	return out.serve(ctx, out.endpoints, out.work)
-}
-
+// work serves until ctx ends or a listener fails. Then it asks inlets to open no
+// more streams here, gives streams the drain time to end, closes the channels,
+// and returns when everything it started has ended.
 func (out *Outlet) work(ctx context.Context) error {
 	out.log.Info("outlet started", zap.Stringer("identifier", out.Identifier()), zap.Stringer("instance", out.local.Instance()))
 	// Conns and registrations outlive ctx for the drain time.

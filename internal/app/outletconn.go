@@ -42,8 +42,9 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
-	defer out.channels.release(place)
-	c, err := out.table.Open(in, via)
+	var c *channel.Channel
+	defer func() { out.channels.release(place, c) }()
+	c, err = out.table.Open(in, via)
 	if err != nil {
 		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
 		return

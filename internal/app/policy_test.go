@@ -117,7 +117,7 @@ func TestExplanationsStayAtHome(t *testing.T) {
 			return len(lines) == 1 && strings.HasSuffix(lines[0]["reason"].(string), `is not allowed to use the service "echo"`)
 		})
 		for _, part := range []string{secret, "attribute", "role"} {
-			if strings.Contains(sys.inletLog.buf.String(), part) {
+			if strings.Contains(sys.inletLog.text(), part) {
 				t.Errorf("the inlet was told of %q", part)
 			}
 		}
@@ -134,9 +134,9 @@ func TestExplanationsStayAtHome(t *testing.T) {
 			return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), `peer.id == "`+secret+`" is false: peer.id is "`)
 		})
 		eventually(t, "the inlet says that it is denied", func() bool {
-			return strings.Contains(sys.inletLog.buf.String(), "is not allowed to connect at this relay")
+			return strings.Contains(sys.inletLog.text(), "is not allowed to connect at this relay")
 		})
-		if strings.Contains(sys.inletLog.buf.String(), secret) {
+		if strings.Contains(sys.inletLog.text(), secret) {
 			t.Error("the inlet was told the policy")
 		}
 	})
@@ -167,7 +167,7 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 		return NewOutletPolicy([]config.OutletService{{Name: "a", Allow: mustCompile(t, policy.Open, text)}})
 	}
 	open, closed := of(`true`), of(`false`)
-	c = newChannels(closed)
+	c = newChannels(closed, nobodyWaits)
 	stranger, _ := c.reserve(policy.Peer{ID: id(1)})
 	c.policy = open
 	friend, _ := c.reserve(policy.Peer{ID: id(1)})
@@ -178,11 +178,11 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 	if !c.knows(id(1)) || c.knows(id(2)) {
 		t.Error("a peer is known while it has a channel that it was allowed, and no other")
 	}
-	c.release(friend)
+	c.release(friend, nil)
 	if c.knows(id(1)) || c.strangers != 1 {
 		t.Errorf("%d strangers, want 1", c.strangers)
 	}
-	c.release(stranger)
+	c.release(stranger, nil)
 	if c.strangers != 0 || len(c.perPeer)+len(c.listed) != 0 {
 		t.Errorf("left: %d strangers, %v, %v", c.strangers, c.perPeer, c.listed)
 	}

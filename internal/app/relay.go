@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -26,9 +25,6 @@ type Relay struct {
 	// What can come again and again is told apart by who can cause it, so that
 	// none hides another: anybody at all, those with an identity, nobody else.
 	toldHandshakes, toldRefusals, toldTroubles quiet
-
-	lns       []net.Listener
-	endpoints *obs.Server
 }
 
 // NewRelay checks the settings and reads the identity. It listens nowhere yet.
@@ -67,47 +63,13 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 		return nil, fmt.Errorf("making the relay: %w", err)
 	}
 	r.metrics = newRelayMetrics(o.Registry, r.server)
+	r.listens(listPlaces(r.cfg.Listen), func() any { return r.Status() }, r.work)
 	return r, nil
 }
 
-// Listen opens all listeners or none, so that their addresses are known before
-// Run, which must follow it.
-func (r *Relay) Listen(ctx context.Context) error {
-	var places []place
-	for i, a := range r.cfg.Listen {
-		places = append(places, place{listKey("listen", i, ""), a})
-	}
-	var err error
-	if r.lns, err = r.listenAll(ctx, places); err != nil {
-		return err
-	}
-	if r.endpoints, err = r.listenObs(ctx, func() any { return r.Status() }); err != nil {
-		closeAll(r.lns)
-		r.lns = nil
-	}
-	return err
-}
-
-// Addrs returns where the relay listens, in the settings' order, once Listen
-// was called.
-func (r *Relay) Addrs() []net.Addr { return addrs(r.lns) }
-
-// Endpoints returns what serves metrics and status, once Listen was called.
-func (r *Relay) Endpoints() *obs.Server { return r.endpoints }
-
-// Run listens, unless Listen was called before, and serves until ctx ends.
-// Then it joins nobody any more, closes what is joined spread over the drain
-// time, and returns when everything it started has ended.
-func (r *Relay) Run(ctx context.Context) error {
-	if r.lns == nil {
-		if err := r.Listen(ctx); err != nil {
-			return err
-		}
-	}
-	return r.serve(ctx, r.endpoints, r.work)
-}
-
-// work serves until ctx ends or a listener fails, which is its error.
+// work serves until ctx ends or a listener fails, which is its error. Then it
+// joins nobody any more, closes what is joined spread over the drain time, and
+// returns when everything it started has ended.
 func (r *Relay) work(ctx context.Context) error {
 	r.log.Info("relay started", zap.Stringer("identifier", r.Identifier()), zap.Stringer("instance", r.local.Instance()))
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -120,7 +82,7 @@ func (r *Relay) work(ctx context.Context) error {
 		r.log.Info("listening", zap.Stringer("address", ln.Addr()))
 		serving.Go(func() {
 			if err := r.server.Serve(serveCtx, ln); err != nil {
-				errs[i] = fmt.Errorf("listening at %s: %w", ln.Addr(), err)
+				errs[i] = fmt.Errorf("listener at %s: %w", ln.Addr(), err)
 				r.log.Error("listener failed", zap.Stringer("address", ln.Addr()), zap.Error(err))
 				fail()
 			}

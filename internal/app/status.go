@@ -191,7 +191,7 @@ func (out *Outlet) Status() OutletStatus {
 		Identifier: out.Identifier().String(), Instance: out.local.Instance().String(),
 		Listen: []string{}, Services: []OutletEntry{}, Registrations: []RegistrationStatus{}, Channels: []PeerChannel{},
 	}
-	for _, a := range addrs(out.lns) {
+	for _, a := range out.Addrs() {
 		st.Listen = append(st.Listen, a.String())
 	}
 	for _, c := range out.cfg.Services {
@@ -262,7 +262,7 @@ func (r *Relay) Status() RelayStatus {
 		Draining: s.Draining, Connections: s.Conns,
 		Registrations: []RelayRegistration{}, Joins: []RelayJoin{}, Refusals: map[string]uint64{},
 	}
-	for _, a := range addrs(r.lns) {
+	for _, a := range r.Addrs() {
 		st.Listen = append(st.Listen, a.String())
 	}
 	for _, g := range s.Registrations {

@@ -143,3 +143,18 @@ func fill(t *testing.T, nc net.Conn) {
 		}
 	}
 }
+
+// What bounds a channel's end is stopped with it.
+func TestStopLeavesNoTimer(t *testing.T) {
+	sys, _ := startDirect(t, nil, nil)
+	wantEcho(t, dialTCP(t, sys.inlet.Addrs()[0]), "hello")
+	s := sys.outlet.channels.list()[0].session
+	sys.stopOutlet()
+	if s.last == nil || s.last.Stop() {
+		t.Error("the timer of a channel that has ended was not stopped")
+	}
+	s.hurry() // too late, and once more
+	if s.last.Stop() {
+		t.Error("a timer was started for a channel that has ended")
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -65,9 +66,62 @@ func TestPolicyDeniesByDefault(t *testing.T) {
 	}
 }
 
+// nobodyWaits is an evict that finds no channel without a path.
+func nobodyWaits(identity.Identifier) *channel.Channel { return nil }
+
+// At its limit a peer gets the places of its channels that have no path, each
+// once, whenever those come to their end.
+func TestChannelsTakePlacesOver(t *testing.T) {
+	var detached []*channel.Channel
+	evict := func(peer identity.Identifier) *channel.Channel {
+		if peer != id(1) || len(detached) == 0 {
+			return nil
+		}
+		c := detached[0]
+		detached = detached[1:]
+		return c
+	}
+	known := NewOutletPolicy([]config.OutletService{{Name: "a", Allow: policy.List(id(1))}})
+	c := newChannels(known, evict)
+	take := func(times int) (taken int) {
+		for range times {
+			if _, r := c.reserve(policy.Peer{ID: id(1)}); r == nil {
+				taken++
+			}
+		}
+		return taken
+	}
+	if got := take(maxPeerChannels + 1); got != maxPeerChannels {
+		t.Fatalf("%d channels taken, want %d", got, maxPeerChannels)
+	}
+	var dead []*channel.Channel
+	for range 3 {
+		dead = append(dead, &channel.Channel{})
+	}
+	detached = slices.Clone(dead)
+	if got := take(5); got != 3 {
+		t.Errorf("%d places of 3 channels without a path were taken, want 3", got)
+	}
+	for _, ch := range dead {
+		c.release(&reservation{peer: id(1), listed: true}, ch)
+		if got := take(1); got != 0 {
+			t.Error("a place was given twice")
+		}
+	}
+	c.release(&reservation{peer: id(1), listed: true}, nil)
+	if got := take(2); got != 1 {
+		t.Errorf("after one was released, %d were taken, want 1", got)
+	}
+	detached = []*channel.Channel{{}}
+	c.drain("going away")
+	if _, r := c.reserve(policy.Peer{ID: id(1)}); r == nil || r.code != code.Draining || len(detached) != 1 {
+		t.Errorf("while draining: %v, and %d channels are left to be evicted, want 1", r, len(detached))
+	}
+}
+
 func TestChannelsAreBounded(t *testing.T) {
 	known := NewOutletPolicy([]config.OutletService{{Name: "a", Allow: policy.List(id(1), id(2))}})
-	c := newChannels(known)
+	c := newChannels(known, nobodyWaits)
 	take := func(peer identity.Identifier, times int) (taken int) {
 		for range times {
 			_, r := c.reserve(policy.Peer{ID: peer})
@@ -94,7 +148,7 @@ func TestChannelsAreBounded(t *testing.T) {
 	if got := take(id(2), 1); got != 1 {
 		t.Error("strangers keep a peer out that is allowed")
 	}
-	c.release(&reservation{peer: id(1), listed: true})
+	c.release(&reservation{peer: id(1), listed: true}, nil)
 	if got := take(id(1), 2); got != 1 {
 		t.Errorf("after one was released, %d were taken, want 1", got)
 	}
@@ -103,7 +157,7 @@ func TestChannelsAreBounded(t *testing.T) {
 		t.Errorf("while draining: %v", r)
 	}
 
-	all := newChannels(known)
+	all := newChannels(known, nobodyWaits)
 	all.perPeer[id(9)] = maxChannels
 	if _, r := all.reserve(policy.Peer{ID: id(2)}); r == nil || r.code != code.Limit {
 		t.Errorf("beyond the limit of all: %v", r)
@@ -221,6 +275,47 @@ func TestAcceptorGoesOnAfterErrors(t *testing.T) {
 	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
 		t.Error("the listener is open after run")
 	}
+}
+
+// While descriptors are short, a conn comes now and then: errors between them
+// are told of once, not each time anew.
+func TestAcceptorTellsOfErrorsOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, log := newObs(t, "inlet")
+	emfile := &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	fake := &fakeListener{Listener: ln}
+	var conns, running sync.WaitGroup
+	a := &acceptor{ln: fake, slots: make(chan struct{}, 1), log: o.Log, start: conns.Go, handle: func(nc net.Conn, free func()) {
+		defer free()
+		_ = nc.Close()
+	}}
+	const times = 5
+	ctx, cancel := context.WithCancel(t.Context())
+	for range times {
+		fake.script = []error{emfile}
+		dialTCP(t, ln.Addr())
+		nc, err := a.accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = nc.Close()
+	}
+	if loud, low := len(log.lines(t, map[string]string{"level": "error"})), len(log.lines(t, map[string]string{"level": "debug"})); loud != 1 || low != times-1 {
+		t.Errorf("%d errors and %d lines for those who look closely, want 1 and %d", loud, low, times-1)
+	}
+	// One that does not pass says what was done.
+	fake.script = []error{net.ErrClosed}
+	running.Go(func() {
+		if err := a.run(ctx); err == nil || !strings.Contains(err.Error(), "accepting at "+ln.Addr().String()) {
+			t.Errorf("run = %v, want what failed and where", err)
+		}
+	})
+	running.Wait()
+	cancel()
+	conns.Wait()
 }
 
 // No slot, no Accept: who is too many waits in the kernel.

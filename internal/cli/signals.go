@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Signals returns a context that ends at the first SIGTERM or SIGINT, which
@@ -17,7 +18,15 @@ func Signals(ctx context.Context, name string, stderr io.Writer) (_ context.Cont
 	ch := make(chan os.Signal, 2) // neither signal may be lost
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
 	ctx, end := watch(ctx, ch, func(s os.Signal) {
-		fmt.Fprintf(stderr, "%s: a second signal (%v): ending at once\n", name, s)
+		said := make(chan struct{})
+		go func() { // ends with the process, if whoever reads stderr has stopped
+			defer close(said)
+			fmt.Fprintf(stderr, "%s: a second signal (%v): ending at once\n", name, s)
+		}()
+		select {
+		case <-said:
+		case <-time.After(100 * time.Millisecond):
+		}
 		os.Exit(ExitFailure)
 	})
 	return ctx, func() {

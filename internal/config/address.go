@@ -114,7 +114,7 @@ func cutScheme(s string) (string, error) {
 	case strings.EqualFold(scheme, "unix"):
 		return "", fmt.Errorf("%s: only TCP can be used here: want host:port or tcp://host:port", quote(s))
 	}
-	return "", fmt.Errorf("%s: want host:port or tcp://host:port, without %s:// (Culvert carries whatever runs on TCP)", quote(s), scheme)
+	return "", fmt.Errorf("%s: want host:port or tcp://host:port, without %s (Culvert carries whatever runs on TCP)", quote(s), word(scheme+"://"))
 }
 
 // splitError says why net.SplitHostPort refused rest.

@@ -14,7 +14,7 @@ func FuzzYAML(f *testing.F) {
 		relayFile, outletFile, inletFile, "", "a", "- a", "a: [${X}]", "a: {b: c}", "? a\n: b", "a: &x 1\nb: *x", "<<: {a: b}",
 		"a: |\n  b\n", "a: !!binary aGk=", "identity: ${A}${B}$$", "a: 'b", "\ufeffa: 1", "a: 1\r\nb: 2", "a:\n- - - b", "a: [[[[",
 		"services: [{}]", "services: [1, {listen: {}}]", "listen: [~]", "{\"a\": [null]}", "a: .inf\nb: .nan\nc: 0x1\nd: 1e3",
-		"identity: \"\\u00e9\\x00\"", "%YAML 1.2\n---\na: b", "a: b\n...\n---\n", "? [a]: b", "&a : *a", "a: >-\n\n  x", "!x ? y",
+		"identity: \"\\u00e9\\x00\"", "%YAML 1.2\n---\na: b", "a: b\n...\n---\n", "? [a]: b", "&a : *a", "services:\n  - listen: 0\n\n     ://", "a: >-\n\n  x", "!x ? y",
 	} {
 		f.Add([]byte(fill(s)))
 	}

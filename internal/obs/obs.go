@@ -9,16 +9,14 @@
 package obs
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // A Config says what to make. The zero value of every field but Command has a
@@ -37,21 +35,23 @@ type Obs struct {
 	Ready    *Ready
 
 	command string
+	sink    *sink
 }
 
 var commandForm = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // New makes an Obs whose registry has the collectors of the Go runtime and of
-// the process, and the gauge culvert_COMMAND_ready.
+// the process, the gauge culvert_COMMAND_ready and the counter
+// culvert_log_dropped_total.
 func New(cfg Config) (*Obs, error) {
 	if !commandForm.MatchString(cfg.Command) {
 		return nil, fmt.Errorf("command %q cannot begin a metric's name: want letters and digits", cfg.Command)
 	}
-	log, err := newLog(cfg)
+	log, out, err := newLog(cfg)
 	if err != nil {
 		return nil, err
 	}
-	o := &Obs{Log: log, Registry: prometheus.NewRegistry(), Ready: &Ready{}, command: cfg.Command}
+	o := &Obs{Log: log, Registry: prometheus.NewRegistry(), Ready: &Ready{}, command: cfg.Command, sink: out}
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -59,6 +59,10 @@ func New(cfg Config) (*Obs, error) {
 			Name: "culvert_" + cfg.Command + "_ready",
 			Help: "Whether everything that /readyz names is ready (1) or not (0).",
 		}, o.readyGauge),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "culvert_log_dropped_total",
+			Help: "Lines of the log that were dropped, since whoever reads it was too slow or they could not be written.",
+		}, func() float64 { return float64(out.dropped.Load()) }),
 	} {
 		if err := o.Registry.Register(c); err != nil {
 			return nil, fmt.Errorf("registering metrics: %w", err)
@@ -67,49 +71,18 @@ func New(cfg Config) (*Obs, error) {
 	return o, nil
 }
 
+// ServeLog keeps those who log from waiting for whoever reads the log, until ctx
+// ends: up to 1 MiB of lines wait, and what does not fit is dropped, counted, and
+// told of in its place. Then it writes what is left, for 1 s at most. Before and
+// afterwards each line is written as it comes. It is called once.
+func (o *Obs) ServeLog(ctx context.Context) { o.sink.serve(ctx, logFlush) }
+
+// FlushLog waits until all that was logged is written, or ctx ends.
+func (o *Obs) FlushLog(ctx context.Context) { o.sink.flush(ctx) }
+
 func (o *Obs) readyGauge() float64 {
 	if ok, _ := o.Ready.Check(); ok {
 		return 1
 	}
 	return 0
-}
-
-// newLog makes the logger. It writes each entry as it comes, so that nothing
-// needs flushing at the end.
-func newLog(cfg Config) (*zap.Logger, error) {
-	level := zapcore.InfoLevel
-	switch cfg.LogLevel {
-	case "", "info":
-	case "debug":
-		level = zapcore.DebugLevel
-	case "warn":
-		level = zapcore.WarnLevel
-	case "error":
-		level = zapcore.ErrorLevel
-	default:
-		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", cfg.LogLevel)
-	}
-	ec := zap.NewProductionEncoderConfig()
-	ec.TimeKey = "time"
-	ec.EncodeDuration = zapcore.StringDurationEncoder
-	var encoder zapcore.Encoder
-	switch cfg.LogFormat {
-	case "", "console":
-		ec.EncodeTime = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z0700")
-		ec.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(ec)
-	case "json":
-		ec.EncodeTime = func(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
-			zapcore.RFC3339NanoTimeEncoder(t.UTC(), enc)
-		}
-		encoder = zapcore.NewJSONEncoder(ec)
-	default:
-		return nil, fmt.Errorf("log format %q: want console or json", cfg.LogFormat)
-	}
-	out := cfg.LogOutput
-	if out == nil {
-		out = os.Stderr
-	}
-	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out)), level)
-	return zap.New(core, zap.ErrorOutput(zapcore.Lock(zapcore.AddSync(out)))).Named(cfg.Command), nil
 }

@@ -88,7 +88,7 @@ func (c *Channel) useLocked(p *Conn, next, start uint64, m Move) {
 	c.tickLocked()
 	c.changeLocked()
 	if f := c.set.Trace.Moved; f != nil && !first && !c.closing && c.peerEnd == nil {
-		f(c, m)
+		c.tellLocked(func() { f(c, m) })
 	}
 }
 

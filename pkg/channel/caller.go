@@ -21,8 +21,11 @@ type Caller struct {
 	// first.
 	Routes int
 	// Path makes a live path along a route, ready for the handshake: to that
-	// instance of the peer's, or to any if it is nil.
-	Path func(ctx context.Context, route int, instance *Instance) (net.Conn, error)
+	// instance of the peer's, or to any if it is nil. Where nobody on the route can
+	// be asked for an instance, the path leads to the address of that number, from
+	// 0 on, at the route's end, behind which another may be. Past the last one, and
+	// past 0 where an instance can be asked for, the error is ErrNoAddress.
+	Path func(ctx context.Context, route int, instance *Instance, address int) (net.Conn, error)
 
 	Settings Settings
 	Timing   Timing
@@ -71,8 +74,13 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
+// ErrNoAddress is a [Caller]'s Path's word that a route leads to no further
+// address.
+var ErrNoAddress = errors.New("no further address")
+
 // An InstanceError says that another process of the peer's identity has
-// answered than the one that holds the channel, which is therefore no more.
+// answered than the one that holds the channel. That one is no more if the same
+// goes for all other ways to it.
 type InstanceError struct {
 	Want, Got Instance
 }
@@ -113,7 +121,7 @@ func (d *Caller) open(ctx context.Context, route int) (*Channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.handshake(ctx, route, nil, func() channelRequest {
+	p, err := d.handshake(ctx, route, nil, 0, func() channelRequest {
 		return channelRequest{ID: id[:], Mode: modeNew, Window: uint64(set.Window)}
 	})
 	if err != nil {
@@ -148,8 +156,8 @@ func (p *Conn) complaint(lie error) []byte {
 
 // handshake makes a path and asks the peer on it for what request returns, which
 // is called when the path is there.
-func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, request func() channelRequest) (*Conn, error) {
-	nc, err := d.Path(ctx, route, instance)
+func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, address int, request func() channelRequest) (*Conn, error) {
+	nc, err := d.Path(ctx, route, instance, address)
 	if err != nil {
 		return nil, err
 	}

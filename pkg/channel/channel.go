@@ -98,47 +98,6 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
-// A Trace is told what happens to channels, by funcs of which any may be nil.
-// They are called with the channel's lock held: they must not block, nor call
-// the channel.
-type Trace struct {
-	// Lost says that c's path has ended, over the initiator's route (-1 at the
-	// responder); the channel goes on without one.
-	Lost func(c *Channel, route int, err error)
-	// Moved says that c has another path, and why.
-	Moved func(c *Channel, m Move)
-}
-
-// A Cause is why a channel changed its path: a stable word, fit for a metric
-// label.
-type Cause string
-
-const (
-	// Lost is a path that had ended by itself.
-	Lost Cause = "lost"
-	// Renewed is a handshake for new keys.
-	Renewed Cause = "renewed"
-	// Returned is a better route that works again.
-	Returned Cause = "returned"
-	// Asked is the peer's or the program's wish, when a relay drains.
-	Asked Cause = "asked"
-	// Moved is the responder's word for a path that takes over from one that
-	// it believed in: the initiator knows why.
-	Moved Cause = "moved"
-)
-
-// Causes returns all of them.
-func Causes() []Cause { return []Cause{Lost, Renewed, Returned, Asked, Moved} }
-
-// A Move is a channel's change of path.
-type Move struct {
-	Cause  Cause
-	Down   time.Duration // how long there was no path
-	Resent int64         // bytes that will be sent again
-	Route  int           // the initiator's route; -1 at the responder
-	Via    string        // what the responder's Table was told of the path
-}
-
 // A Channel is the authenticated, encrypted, ordered, reliable byte stream
 // between two instances. It outlives its paths: when one ends, at any byte and
 // for any reason, Read and Write only take longer, while the initiator makes
@@ -209,6 +168,8 @@ type Channel struct {
 	reads       uint64 // calls of Read
 	readsAtTick uint64
 	grace       *time.Timer // the responder's, while it has no path
+	news        []func()    // what Trace has still to be told
+	telling     bool        // a goroutine does so
 
 	backlog      atomic.Int64  // flight's
 	smalls       atomic.Uint32 // calls of Brisk
@@ -216,7 +177,7 @@ type Channel struct {
 
 	readUntil   deadline
 	writeUntil  deadline
-	background  sync.WaitGroup // stand-ins, and ends of paths
+	background  sync.WaitGroup // stand-ins, ends of paths, and what tells the Trace
 	closeOnce   sync.Once
 	closeResult error
 }

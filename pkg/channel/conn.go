@@ -211,7 +211,7 @@ func (c *Conn) recordLocked() error {
 
 // awaitLocked reads until the buffer begins with a whole record. All that time
 // counts as waiting: pieces of a record are no sign of life, anyone on the way
-// can send them.
+// can send them. The peer keeps its records short instead (flight.record).
 func (c *Conn) awaitLocked() error {
 	if c.wholeLocked() {
 		return nil

@@ -91,6 +91,8 @@ type flight struct {
 
 	back backQueue
 
+	assured float64 // bytes per second, see assure
+
 	// The present round trip.
 	roundEnd uint64        // offset that ends it
 	roundRTT time.Duration // its shortest

@@ -57,6 +57,7 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 	f.waits += wait
 	f.pongs++
 	f.timed(&p, now, rtt-wait)
+	f.assure(&p, now)
 	// Without that wait it would have been here then.
 	at := max(now-wait, f.deliveredAt)
 	f.rated(&p, at)

@@ -183,6 +183,31 @@ func TestReplayedHandshake(t *testing.T) {
 	}
 }
 
+// A caller whose identity does not verify is told so, whatever it asks for.
+func TestIdentityDenied(t *testing.T) {
+	for _, p := range []Purpose{PurposeHop, PurposeChannel} {
+		t.Run(p.String(), func(t *testing.T) {
+			init := newLocal(t)
+			init.name = "no name" // stands for all that is checked
+			a, b := tcpPair(t)
+			c, ans, err := handshakeOn(a, b, init, newLocal(t), p, nil, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			var he *HandshakeError
+			if !errors.As(ans.err, &he) || he.Step != "identity" {
+				t.Errorf("Respond = %v, want a failure at identity", ans.err)
+			}
+			_, err = c.Read(make([]byte, 1))
+			var re *RefusedError
+			if !errors.As(err, &re) || re.Code != code.IdentityDenied || !strings.Contains(re.Reason, "your identity was not accepted: ") {
+				t.Errorf("Read = %v, want a refusal as %s that says why", err, code.IdentityDenied)
+			}
+		})
+	}
+}
+
 func TestWrongResponderNeverLearnsWhoCalled(t *testing.T) {
 	init, resp, other := newLocal(t), newLocal(t), newLocal(t)
 	a, b := net.Pipe()

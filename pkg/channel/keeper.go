@@ -203,14 +203,13 @@ func (k *keeper) recover(ctx context.Context) {
 			k.c.graceOver() // where it was not the channel that has ended
 			return
 		}
-		err := k.attempt(ctx, k.order(st.Route), Lost)
+		other, err := k.attempt(ctx, k.order(st.Route), Lost)
 		if err == nil || k.hopeless(err) {
 			return
 		}
 		// No verdict while there is a path: the process at its end lives, whoever
 		// another route leads to.
-		var other *InstanceError
-		if errors.As(err, &other) {
+		if other != nil {
 			k.c.Fail(code.Gone, other)
 			return
 		}
@@ -279,7 +278,8 @@ func (k *keeper) order(last int) []int {
 }
 
 // A verdict is an error, from the peer itself, that means that there is nothing
-// to go back to, or nobody to trust. What relays say on the way is none.
+// to go back to, or nobody to trust. What relays say on the way is none, and
+// neither is that this side's key or clock is wrong now: both can be put right.
 type verdict struct{ *LostError }
 
 // verdictOf returns what the peer's answer to a resume, on p, means for the
@@ -344,7 +344,7 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 		case <-t.C:
 		}
 	})
-	err := k.attempt(ctx, order, cause)
+	_, err := k.attempt(ctx, order, cause)
 	cancel()
 	watch.Wait()
 	if err == nil || k.hopeless(err) {
@@ -362,23 +362,75 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 	}
 }
 
-// attempt makes one path, over the first of the routes that works.
-func (k *keeper) attempt(ctx context.Context, order []int, cause Cause) error {
+// attempt makes one path, over the first of the routes that works. It returns
+// other beside the error when other processes of the peer's identity have
+// answered at every address of every route: there is no way left to the one that
+// holds the channel. As long as somewhere nobody answers, it may be there.
+func (k *keeper) attempt(ctx context.Context, order []int, cause Cause) (other *InstanceError, err error) {
+	elsewhere := 0
 	r := race[*Conn]{
-		order: order, stagger: k.timing.Stagger, failed: k.d.Failed,
+		order: order, stagger: k.timing.Stagger,
+		failed: func(route int, err error) {
+			if e := new(elsewhereError); errors.As(err, e) {
+				other = e.InstanceError
+				elsewhere++
+			}
+			if k.d.Failed != nil {
+				k.d.Failed(route, err)
+			}
+		},
 		try: func(ctx context.Context, route int) (*Conn, error) { return k.try(ctx, route, cause) },
 		// One that came too late is in use already, and the other is not.
 		drop: func(*Conn) {},
 	}
-	_, _, err := r.run(ctx)
-	return err
+	if _, _, err = r.run(ctx); elsewhere < k.d.Routes {
+		other = nil
+	}
+	return other, err
 }
 
-// try makes a path over one route, up to its use.
+// maxAddresses bounds how many addresses of one route an attempt tries.
+const maxAddresses = 64
+
+// An elsewhereError says of a route that other processes of the peer's identity
+// have answered at all addresses that it leads to.
+type elsewhereError struct{ *InstanceError }
+
+// Unwrap returns what the last of them is.
+func (e elsewhereError) Unwrap() error { return e.InstanceError }
+
+// try makes a path over one route, up to its use: at the first address where the
+// process answers that holds the channel.
 func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error) {
+	var errs []error
+	var other *InstanceError
+	others := 0
+	for address := range maxAddresses {
+		p, err := k.tryAddress(ctx, route, address, cause)
+		var v verdict
+		switch {
+		case err == nil:
+			return p, nil
+		case errors.As(err, &v), k.c.Err() != nil, ctx.Err() != nil:
+			return nil, err
+		case address > 0 && errors.Is(err, ErrNoAddress):
+			if others == len(errs) {
+				return nil, elsewhereError{other}
+			}
+			return nil, errors.Join(errs...)
+		case errors.As(err, &other):
+			others++
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// tryAddress makes a path to one address of a route, up to its use.
+func (k *keeper) tryAddress(ctx context.Context, route, address int, cause Cause) (*Conn, error) {
 	c := k.c
 	var epoch uint64
-	p, err := k.d.handshake(ctx, route, &c.instance, func() channelRequest {
+	p, err := k.d.handshake(ctx, route, &c.instance, address, func() channelRequest {
 		// The count is taken as late as can be: what the old path brings meanwhile
 		// need not come twice.
 		c.mu.Lock()

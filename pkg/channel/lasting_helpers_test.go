@@ -53,7 +53,10 @@ func newLabOn(t testing.TB, pair func(testing.TB) (net.Conn, net.Conn), routes i
 	l.table = NewTable(set, limits)
 	l.caller = &Caller{
 		Local: newLocal(t), Peer: l.local.Identifier(), Routes: routes, Settings: set, Timing: timing,
-		Path: func(ctx context.Context, route int, _ *Instance) (net.Conn, error) {
+		Path: func(ctx context.Context, route int, _ *Instance, address int) (net.Conn, error) {
+			if address > 0 {
+				return nil, ErrNoAddress
+			}
 			return l.path(ctx, route)
 		},
 	}

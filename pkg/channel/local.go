@@ -260,5 +260,5 @@ func identityCode(err error) code.Code {
 	case errors.Is(err, identity.ErrDiverged):
 		return code.Diverged
 	}
-	return code.ChannelDenied
+	return code.IdentityDenied
 }

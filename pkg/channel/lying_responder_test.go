@@ -112,7 +112,7 @@ func TestRefusedResume(t *testing.T) {
 			}
 		})
 	}
-	for _, cd := range []code.Code{code.Stale, code.Busy, code.Limit} {
+	for _, cd := range []code.Code{code.Stale, code.Busy, code.Limit, code.IdentityDenied} {
 		t.Run(cd.String(), func(t *testing.T) {
 			t.Parallel()
 			l, paths := lyingLab(t, Timing{}, Settings{})

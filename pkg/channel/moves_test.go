@@ -194,13 +194,7 @@ func TestMoveLosesNothing(t *testing.T) {
 	const moves = 50
 	for i := range moves {
 		x.Move()
-		for {
-			_, changed := x.Up()
-			if moved, _ := d.counts(); moved > i {
-				break
-			}
-			<-changed
-		}
+		d.awaitMoves(i + 1)
 	}
 	for range 2 {
 		if s := <-sums; s[0] != s[1] {
@@ -227,13 +221,13 @@ func TestLostDuringMove(t *testing.T) {
 		path, hangs := l.caller.Path, make(chan struct{}, 16)
 		var hang atomic.Bool
 		hang.Store(true)
-		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+		l.caller.Path = func(ctx context.Context, route int, i *Instance, address int) (net.Conn, error) {
 			if hang.Load() {
 				hangs <- struct{}{}
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			return path(ctx, route, i)
+			return path(ctx, route, i, address)
 		}
 		x.Move()
 		<-hangs
@@ -273,7 +267,7 @@ func TestDialFails(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		l.caller.Path = func(ctx context.Context, _ int, _ *Instance) (net.Conn, error) {
+		l.caller.Path = func(ctx context.Context, _ int, _ *Instance, _ int) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -295,7 +289,7 @@ func TestFlapping(t *testing.T) {
 		var mu sync.Mutex
 		var tries []time.Duration
 		start := time.Now()
-		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+		l.caller.Path = func(ctx context.Context, route int, i *Instance, address int) (net.Conn, error) {
 			mu.Lock()
 			tries = append(tries, time.Since(start))
 			endless := len(tries) > 10_000
@@ -304,7 +298,7 @@ func TestFlapping(t *testing.T) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			nc, err := set(ctx, route, i)
+			nc, err := set(ctx, route, i, address)
 			if err == nil && time.Since(start) < time.Minute {
 				go func(up <-chan struct{}) { <-up; _ = nc.Close() }(upOf(x))
 			}

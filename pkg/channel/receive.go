@@ -62,11 +62,7 @@ func (c *Channel) unholdLocked(b []byte) int {
 	n := c.in.copyAt(c.in.base, b)
 	woken := c.set.Buffers.give(c.in.drop(c.in.base + uint64(n)))
 	c.consumeLocked(n)
-	if woken != nil {
-		c.mu.Unlock()
-		wake(woken)
-		c.mu.Lock()
-	}
+	c.wakeLocked(woken)
 	return n
 }
 
@@ -296,19 +292,28 @@ func (c *Channel) lostLocked(path *Conn, err error) {
 		}
 	}
 	if f := c.set.Trace.Lost; f != nil && !c.closing && c.peerEnd == nil {
-		f(c, c.route, err)
+		route := c.route
+		c.tellLocked(func() { f(c, route, err) })
 	}
 }
 
 func endTooMany(channels []*Channel) {
 	err := &LostError{Code: code.Limit, Err: errors.New("too many channels wait for a path, and this one has for longest")}
 	for _, c := range channels {
-		c.mu.Lock()
-		if c.path == nil { // still
-			c.failLocked(err, "")
-		}
-		c.mu.Unlock()
+		c.failDetached(err)
 	}
+}
+
+// failDetached ends a channel that still has no path, and reports whether it was
+// this call that did.
+func (c *Channel) failDetached(err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path != nil || c.err != nil {
+		return false
+	}
+	c.failLocked(err, "")
+	return true
 }
 
 // graceOver ends a channel whose initiator has made no path for too long.

@@ -178,11 +178,27 @@ func (t *Table) detached(c *Channel) (tooMany []*Channel) {
 }
 
 // evictLocked takes the channel off the list that has waited for longest and
-// is meant. There is one.
+// is meant, and returns it, or nil if none is.
 func (t *Table) evictLocked(meant func(*Channel) bool) *Channel {
-	for e := t.waiting.Front(); ; e = e.Next() {
+	for e := t.waiting.Front(); e != nil; e = e.Next() {
 		if c := e.Value.(*Channel); meant(c) {
 			t.removeLocked(c)
+			return c
+		}
+	}
+	return nil
+}
+
+// EvictOldest ends the one of a peer's channels that has been without a path for
+// longest, whichever of the peer's processes has opened it, and returns it: its
+// place is for another. It returns nil when all of them have a path.
+func (t *Table) EvictOldest(peer identity.Identifier) *Channel {
+	err := &LostError{Code: code.Limit, Err: errors.New("its identity opens more channels than it may have, and this one has been without a path for longest")}
+	for {
+		t.mu.Lock()
+		c := t.evictLocked(func(c *Channel) bool { return c.identifier == peer })
+		t.mu.Unlock()
+		if c == nil || c.failDetached(err) {
 			return c
 		}
 	}

@@ -24,6 +24,14 @@ func (l *lab) openAs(local *Local) (x, y *Channel) {
 	return x, y
 }
 
+// openUp is openAs after the lab's paths were refused.
+func (l *lab) openUp(local *Local) (x, y *Channel) {
+	l.refuseRoutes(nil)
+	x, y = l.openAs(local)
+	l.refuseRoutes(noRoutes)
+	return x, y
+}
+
 // isOver reports whether c is, for a LostError of cd.
 func isOver(c *Channel, cd code.Code) bool {
 	var lost *LostError
@@ -115,10 +123,51 @@ func TestEvictedInTime(t *testing.T) {
 	l := newLab(t, 1, Settings{}, Timing{}, Limits{})
 	x, y := l.open()
 	endTooMany([]*Channel{y})
+	if c := l.table.EvictOldest(x.keeper.d.Local.Identifier()); c != nil {
+		t.Errorf("EvictOldest = %v, want nobody", c.ID())
+	}
 	if err := y.Err(); err != nil {
 		t.Errorf("ended with a path: %v", err)
 	}
 	closeChannels(t, x, y)
+}
+
+// TestEvictOldest ends one identity's channels that have no path, whichever
+// processes they are of, the oldest first, and leaves all others.
+func TestEvictOldest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLabOn(t, memPair, 1, Settings{}, Timing{}, Limits{})
+		one, other := newLocal(t), newLocal(t)
+		two, err := NewLocal(one.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ys []*Channel
+		for _, local := range []*Local{other, one, two, one} {
+			_, y := l.openAs(local)
+			ys = append(ys, y)
+			drainAll(t, y)
+		}
+		synctest.Wait()
+		l.detachInTurn()
+		_, up := l.openUp(one)
+		for i, want := range []*Channel{ys[1], ys[2], ys[3], nil} {
+			if got := l.table.EvictOldest(one.Identifier()); got != want {
+				t.Fatalf("call %d ends another channel than the oldest", i+1)
+			}
+			if want != nil && !isOver(want, code.Limit) {
+				t.Errorf("call %d: %v, want the channel's end for a limit", i+1, want.Err())
+			}
+		}
+		if n := l.table.Detached(); n != 1 {
+			t.Errorf("%d channels are detached, want 1", n)
+		}
+		for _, c := range []*Channel{ys[0], up} {
+			if err := c.Err(); err != nil {
+				t.Errorf("a channel that was not meant has ended: %v", err)
+			}
+		}
+	})
 }
 
 // TestNames starts another process of the same identity: with the same name it

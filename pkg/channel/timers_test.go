@@ -18,6 +18,7 @@ import (
 // only where its funcs say so.
 type diary struct {
 	mu    sync.Mutex
+	more  chan struct{} // closed, and made anew, with each entry; nil while nobody waits
 	lost  []entry
 	moved []entry // at the initiator
 }
@@ -41,14 +42,40 @@ func (d *diary) trace() *Trace {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.lost = append(d.lost, entry{at: time.Now(), side: side(c), err: err})
+			d.tellLocked()
 		},
 		Moved: func(c *Channel, m Move) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			if c.keeper != nil {
 				d.moved = append(d.moved, entry{at: time.Now(), Move: m})
+				d.tellLocked()
 			}
 		},
+	}
+}
+
+func (d *diary) tellLocked() {
+	if d.more != nil {
+		close(d.more)
+		d.more = nil
+	}
+}
+
+// awaitMoves waits until there were so many moves.
+func (d *diary) awaitMoves(n int) {
+	for {
+		d.mu.Lock()
+		if len(d.moved) >= n {
+			d.mu.Unlock()
+			return
+		}
+		if d.more == nil {
+			d.more = make(chan struct{})
+		}
+		more := d.more
+		d.mu.Unlock()
+		<-more
 	}
 }
 
@@ -293,7 +320,7 @@ func TestStagger(t *testing.T) {
 		start := time.Now()
 		tries := map[int]time.Duration{}
 		path := l.caller.Path
-		l.caller.Path = func(ctx context.Context, route int, i *Instance) (net.Conn, error) {
+		l.caller.Path = func(ctx context.Context, route int, i *Instance, address int) (net.Conn, error) {
 			l.mu.Lock()
 			tries[route] = time.Since(start)
 			l.mu.Unlock()
@@ -301,7 +328,7 @@ func TestStagger(t *testing.T) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			return path(ctx, route, i)
+			return path(ctx, route, i, address)
 		}
 		x, y := l.open()
 		for route, at := range tries {

@@ -28,6 +28,7 @@ const (
 	KeyExhausted   Code = 18 // the hard byte limit under one key is reached
 	Dead           Code = 19 // nothing was received for two keepalive intervals
 	ChannelDenied  Code = 20 // the peer may not open channels here
+	IdentityDenied Code = 21 // the peer's identity does not verify, or does not hold now; on hops, too
 	RolledBack     Code = 24 // the peer's identity has a newer key than the one it uses
 	Diverged       Code = 25 // the peer's identity has two histories of which neither continues the other
 )
@@ -94,7 +95,7 @@ const (
 var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no credentials
 	OK: "ok", Protocol: "protocol", Internal: "internal", Shutdown: "shutdown", Timeout: "timeout", Limit: "limit",
 	Stale: "stale", UnknownChannel: "unknown_channel", KeyExhausted: "key_exhausted", Dead: "dead", ChannelDenied: "channel_denied",
-	RolledBack: "rolled_back", Diverged: "diverged",
+	RolledBack: "rolled_back", Diverged: "diverged", IdentityDenied: "identity_denied",
 	RegisterDenied: "register_denied", ConnectDenied: "connect_denied", ExtendDenied: "extend_denied",
 	NotRegistered: "not_registered", Gone: "gone", Busy: "busy", Draining: "draining", Unreachable: "unreachable",
 	NoAddress: "no_address", Replaced: "replaced", LeaseExpired: "lease_expired",

@@ -23,7 +23,7 @@ type Config struct {
 	// RemoteStatic is the peer's X25519 key, for a pattern in which it is known
 	// beforehand. Any other pattern refuses it: it would go unchecked.
 	RemoteStatic *ecdh.PublicKey
-	// PSK is the pre-shared key of a pattern made by WithPSK.
+	// PSK is the pre-shared key of a pattern that has one, which only the tests' have.
 	PSK *[32]byte
 
 	hooks hooks

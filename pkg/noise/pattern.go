@@ -1,9 +1,6 @@
 package noise
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // A token is one step of a handshake message (Noise section 7.1 and 9; hfs
 // section 3).
@@ -23,7 +20,9 @@ const (
 
 // A Pattern is a handshake pattern: who sends which keys when, and which
 // secrets are mixed in (Noise section 7). It is never written after it was
-// made, and may be used by any number of handshakes at once.
+// made, and may be used by any number of handshakes at once. There is one; the
+// classical patterns, by whose public vectors the machine is tested, are the
+// tests' own.
 type Pattern struct {
 	name string
 	// initiatorKnown and responderKnown say whose static key the other side
@@ -44,95 +43,6 @@ var XXhfs = &Pattern{name: "XXhfs", messages: [][]token{
 	{tokenE, tokenEE, tokenEKEM1, tokenS, tokenES},
 	{tokenS, tokenSE},
 }}
-
-// The classical interactive patterns (Noise section 7.5).
-var (
-	NN = &Pattern{name: "NN", messages: [][]token{
-		{tokenE},
-		{tokenE, tokenEE},
-	}}
-	KN = &Pattern{name: "KN", initiatorKnown: true, messages: [][]token{
-		{tokenE},
-		{tokenE, tokenEE, tokenSE},
-	}}
-	NK = &Pattern{name: "NK", responderKnown: true, messages: [][]token{
-		{tokenE, tokenES},
-		{tokenE, tokenEE},
-	}}
-	KK = &Pattern{name: "KK", initiatorKnown: true, responderKnown: true, messages: [][]token{
-		{tokenE, tokenES, tokenSS},
-		{tokenE, tokenEE, tokenSE},
-	}}
-	NX = &Pattern{name: "NX", messages: [][]token{
-		{tokenE},
-		{tokenE, tokenEE, tokenS, tokenES},
-	}}
-	KX = &Pattern{name: "KX", initiatorKnown: true, messages: [][]token{
-		{tokenE},
-		{tokenE, tokenEE, tokenSE, tokenS, tokenES},
-	}}
-	XN = &Pattern{name: "XN", messages: [][]token{
-		{tokenE},
-		{tokenE, tokenEE},
-		{tokenS, tokenSE},
-	}}
-	IN = &Pattern{name: "IN", messages: [][]token{
-		{tokenE, tokenS},
-		{tokenE, tokenEE, tokenSE},
-	}}
-	XK = &Pattern{name: "XK", responderKnown: true, messages: [][]token{
-		{tokenE, tokenES},
-		{tokenE, tokenEE},
-		{tokenS, tokenSE},
-	}}
-	IK = &Pattern{name: "IK", responderKnown: true, messages: [][]token{
-		{tokenE, tokenES, tokenS, tokenSS},
-		{tokenE, tokenEE, tokenSE},
-	}}
-	XX = &Pattern{name: "XX", messages: [][]token{
-		{tokenE},
-		{tokenE, tokenEE, tokenS, tokenES},
-		{tokenS, tokenSE},
-	}}
-	IX = &Pattern{name: "IX", messages: [][]token{
-		{tokenE, tokenS},
-		{tokenE, tokenEE, tokenSE, tokenS, tokenES},
-	}}
-)
-
-// The one-way patterns (Noise section 7.4).
-var (
-	N = &Pattern{name: "N", responderKnown: true, messages: [][]token{
-		{tokenE, tokenES},
-	}}
-	K = &Pattern{name: "K", initiatorKnown: true, responderKnown: true, messages: [][]token{
-		{tokenE, tokenES, tokenSS},
-	}}
-	X = &Pattern{name: "X", responderKnown: true, messages: [][]token{
-		{tokenE, tokenES, tokenS, tokenSS},
-	}}
-)
-
-// WithPSK returns the pattern with the modifier psk0 or pskN (Noise section
-// 9.4): a pre-shared key mixed in at the start of the first message, or at the
-// end of message n. It is for classical patterns that have none yet.
-func (p *Pattern) WithPSK(n int) (*Pattern, error) {
-	if n < 0 || n > len(p.messages) {
-		return nil, fmt.Errorf("noise: pattern %s has no place psk%d", p.name, n)
-	}
-	if p.has(tokenPSK) || p.has(tokenE1) {
-		return nil, fmt.Errorf("noise: pattern %s takes no psk modifier", p.name)
-	}
-	with := *p
-	with.name = fmt.Sprintf("%spsk%d", p.name, n)
-	with.messages = slices.Clone(p.messages)
-	if n == 0 {
-		with.messages[0] = append([]token{tokenPSK}, p.messages[0]...)
-	} else {
-		with.messages[n-1] = append(slices.Clone(p.messages[n-1]), tokenPSK)
-	}
-	return &with, nil
-}
 
 // String returns the pattern's name with its modifiers, such as "XXhfs".
 func (p *Pattern) String() string { return p.name }

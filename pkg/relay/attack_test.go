@@ -146,7 +146,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	for range flows {
 		running.Go(func() {
 			for {
-				nc, err := d.Path(ctx, r, agent.local.Identifier(), nil)
+				nc, err := d.Path(ctx, r, agent.local.Identifier(), nil, 0)
 				switch r := refusedBy(err); {
 				case r != nil && r.Code == code.Busy:
 					continue // the others' bytes have not let the outlet park another

@@ -21,7 +21,7 @@ func BenchmarkConnect(b *testing.B) {
 	})
 	b.ReportAllocs()
 	for b.Loop() {
-		nc, err := d.Path(context.Background(), r, outlet.Identifier(), nil)
+		nc, err := d.Path(context.Background(), r, outlet.Identifier(), nil, 0)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -39,21 +39,32 @@ const maxAttempts = 64
 // else to any that the last relay chooses. The conn that it returns carries raw
 // bytes, is ready for [channel.Initiate], and is the caller's. When the last
 // hop's identifier is the outlet's own, that hop is the outlet itself, and the
-// path ends there.
+// path ends there: at any of its addresses, or, for an instance, at the one of
+// that number, in the outlet's order, since whoever is there cannot be asked for
+// somebody else. The error past the last one is [channel.ErrNoAddress], as it is
+// past 0 where the last hop is a relay.
 //
 // Every hop is tried at all of its host's addresses, in an order of the
 // outlet's own, before it has failed; an error is a [*PathError], or ctx's. The
 // Dialer's times bound each step; ctx is to bound them all.
-func (d *Dialer) Path(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance) (net.Conn, error) {
+func (d *Dialer) Path(ctx context.Context, r route.Route, outlet identity.Identifier, instance *channel.Instance, address int) (net.Conn, error) {
 	if len(r) == 0 {
 		return nil, errors.New("route is empty")
 	}
 	last := connectRequest(outlet, instance)
 	w := walk{d: d.withDefaults(), route: r, order: outlet, last: &last, fixed: -1}
-	if r[len(r)-1].Identifier == outlet {
+	switch direct := r[len(r)-1].Identifier == outlet; {
+	case direct && instance != nil:
+		w.last, w.fixed = nil, address
+	case direct:
 		w.last = nil
+	case address > 0:
+		return nil, channel.ErrNoAddress
 	}
 	nc, _, err := w.run(ctx)
+	if errors.Is(err, errNoAddress) {
+		return nil, channel.ErrNoAddress
+	}
 	return nc, err
 }
 

@@ -273,7 +273,7 @@ func path(t testing.TB, d *Dialer, r route.Route, outlet identity.Identifier, in
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	nc, err := d.Path(ctx, r, outlet, instance)
+	nc, err := d.Path(ctx, r, outlet, instance, 0)
 	if err != nil {
 		t.Fatalf("path along %s: %v", r, err)
 	}
@@ -287,7 +287,7 @@ func noPath(t testing.TB, d *Dialer, r route.Route, outlet identity.Identifier, 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	nc, err := d.Path(ctx, r, outlet, instance)
+	nc, err := d.Path(ctx, r, outlet, instance, 0)
 	if err == nil {
 		nc.Close()
 		t.Fatalf("path along %s: got one, want an error", r)
@@ -460,7 +460,7 @@ func later(d *Dialer, r route.Route, outlet identity.Identifier) <-chan result {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		nc, err := d.Path(ctx, r, outlet, nil)
+		nc, err := d.Path(ctx, r, outlet, nil, 0)
 		if nc != nil {
 			_ = nc.SetDeadline(time.Now().Add(patience))
 		}

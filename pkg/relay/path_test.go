@@ -217,7 +217,7 @@ func TestPathErrors(t *testing.T) {
 			}
 		})
 	}
-	if _, err := d.Path(context.Background(), nil, outlet, nil); err == nil {
+	if _, err := d.Path(context.Background(), nil, outlet, nil, 0); err == nil {
 		t.Error("an empty route: got no error")
 	}
 }
@@ -243,7 +243,7 @@ func TestPathContext(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 			defer cancel()
 			start := time.Now()
-			_, err := (&Dialer{Local: newLocal(t)}).Path(ctx, tc.route, outlet.d.Local.Identifier(), nil)
+			_, err := (&Dialer{Local: newLocal(t)}).Path(ctx, tc.route, outlet.d.Local.Identifier(), nil, 0)
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
 			}

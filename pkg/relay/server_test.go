@@ -331,7 +331,7 @@ func TestCallerLeaves(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		_, err := (&Dialer{Local: newLocal(t)}).Path(ctx, route.Route{relay.hop(t)}, outlet.d.Local.Identifier(), nil)
+		_, err := (&Dialer{Local: newLocal(t)}).Path(ctx, route.Route{relay.hop(t)}, outlet.d.Local.Identifier(), nil, 0)
 		done <- err
 	}()
 	eventually(t, "the caller is held", func() bool { return relay.Status().Registrations[0].Waiting == 1 })

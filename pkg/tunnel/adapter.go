@@ -32,8 +32,9 @@ const (
 
 // An adapter is the conn under yamux. It writes each header together with its
 // body, and one that opens or closes a stream together with the frame that comes
-// next, follows the streams' windows, refuses whatever Culvert does not use of
-// yamux, and closes at once: the carrier's own, slower close is the session's.
+// next, follows the streams' windows, keeps from yamux the data that nobody will
+// read, refuses whatever Culvert does not use of yamux, and closes at once: the
+// carrier's own, slower close is the session's.
 type adapter struct {
 	carrier Carrier
 	client  bool // this side opens the streams
@@ -49,8 +50,9 @@ type adapter struct {
 
 	// Owned by yamux's receiving goroutine.
 	head [muxHeader]byte
-	have int // bytes of head
-	skip int // bytes of a body still to come
+	have int  // bytes of head
+	skip int  // bytes of a body still to come
+	cut  bool // that yamux does not get
 
 	closed atomic.Bool
 	failMu sync.Mutex
@@ -85,52 +87,96 @@ func gatherOf(c Carrier) func(head, body []byte, more bool) (int, error) {
 	}
 }
 
-// Read hands out what the carrier brings, once the headers in it are found
-// good.
+// Read hands out what the carrier brings, once the headers in it are found good:
+// whole headers only, and no data of streams of which nothing is read any more.
+// yamux would keep that until the peer closes the stream, which may be never. p
+// has to have room for more than a header; yamux reads into 4,096 bytes or more.
 func (a *adapter) Read(p []byte) (int, error) {
-	n, err := a.carrier.Read(p)
-	if scanErr := a.scan(p[:n]); scanErr != nil {
-		return 0, a.fail(scanErr)
+	if len(p) <= muxHeader {
+		return 0, a.fail(io.ErrShortBuffer)
 	}
-	if err != nil {
-		return n, a.fail(err)
+	for {
+		have := copy(p, a.head[:a.have])
+		n, err := a.carrier.Read(p[have:])
+		kept, scanErr := a.scan(p[:have+n])
+		switch {
+		case scanErr != nil:
+			return 0, a.fail(scanErr)
+		case err != nil:
+			return kept, a.fail(err)
+		case kept > 0:
+			return kept, nil
+		}
 	}
-	return n, nil
 }
 
-// scan follows the frames in b, which may begin and end anywhere in one.
-func (a *adapter) scan(b []byte) error {
-	for len(b) > 0 {
-		if a.skip > 0 {
-			n := min(a.skip, len(b))
+// scan follows the frames in b, which may begin in the middle of a body and end
+// anywhere. It moves what yamux gets to the front of b, returns how much that is,
+// and keeps the beginning of a header in head.
+func (a *adapter) scan(b []byte) (kept int, err error) {
+	a.have = 0
+	for at := 0; at < len(b); {
+		n := min(a.skip, len(b)-at)
+		keep := !a.cut
+		switch {
+		case n > 0:
 			a.skip -= n
-			b = b[n:]
-			continue
+		case len(b)-at < muxHeader:
+			a.have = copy(a.head[:], b[at:])
+			return kept, nil
+		default:
+			n = muxHeader
+			if keep, err = a.received(b[at : at+n]); err != nil {
+				return 0, err
+			}
 		}
-		n := copy(a.head[a.have:], b)
-		a.have += n
-		b = b[n:]
-		if a.have < muxHeader {
-			return nil
+		if keep {
+			if kept < at {
+				copy(b[kept:], b[at:at+n])
+			}
+			kept += n
 		}
-		a.have = 0
-		if err := a.received(a.head); err != nil {
-			return err
-		}
+		at += n
 	}
-	return nil
+	return kept, nil
 }
 
-// received checks a header from the peer and acts on its window.
-func (a *adapter) received(h [muxHeader]byte) error {
+// received checks a header from the peer and acts on its window. It reports
+// whether yamux gets the header; where it does not get the body, the header says
+// that there is none.
+func (a *adapter) received(h []byte) (keep bool, err error) {
 	flags := binary.BigEndian.Uint16(h[2:])
 	id := binary.BigEndian.Uint32(h[4:])
 	length := binary.BigEndian.Uint32(h[8:])
+	if err := a.check(h[0], h[1], flags, id, length); err != nil {
+		return false, err
+	}
+	if flags&flagSYN != 0 {
+		if err := a.windows.open(id, a.limit); err != nil {
+			return false, err
+		}
+	}
+	if flags&flagFIN != 0 && !a.windows.closed(id, false, true) {
+		return false, fmt.Errorf("%w: stream %d closed twice", errProtocol, id)
+	}
+	if h[1] == muxWindowUpdate {
+		return true, a.windows.grow(id, length)
+	}
+	a.skip = int(length)
+	if a.cut, err = a.windows.received(id, length); !a.cut {
+		return true, err
+	}
+	binary.BigEndian.PutUint32(h[8:], 0)
+	return flags != 0, err
+}
+
+// check returns an error for a header that a peer may not send.
+func (a *adapter) check(version, kind byte, flags uint16, id, length uint32) error {
 	switch {
-	case h[0] != 0:
-		return fmt.Errorf("%w: mux version %d", errProtocol, h[0])
-	case h[1] != muxData && h[1] != muxWindowUpdate:
-		return fmt.Errorf("%w: mux frame of type %d", errProtocol, h[1])
+	case version != 0:
+		return fmt.Errorf("%w: mux version %d", errProtocol, version)
+	case kind != muxData && kind != muxWindowUpdate:
+		return fmt.Errorf("%w: mux frame of type %d", errProtocol, kind)
 	case flags&^(flagSYN|flagACK|flagFIN) != 0:
 		// RST too: yamux sends it only to a peer that opens more than the
 		// backlog, and a number free again at once could be used twice.
@@ -144,19 +190,7 @@ func (a *adapter) received(h [muxHeader]byte) error {
 	case length > maxUpdate:
 		return fmt.Errorf("%w: mux length %d", errProtocol, length)
 	}
-	if flags&flagSYN != 0 {
-		if err := a.windows.open(id, a.limit); err != nil {
-			return err
-		}
-	}
-	if flags&flagFIN != 0 && !a.windows.closed(id, false, true) {
-		return fmt.Errorf("%w: stream %d closed twice", errProtocol, id)
-	}
-	if h[1] == muxData {
-		a.skip = int(length)
-		return a.windows.received(id, length)
-	}
-	return a.windows.grow(id, length)
+	return nil
 }
 
 // Write takes a header, or the body that belongs to the header before. yamux
@@ -183,7 +217,7 @@ func (a *adapter) writeLocked(p []byte) error {
 		return fmt.Errorf("mux wrote a header of %d bytes", len(p))
 	}
 	h := [muxHeader]byte(p)
-	if err := a.sending(h); err != nil {
+	if said, err := a.sending(h); err != nil || !said {
 		return err
 	}
 	first := len(a.out) == 0
@@ -247,13 +281,14 @@ func (a *adapter) flush() {
 	}
 }
 
-// sending acts on a header that yamux sends.
-func (a *adapter) sending(h [muxHeader]byte) error {
+// sending acts on a header that yamux sends, and reports whether the peer gets it:
+// not where it would allow more data of which nothing is read.
+func (a *adapter) sending(h [muxHeader]byte) (said bool, err error) {
 	flags := binary.BigEndian.Uint16(h[2:])
 	id := binary.BigEndian.Uint32(h[4:])
 	if flags&flagSYN != 0 {
 		if err := a.windows.open(id, a.limit); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if flags&flagRST != 0 {
@@ -263,9 +298,9 @@ func (a *adapter) sending(h [muxHeader]byte) error {
 	case muxData:
 		a.bodyLeft = int(length)
 	case muxWindowUpdate:
-		a.windows.allow(id, length)
+		return a.windows.allow(id, length) || flags != 0, nil
 	}
-	return nil
+	return true, nil
 }
 
 // Close frees Read and Write and returns at once.

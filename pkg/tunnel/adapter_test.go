@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // A recorder is a carrier that keeps each Write for itself.
@@ -91,6 +93,93 @@ func TestHeldIsBounded(t *testing.T) {
 	if len(r.writes) != 3 || !bytes.Equal(r.writes[2], fin) {
 		t.Fatalf("got %x, want the frame and, once asked for, the header", r.writes[1:])
 	}
+}
+
+// TestCut: of a stream that is ignored yamux gets what is said by flags, and no data;
+// of all others it gets everything, in its order, however the bytes come.
+func TestCut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		carrier := &pieces{}
+		a := newAdapter(carrier, false, 100)
+		var come, want []byte
+		ids := []uint32{3, 5, 7}
+		for _, id := range ids {
+			if err := a.windows.open(id, a.limit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ignored, ended := map[uint32]bool{}, map[uint32]bool{}
+		ids = append(ids, 9) // which the mux does not know
+		ignored[9] = true
+		for range rapid.IntRange(1, 30).Draw(t, "frames") {
+			id := rapid.SampledFrom(ids).Draw(t, "stream")
+			if rapid.IntRange(0, 4).Draw(t, "ignore") == 0 && id != 9 {
+				carrier.rest = append(carrier.rest, len(come))
+				carrier.then = append(carrier.then, func() { a.windows.get(id).ignore() })
+				ignored[id] = true
+			}
+			flags := uint16(0)
+			if !ended[id] && id != 9 && rapid.IntRange(0, 9).Draw(t, "FIN") == 0 {
+				flags, ended[id] = flagFIN, true
+			}
+			body := rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "body")
+			frame := muxFrame(0, muxData, flags, id, uint32(len(body)), body...)
+			switch {
+			case rapid.IntRange(0, 4).Draw(t, "update") == 0:
+				frame = muxFrame(0, muxWindowUpdate, 0, id, 1)
+				if flags != 0 {
+					ended[id] = false
+				}
+				want = append(want, frame...)
+			case !ignored[id]:
+				want = append(want, frame...)
+			case flags != 0:
+				want = append(want, muxFrame(0, muxData, flags, id, 0)...)
+			}
+			come = append(come, frame...)
+		}
+		carrier.b = come
+		carrier.size = func(most int) int { return rapid.IntRange(1, most).Draw(t, "piece") }
+		var got []byte
+		for p := make([]byte, 64); len(got) < len(want); {
+			n, err := a.Read(p[:rapid.IntRange(muxHeader+1, len(p)).Draw(t, "room")])
+			if n == 0 || err != nil {
+				t.Fatalf("Read = %d, %v after %d bytes of %d", n, err, len(got), len(want))
+			}
+			got = append(got, p[:n]...)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("got %x, want %x", got, want)
+		}
+	})
+}
+
+// pieces is a carrier that brings b piece by piece, and calls then[i] when rest[i]
+// bytes of it have come.
+type pieces struct {
+	Carrier
+	b    []byte
+	at   int
+	size func(most int) int
+	rest []int
+	then []func()
+}
+
+func (c *pieces) Read(p []byte) (int, error) {
+	for len(c.rest) > 0 && c.rest[0] == c.at {
+		c.then[0]()
+		c.rest, c.then = c.rest[1:], c.then[1:]
+	}
+	end := len(c.b)
+	if len(c.rest) > 0 {
+		end = c.rest[0]
+	}
+	if c.at == end {
+		return 0, io.EOF
+	}
+	n := copy(p, c.b[c.at:c.at+c.size(end-c.at)])
+	c.at += n
+	return n, nil
 }
 
 // TestRecordsOfAStream counts the records that opening, answering, one byte each

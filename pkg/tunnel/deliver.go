@@ -69,8 +69,12 @@ func (st *Stream) drainedErr() error {
 // which would stay as large as it ever was until the stream is closed, and the
 // goroutine of a delivery.
 func (st *Stream) settle() {
-	if st.win.drained() { // else there is no buffer to give back, or no use in it
+	switch {
+	case st.win.drained(): // else there is no buffer to give back, or no use in it
 		st.y.Shrink()
+	case st.isDeserted():
+		st.s.spawn(st.discard)
+		return
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -93,4 +97,32 @@ func (st *Stream) rest() bool {
 	}
 	st.starving.Store(true) // for graceOver this is a Read that waits
 	return st.win.rest(st)
+}
+
+// discard lets go of what the mux holds for a stream that is deserted: by itself it
+// would do so when the peer closes the stream. What is not here yet of a frame that
+// the mux is taking in is left to settle.
+func (st *Stream) discard() {
+	if !st.win.drained() {
+		buf := frameBufs.Get().(*frameBuf)
+		defer frameBufs.Put(buf)
+		for !st.win.drained() {
+			// The deadline has passed, since the stream is over: no data is waited for.
+			n, err := st.y.Read(buf[:])
+			st.win.read(n)
+			if err != nil {
+				break
+			}
+		}
+	}
+	st.y.Shrink()
+	if !st.win.drained() {
+		st.touch()
+	}
+}
+
+func (st *Stream) isDeserted() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.deserted
 }

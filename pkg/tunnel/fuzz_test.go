@@ -81,31 +81,43 @@ func FuzzControl(f *testing.F) {
 	})
 }
 
-// FuzzScan: however the peer's bytes are split, the adapter finds the same.
+// FuzzScan: however the peer's bytes are split, the adapter finds the same and hands
+// out the same: all of it but data that nobody will read.
 func FuzzScan(f *testing.F) {
 	f.Add(joined(syn(1), syn(3), data(3, []byte("some bytes"))), uint8(1))
+	f.Add(joined(syn(1), data(1, []byte("a")), data(3, []byte("of no stream")), syn(5), data(5, []byte("b"))), uint8(7))
 	f.Add(joined(syn(1), muxFrame(0, muxWindowUpdate, flagFIN, 1, 77)), uint8(5))
 	f.Add(joined(syn(1), syn(1)), uint8(11))
 	f.Add(muxFrame(0, 2, 1, 0, 0), uint8(12))
 	f.Fuzz(func(t *testing.T, b []byte, step uint8) {
-		whole, split := &adapter{limit: 5}, &adapter{limit: 5}
-		wantErr := whole.scan(b)
-		var gotErr error
-		for rest := b; len(rest) > 0 && gotErr == nil; {
-			n := min(len(rest), 1+int(step))
-			gotErr = split.scan(rest[:n])
-			rest = rest[n:]
-		}
+		whole, wantOut, wantErr := scanned(b, len(b))
+		split, gotOut, gotErr := scanned(b, 1+int(step))
 		if (gotErr == nil) != (wantErr == nil) || gotErr != nil && gotErr.Error() != wantErr.Error() {
 			t.Fatalf("split: %v, whole: %v", gotErr, wantErr)
 		}
-		if wantErr == nil && (whole.skip != split.skip || whole.have != split.have) {
-			t.Fatalf("split: skip %d, have %d, whole: %d, %d", split.skip, split.have, whole.skip, whole.have)
+		if wantErr == nil && (whole.skip != split.skip || whole.have != split.have || !bytes.Equal(wantOut, gotOut)) {
+			t.Fatalf("split: skip %d, have %d, out %x, whole: %d, %d, %x", split.skip, split.have, gotOut, whole.skip, whole.have, wantOut)
 		}
 		if whole.windows.count() != split.windows.count() || whole.windows.count() > 5 {
 			t.Fatalf("split follows %d streams, whole %d", split.windows.count(), whole.windows.count())
 		}
 	})
+}
+
+// scanned has an adapter read b in pieces of that many bytes, and returns what it has
+// handed out.
+func scanned(b []byte, step int) (a *adapter, out []byte, err error) {
+	a = newAdapter(nil, false, 5)
+	close(a.freed)
+	p := make([]byte, muxHeader+step)
+	for at := 0; at < len(b) && err == nil; at += step {
+		n := copy(p, a.head[:a.have])
+		n += copy(p[n:], b[at:min(at+step, len(b))])
+		var kept int
+		kept, err = a.scan(p[:n])
+		out = append(out, p[:kept]...)
+	}
+	return a, out, err
 }
 
 // FuzzSession feeds a whole server whatever a peer may send, and then the end

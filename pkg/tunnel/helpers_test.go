@@ -96,7 +96,7 @@ func lastingPair(t testing.TB) (a, b Carrier, cut func()) {
 	opened := make(chan *channel.Channel, 1)
 	caller := &channel.Caller{
 		Local: locals[0], Peer: locals[1].Identifier(), Routes: 1,
-		Path: func(context.Context, int, *channel.Instance) (net.Conn, error) {
+		Path: func(context.Context, int, *channel.Instance, int) (net.Conn, error) {
 			x, y := tcpPair(t)
 			mu.Lock()
 			path = x

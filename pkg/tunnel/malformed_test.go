@@ -298,7 +298,8 @@ func TestMalformedAnswers(t *testing.T) {
 }
 
 // TestDataAfterFin: nothing reads on after FIN, so such bytes are not seen at
-// all: they take up window until the stream is closed, and reach nobody.
+// all: they take up window until the stream is closed, are kept nowhere, and reach
+// nobody.
 func TestDataAfterFin(t *testing.T) {
 	r := rawServerSide(t)
 	st := r.open(t)

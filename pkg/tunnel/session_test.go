@@ -44,7 +44,7 @@ func TestLoss(t *testing.T) {
 				t.Log(what)
 				wantLoss(t, await(t, ch, what))
 			}
-			await(t, request.Canceled(), "the request's Canceled")
+			await(t, request.st.gone, "the end of the request")
 			for _, sess := range []*Session{p.client, p.server} {
 				await(t, sess.Done(), "the session's end")
 				if n := sess.Streams(); n != 0 {
@@ -390,7 +390,7 @@ func TestOnCancel(t *testing.T) {
 			_ = st.Reset(code.ClientReset)
 			// Its ABORT is there at once; a reader would come to the RST.
 			go func() { _, _ = r.st.Read(make([]byte, 1)) }()
-			await(t, r.Canceled(), "the stream's end")
+			await(t, r.st.gone, "the stream's end")
 			if tc.late {
 				r.OnCancel(f)
 			}

@@ -43,18 +43,18 @@ type Stream struct {
 	writeDeadline deadline
 	readDeadline  deadline
 
-	mu      sync.Mutex
-	err     error         // why the stream is over, nil for a clean end
-	gone    chan struct{} // closed when the stream is over
-	over    bool          // gone is closed
-	local   bool          // this side has ended it: nothing is read any more
-	noWrite chan struct{} // closed when the peer reads no more
-	deaf    bool          // noWrite is closed
-	acked   bool          // opener: gave its place among the unanswered back
-	grace   *time.Timer   // after an ABORT
-	onGone  func()        // called when gone is closed; nil for nothing
-	finRead bool
-	finSet  bool // finSent, under mu
+	mu       sync.Mutex
+	err      error         // why the stream is over, nil for a clean end
+	gone     chan struct{} // closed when the stream is over
+	over     bool          // gone is closed
+	deserted bool          // nothing is read any more
+	noWrite  chan struct{} // closed when the peer reads no more
+	deaf     bool          // noWrite is closed
+	acked    bool          // opener: gave its place among the unanswered back
+	grace    *time.Timer   // after an ABORT
+	onGone   func()        // called when gone is closed; nil for nothing
+	finRead  bool
+	finSet   bool // finSent, under mu
 
 	readUntil time.Time // the read deadline
 	delivery  delivery
@@ -118,12 +118,12 @@ func (st *Stream) overErrLocked() error {
 	return st.err
 }
 
-// localErr returns why this side reads no more, or nil.
-func (st *Stream) localErr() error {
+// desertedErr returns why this side reads no more, or nil.
+func (st *Stream) desertedErr() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	switch {
-	case !st.local:
+	case !st.deserted:
 		return nil
 	case st.err != nil:
 		return st.err
@@ -136,7 +136,7 @@ func (st *Stream) localErr() error {
 func (st *Stream) Read(p []byte) (int, error) {
 	st.readMu.Lock()
 	defer st.readMu.Unlock()
-	if err := st.localErr(); err != nil || len(p) == 0 {
+	if err := st.desertedErr(); err != nil || len(p) == 0 {
 		return 0, err
 	}
 	if err := st.nextDataLocked(); err != nil {
@@ -224,6 +224,7 @@ func (st *Stream) handleLocked(t frameType, n int) error {
 		st.left = n
 	case frameFin:
 		st.readErr = io.EOF
+		st.win.ignore()
 		st.sawFin()
 		return io.EOF
 	case frameRst, frameRefused:
@@ -252,7 +253,7 @@ func (st *Stream) lastFrameLocked(t frameType, n int) error {
 		err = &RefusedError{Code: c, Reason: reason}
 	}
 	st.readErr = err
-	st.end(ending{err: err})
+	st.end(ending{err: err, deserted: true})
 	return st.readErr
 }
 
@@ -261,7 +262,7 @@ func (st *Stream) lastFrameLocked(t frameType, n int) error {
 func (st *Stream) brokenLocked(err error) error {
 	st.readErr = err
 	st.s.failProtocol(err)
-	st.end(ending{err: err})
+	st.end(ending{err: err, deserted: true})
 	return err
 }
 
@@ -269,6 +270,7 @@ func (st *Stream) brokenLocked(err error) error {
 func (st *Stream) readFailedLocked(err error) error {
 	if over := st.overErr(); over != nil {
 		st.readErr = over
+		st.end(ending{deserted: true})
 		return over
 	}
 	switch {
@@ -283,7 +285,7 @@ func (st *Stream) readFailedLocked(err error) error {
 		err = &ResetError{Code: code.Aborted, Remote: true}
 	}
 	st.readErr = err
-	st.end(ending{err: err})
+	st.end(ending{err: err, deserted: true})
 	return err
 }
 
@@ -384,7 +386,7 @@ func (st *Stream) writeSome(w io.Writer) (n int64, readErr, writeErr error) {
 func (st *Stream) awaitData() error {
 	st.readMu.Lock()
 	defer st.readMu.Unlock()
-	if err := st.localErr(); err != nil {
+	if err := st.desertedErr(); err != nil {
 		return err
 	}
 	return st.nextDataLocked()

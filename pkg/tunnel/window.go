@@ -35,7 +35,8 @@ type window struct {
 	n       int64
 	allowed int64         // what the peer may still send
 	opened  chan struct{} // capacity 1: n has grown
-	unread  int64         // what has come and the stream has not read
+	unread  int64         // what the mux was given and the stream has not read
+	ignored bool          // nothing is read any more: the mux is given nothing
 	ended   bool          // the mux has ended, or is about to end, what comes
 	resting *Stream       // whose delivery goes on when something comes
 
@@ -142,30 +143,47 @@ func (ws *windows) grow(id, delta uint32) error {
 	return nil
 }
 
-// allow adds what this side lets the peer send.
-func (ws *windows) allow(id, delta uint32) {
-	if w := ws.get(id); w != nil && delta > 0 {
-		w.mu.Lock()
-		w.allowed += int64(delta)
-		w.mu.Unlock()
-	}
-}
-
-// received uses what the peer may send. The mux checks this too, but only we
-// can end the session for it without its spin (adapter.freed).
-func (ws *windows) received(id, n uint32) error {
+// allow adds what this side lets the peer send, if anybody is to read it.
+func (ws *windows) allow(id, delta uint32) bool {
 	w := ws.get(id)
 	if w == nil {
-		return nil // late
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ignored {
+		return false
+	}
+	w.allowed += int64(delta)
+	return true
+}
+
+// received uses what the peer may send, and reports whether nobody will read it.
+// The mux checks this too, but only we can end the session for it without its
+// spin (adapter.freed).
+func (ws *windows) received(id, n uint32) (ignored bool, err error) {
+	w := ws.get(id)
+	if w == nil {
+		return true, nil // late
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.allowed -= int64(n); w.allowed < 0 {
-		return fmt.Errorf("%w: data beyond the window of stream %d", errProtocol, id)
+		return true, fmt.Errorf("%w: data beyond the window of stream %d", errProtocol, id)
+	}
+	if w.ignored {
+		return true, nil
 	}
 	w.unread += int64(n)
 	w.wakeLocked()
-	return nil
+	return false, nil
+}
+
+// ignore says that nothing is read of what comes from now on.
+func (w *window) ignore() {
+	w.mu.Lock()
+	w.ignored = true
+	w.mu.Unlock()
 }
 
 // read says that the stream has read n bytes of what has come.
@@ -187,7 +205,7 @@ func (w *window) end() {
 func (w *window) drained() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.unread == 0
+	return w.unread <= 0
 }
 
 // rest has st's delivery started when something comes. It reports false when

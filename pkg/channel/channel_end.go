@@ -26,7 +26,7 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	defer c.mu.Unlock()
 	if c.err != nil {
 		c.closing = true
-		c.unreadLocked()
+		c.wakeLocked(c.unreadLocked())
 		return c.err
 	}
 	c.stopDeadlinesLocked()
@@ -35,7 +35,7 @@ func (c *Channel) close(cd code.Code, reason string) error {
 	if c.peerEnd == nil {
 		c.consumed = c.received
 	}
-	c.unreadLocked()
+	woken := c.unreadLocked()
 	c.last = appendClose(nil, c.out.end, cd, reason)[typeLen:]
 	c.interruptLocked()
 	c.writable.Broadcast()
@@ -46,6 +46,7 @@ func (c *Channel) close(cd code.Code, reason string) error {
 		path.w.kick(false)
 		c.mu.Lock()
 	}
+	c.wakeLocked(woken)
 	err := c.lingerLocked()
 	c.endLocked()
 	return err
@@ -59,11 +60,18 @@ func (c *Channel) stopDeadlinesLocked() {
 	}
 }
 
-// unreadLocked gives up what has come and nobody will read.
-func (c *Channel) unreadLocked() {
-	if woken := c.set.Buffers.give(c.in.drop(c.in.end)); woken != nil {
-		go wake(woken) // it takes their locks, each for a moment
+// unreadLocked gives up what has come and nobody will read, and returns whom to
+// wake.
+func (c *Channel) unreadLocked() []*Channel { return c.set.Buffers.give(c.in.drop(c.in.end)) }
+
+// wakeLocked wakes channels, whose locks it takes without this one's.
+func (c *Channel) wakeLocked(woken []*Channel) {
+	if woken == nil {
+		return
 	}
+	c.mu.Unlock()
+	wake(woken)
+	c.mu.Lock()
 }
 
 // lingerLocked waits until the peer has everything, and then a little for its
@@ -159,6 +167,7 @@ func (c *Channel) overLocked(err error) {
 	c.end()
 	c.leftLocked()
 	c.tick.Stop()
+	c.pacer.Stop()
 	if c.grace != nil {
 		c.grace.Stop()
 	}

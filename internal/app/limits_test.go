@@ -1,0 +1,118 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
+)
+
+// A replica is one process of an identity that several share, as far as an
+// outlet sees it: a channel, and the path under it.
+type replica struct {
+	ch   *channel.Channel
+	path net.Conn
+}
+
+// kill ends the process without a word.
+func (r *replica) kill() { _ = sock.ResetClose(r.path) }
+
+// startReplica opens a channel to the outlet as another process of the identity.
+func startReplica(t *testing.T, out *Outlet, as *identity.Identity) (*replica, error) {
+	t.Helper()
+	local, err := channel.NewLocal(as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &replica{}
+	caller := &channel.Caller{
+		Local: local, Peer: out.Identifier(), Routes: 1,
+		Path: func(ctx context.Context, _ int, _ *channel.Instance, _ int) (net.Conn, error) {
+			if r.path != nil {
+				return nil, errors.New("the process is no more")
+			}
+			var d net.Dialer
+			r.path, err = d.DialContext(ctx, "tcp", out.Addrs()[0].String())
+			return r.path, err
+		},
+	}
+	if r.ch, err = caller.Dial(t.Context(), 0); err != nil {
+		return nil, err
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = r.ch.Run(context.Background()) })
+	t.Cleanup(func() {
+		r.kill()
+		r.ch.Fail(code.Shutdown, errShutdown)
+		running.Wait()
+	})
+	return r, nil
+}
+
+// Processes that have died keep no places from those that are started in their
+// stead, however long the grace time is: it is theirs only while there is room.
+func TestDeadReplicasKeepNobodyOut(t *testing.T) {
+	key, peer := newIdentity(t)
+	as, err := identity.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outletKey, _ := newIdentity(t)
+	out, log, _ := startOutlet(t, config.Outlet{
+		Common: config.Common{Identity: outletKey, DrainTimeout: time.Millisecond}, Channels: config.Channels{Grace: time.Hour},
+		Listen:   []config.Address{local(0)},
+		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: policy.List(peer)}},
+	})
+	const first = 40 // of them, on one machine
+	var dead, alive []*replica
+	for range first {
+		r, err := startReplica(t, out, as)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead = append(dead, r)
+	}
+	for _, r := range dead {
+		r.kill()
+	}
+	eventually(t, "the outlet has noticed", func() bool { return out.table.Detached() == first })
+	for i := range maxPeerChannels {
+		r, err := startReplica(t, out, as)
+		if err != nil {
+			t.Fatalf("process %d after %d have died: %v", i+1, first, err)
+		}
+		alive = append(alive, r)
+	}
+	eventually(t, "the dead are gone", func() bool { return out.table.Detached() == 0 && out.channels.count() == maxPeerChannels })
+	var refused *channel.RefusedError
+	if _, err := startReplica(t, out, as); !errors.As(err, &refused) || refused.Code != code.Limit {
+		t.Errorf("one more than there may be: %v, want a refusal for the limit", err)
+	}
+	for i, r := range alive {
+		if err := r.ch.Err(); err != nil {
+			t.Errorf("process %d, which lives, has lost its channel: %v", i+1, err)
+		}
+	}
+	if n := len(log.lines(t, map[string]string{"msg": "channel lost", "code": code.Limit.String()})); n != first {
+		t.Errorf("%d lines about channels that were ended for others, want %d", n, first)
+	}
+	// Now and then one dies and is started again: for ever, not 64 times.
+	for i := range 2 * maxPeerChannels {
+		alive[0].kill()
+		eventually(t, "the outlet has noticed", func() bool { return out.table.Detached() == 1 })
+		r, err := startReplica(t, out, as)
+		if err != nil {
+			t.Fatalf("start %d: %v", i+1, err)
+		}
+		alive = append(alive[1:], r)
+	}
+}

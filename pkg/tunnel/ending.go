@@ -1,0 +1,160 @@
+package tunnel
+
+import (
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// Close sends FIN, if CloseWrite has not, and reads no more: what the peer goes
+// on to write fails there. It does not wait for the peer, and is no abort: use
+// Reset where the data before it is not all there is.
+func (st *Stream) Close() error {
+	st.mu.Lock()
+	e := ending{deserted: true, stop: !st.finRead}
+	if !st.finSet {
+		e.last = appendFrame(nil, frameFin)
+	}
+	st.mu.Unlock()
+	st.end(e)
+	return nil
+}
+
+// Reset ends both directions at once, other than cleanly. What was written
+// before still arrives where the peer goes on reading. It does not wait.
+// code.OK, which is no reset, counts as code.Aborted.
+func (st *Stream) Reset(c code.Code) error {
+	if c == code.OK {
+		c = code.Aborted
+	}
+	st.end(ending{err: &ResetError{Code: c}, last: appendRst(nil, c), abort: true, deserted: true})
+	return nil
+}
+
+// Abort is Reset with the code that err stands for; it is what a copy calls
+// when its other side has failed.
+func (st *Stream) Abort(err error) { _ = st.Reset(CodeOf(err)) }
+
+// aborted acts on the peer's ABORT, which may have overtaken data: reading goes
+// on until the RST comes or the grace is over, and writers that wait do so.
+func (st *Stream) aborted(c code.Code) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.over || st.grace != nil {
+		return
+	}
+	if c == code.OK {
+		c = code.Aborted
+	}
+	err := &ResetError{Code: c, Remote: true}
+	wait, until := abortGrace, time.Now().Add(st.s.cfg.Patience)
+	if st.finRead {
+		wait = 0 // nobody reads on to the RST
+	}
+	st.grace = time.AfterFunc(wait, func() { st.graceOver(err, until) })
+}
+
+// graceOver ends a stream whose RST the reader has not come to, unless it is the
+// carrier that has not: it may have lost its path with the RST on it.
+func (st *Stream) graceOver(err error, until time.Time) {
+	st.mu.Lock()
+	if !st.over && st.starving.Load() && time.Now().Before(until) {
+		st.grace.Reset(abortGrace)
+		st.mu.Unlock()
+		return
+	}
+	st.mu.Unlock()
+	st.end(ending{err: err})
+}
+
+// stopped acts on the peer's STOP.
+func (st *Stream) stopped() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.deaf {
+		st.deaf = true
+		close(st.noWrite)
+	}
+}
+
+// An ending is how a stream ends, and what the peer is told of it.
+type ending struct {
+	err      error  // nil for a clean end
+	last     []byte // the last frame, in band
+	deserted bool   // nothing is read any more, not even what has come before
+	abort    bool   // say ABORT too
+	stop     bool   // say STOP too
+	lost     bool   // the session is over: there is nobody to tell
+}
+
+// end ends the stream once; after that e may only desert it. Telling the peer and
+// closing the mux's stream happen in a goroutine of the session's: they may have
+// to wait for the carrier.
+func (st *Stream) end(e ending) {
+	if st.conclude(e) {
+		st.s.spawn(func() { st.leave(e) })
+	}
+}
+
+// conclude is end without what may have to wait: it reports whether leave is to
+// be called.
+func (st *Stream) conclude(e ending) bool {
+	st.mu.Lock()
+	deserts := e.deserted && !st.deserted
+	if deserts {
+		st.deserted = true
+		st.win.ignore()
+	}
+	if st.over {
+		st.mu.Unlock()
+		if deserts && !isClosed(st.s.lost) {
+			st.s.spawn(st.discard)
+		}
+		return false
+	}
+	st.over, st.err = true, e.err
+	onGone := st.onGone
+	if st.grace != nil {
+		st.grace.Stop()
+	}
+	st.mu.Unlock()
+	close(st.gone)
+	if onGone != nil {
+		onGone()
+	}
+	st.writeDeadline.set(time.Time{})
+	st.readDeadline.set(time.Time{})
+	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
+	st.win.wake()
+	if e.lost {
+		// Closing the mux's stream would look like an abort to the peer.
+		st.s.forget(st)
+		st.ack()
+		return false
+	}
+	return true
+}
+
+// leave says what is left to say and gives the stream back to the mux.
+func (st *Stream) leave(e ending) {
+	if e.abort {
+		st.s.tell(appendAbort(nil, st.id, CodeOf(e.err)))
+	}
+	if len(e.last) > 0 {
+		// The window's reserve is for this: it waits for no reader.
+		st.writeMu.Lock()
+		if st.win.take(len(e.last)) {
+			_, _ = st.y.Write(e.last)
+		}
+		st.writeMu.Unlock()
+	}
+	if e.stop {
+		st.s.tell(appendStop(nil, st.id))
+	}
+	_ = st.y.Close()
+	st.s.forget(st)
+	st.ack() // not before: the peer counts what is refused until it is closed
+	if st.isDeserted() {
+		st.discard()
+	}
+}
