@@ -8,16 +8,18 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
 
 	"github.com/culvert-net/culvert/internal/sock"
 )
 
 // An acceptor accepts conns and hands each to a goroutine. A slot is taken
-// before Accept: while none is free, callers wait in the kernel's queue, not in
-// this process.
+// before Accept, and its turn by the rate waited for: meanwhile callers wait in
+// the kernel's queue, not in this process.
 type acceptor struct {
 	ln    net.Listener
 	slots chan struct{} // shared by acceptors; its capacity is the bound
+	rate  *rate.Limiter // of conns, shared by acceptors; nil: none
 	log   *zap.Logger
 	// start runs f in a goroutine that its owner waits for.
 	start func(f func())
@@ -44,6 +46,10 @@ func (a *acceptor) run(ctx context.Context) error {
 		case a.slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
+		}
+		if a.rate != nil && a.rate.Wait(ctx) != nil {
+			free()
+			return nil // ctx has ended
 		}
 		nc, err := a.accept(ctx)
 		if nc == nil {

@@ -56,7 +56,16 @@ func newChannels(p *OutletPolicy, evict func(identity.Identifier) *channel.Chann
 // A refusal is why a peer gets no channel.
 type refusal struct {
 	code   code.Code
-	reason string
+	reason string // what the peer is told
+	remedy string // what this outlet's operator can do, for the log alone
+}
+
+// logged returns what the log says.
+func (r *refusal) logged() string {
+	if r.remedy == "" {
+		return r.reason
+	}
+	return r.reason + ": " + r.remedy
 }
 
 // A reservation is the place of one channel in the table. Whether it is a
@@ -83,16 +92,25 @@ func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
 	}
 	switch {
 	case c.draining != "":
-		return nil, &refusal{code.Draining, c.draining}
+		return nil, &refusal{code.Draining, c.draining, ""}
 	case !listed && c.strangers >= maxStrangers:
-		return nil, &refusal{code.Limit, fmt.Sprintf("%s is allowed no service here", peer)}
+		return nil, &refusal{
+			code.Limit, fmt.Sprintf("%s is allowed no service here", peer),
+			fmt.Sprintf("%d channels of such peers are open already; if it is to use a service, list it under allow: in this outlet's settings", maxStrangers),
+		}
 	case n >= maxChannels:
-		return nil, &refusal{code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels)}
+		return nil, &refusal{
+			code.Limit, fmt.Sprintf("there are %d channels here already", maxChannels),
+			"that is the most; start another outlet of this identity beside this one",
+		}
 	}
 	for c.countLocked(peer) >= most {
 		old := c.evict(peer)
 		if old == nil {
-			return nil, &refusal{code.Limit, fmt.Sprintf("%s has %d channels here already, all in use: give some of its processes identities of their own", peer, most)}
+			return nil, &refusal{
+				code.Limit, fmt.Sprintf("%s has %d channels here already, all of them in use", peer, most),
+				"that is the most of one identity; give some of its processes identities of their own",
+			}
 		}
 		c.leaving[old] = peer
 	}

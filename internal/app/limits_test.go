@@ -116,3 +116,39 @@ func TestDeadReplicasKeepNobodyOut(t *testing.T) {
 		alive = append(alive[1:], r)
 	}
 }
+
+// Beyond the rate callers of an outlet wait in the kernel, not in the process;
+// stopping does not wait for their turn.
+func TestOutletLimitsHandshakesPerSecond(t *testing.T) {
+	key, peer := newIdentity(t)
+	as, err := identity.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outletKey, _ := newIdentity(t)
+	out, _, stop := startOutlet(t, config.Outlet{
+		Common: config.Common{Identity: outletKey, DrainTimeout: time.Millisecond}, Limits: config.OutletLimits{HandshakesPerSecond: 2},
+		Listen:   []config.Address{local(0), local(0)},
+		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: policy.List(peer)}},
+	}, func(out *Outlet) {
+		if out.rate.Limit() != 2 || out.rate.Burst() != 2 {
+			t.Errorf("rate %v with bursts of %d, want 2 and 2", out.rate.Limit(), out.rate.Burst())
+		}
+	})
+	start := time.Now()
+	const times = 4
+	for range times {
+		if _, err := startReplica(t, out, as); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Two at once, less one that the other listener holds, then two a second.
+	if took := time.Since(start); took < 900*time.Millisecond {
+		t.Errorf("%d handshakes after %s, want no more than 2 a second", times, took)
+	}
+	start = time.Now()
+	stop()
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("stopped after %s", took)
+	}
+}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
@@ -18,6 +20,9 @@ import (
 const (
 	// maxHandshakes bounds the handshakes that an outlet has under way.
 	maxHandshakes = 256
+	// handshakesPerSecond is how many an outlet that listens begins in a second,
+	// unless the settings say otherwise.
+	handshakesPerSecond = 500
 	// handshakeWait bounds how long a conn from a relay waits for its turn.
 	handshakeWait = 5 * time.Second
 )
@@ -34,6 +39,7 @@ type Outlet struct {
 	table    *channel.Table
 	agents   []*agent
 	slots    chan struct{} // handshakes under way
+	rate     *rate.Limiter // of those with whom the outlet accepts itself: a relay has limits of its own
 
 	// What can come again and again is told apart by who can cause it, so that
 	// none hides another: anybody at all, those with an identity, those that may
@@ -70,6 +76,8 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, func(p channel.Peer) bool { return out.policy.knows(policyPeer(p)) }, o); err != nil {
 		return nil, err
 	}
+	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
+	out.rate = rate.NewLimiter(rate.Limit(perSecond), perSecond)
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)
@@ -117,7 +125,7 @@ func (out *Outlet) work(ctx context.Context) error {
 	}
 	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
-		a := &acceptor{ln: ln, slots: out.slots, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
+		a := &acceptor{ln: ln, slots: out.slots, rate: out.rate, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
 			out.serveConn(liveCtx, nc, "", free)
 		}}
 		accepting.Go(func() {

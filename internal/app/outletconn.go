@@ -38,7 +38,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	}
 	place, r := out.channels.reserve(policyPeer(peer))
 	if r != nil {
-		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.reason)
+		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.logged())
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
@@ -218,7 +218,7 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	case s != nil:
 		// The peer hears that it is denied, the log why.
 		if d := out.policy.Decide(&policy.Request{Peer: as, Action: policy.Open, Service: s.Name}); !d.Allowed {
-			return deny(d.Reason)
+			return deny(d.Reason + ": if it is to be, let it in under allow: of that service in this outlet's settings")
 		}
 	case out.policy.knows(as):
 		return refuse(code.ServiceUnknown, fmt.Sprintf("this outlet has no service %q", req.Service), "")

@@ -45,6 +45,14 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 					return len(log.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
 				})
 			}
+			// What to do about a denial is the outlet's operator's to know.
+			for side, log := range map[string]*logBuffer{"inlet": sys.inletLog, "outlet": sys.outletLog} {
+				line := log.lines(t, map[string]string{"msg": "stream refused"})[0]
+				reason, _ := line["reason"].(string)
+				if got, want := strings.Contains(reason, "under allow:"), tt.name == "denied" && side == "outlet"; got != want {
+					t.Errorf("the %s's reason %q says what to do: %v, want %v", side, reason, got, want)
+				}
+			}
 			line := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})[0]
 			if got, _ := line["reason"].(string); !strings.Contains(got, tt.reason) {
 				t.Errorf("inlet's reason %q, want it to hold %q", got, tt.reason)
@@ -113,6 +121,13 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 				eventually(t, "the relay logs the refusal", func() bool {
 					return len(sys.relayLog.lines(t, map[string]string{"msg": "request refused", "code": tt.relayCode, "level": "warn"})) == 1
 				})
+				line := sys.relayLog.lines(t, map[string]string{"msg": "request refused", "level": "warn"})[0]
+				if got, _ := line["remedy"].(string); strings.Contains(got, "in this relay's settings") != strings.HasSuffix(tt.relayCode, "_denied") {
+					t.Errorf("the relay's log says of %s what to do: %q", tt.relayCode, got)
+				}
+				if got := states[0].Err.Error(); strings.Contains(got, "settings") {
+					t.Errorf("the inlet was told what is for the relay's operator: %q", got)
+				}
 				if got := metric(t, sys.relay.obs, "culvert_relay_refusals_total", tt.relayCode); got < 1 {
 					t.Errorf("culvert_relay_refusals_total: %v, want at least 1", got)
 				}

@@ -57,7 +57,7 @@ func (r *Relay) trace() *relay.Trace {
 			}
 			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
 				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
-				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", reason))
+				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", reason), remedy(f.Code))
 		},
 		Abandoned: func(p channel.Peer, request string, err error) {
 			r.log.Debug("caller left", zap.Stringer("peer", p.Identifier), zap.String("request", request), zap.Error(err))
@@ -84,6 +84,24 @@ func (r *Relay) trace() *relay.Trace {
 			}
 			r.log.Log(level, "join ended", withReason(fields, err)...)
 		},
+	}
+}
+
+// remedy is the log's field for what the relay's operator can do about a refusal,
+// which is nobody else's to know.
+func remedy(c code.Code) zap.Field {
+	const key = "remedy"
+	switch c {
+	case code.RegisterDenied:
+		return zap.String(key, "if this peer is to offer an outlet here, list it under register: in this relay's settings")
+	case code.ConnectDenied:
+		return zap.String(key, "if this peer is to reach outlets here, list it under connect: in this relay's settings")
+	case code.ExtendDenied:
+		return zap.String(key, "if this peer is to be carried on, list the address under extend:, and the peer under connect: or register:, in this relay's settings")
+	case code.Limit:
+		return zap.String(key, "if this is meant, raise the limit under limits: in this relay's settings")
+	default:
+		return zap.Skip()
 	}
 }
 

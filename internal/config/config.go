@@ -98,6 +98,13 @@ type Outlet struct {
 	Listen      []Address       // accepts channels directly
 	Services    []OutletService // at least one, names unique
 	DialTimeout time.Duration   // for dialling a target
+	Limits      OutletLimits
+}
+
+// OutletLimits bound what callers can make an outlet do that listens. Zero stands
+// for the default, which internal/app has.
+type OutletLimits struct {
+	HandshakesPerSecond int // begun by all callers of Listen together, with a burst of one second's worth
 }
 
 // An OutletService is a name and the target behind it.

@@ -16,7 +16,7 @@ type kindKeys struct {
 var kinds = []kindKeys{
 	{KindInlet, []string{"connect_timeout"}, []string{"listen", "service", "outlet", "routes"}},
 	{KindOutlet, []string{"relays"}, []string{"name", "target", "allow"}},
-	{KindRelay, []string{"register", "connect", "extend", "limits"}, nil},
+	{KindRelay, []string{"register", "connect", "extend"}, nil},
 }
 
 func kindInfo(kind Kind) kindKeys {

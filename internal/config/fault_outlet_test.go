@@ -130,6 +130,22 @@ services:
 			want: `outlet.yaml:3:5: services[0].listen: this file is for the command inlet, not for outlet: run "inlet --config outlet.yaml"`,
 		},
 		{
+			name: "limits", kind: KindOutlet,
+			file: `identity: a
+listen: [0.0.0.0:4001]
+limits:
+  handshakes_per_second: 0
+  connections: 5
+  handshakes: 5
+services: [{name: a, target: "a:1", allow: [<ID>]}]
+`,
+			want: `
+outlet.yaml:4:26: limits.handshakes_per_second: want a whole number from 1 to 10000000
+outlet.yaml:5:3: limits.connections: unknown key (it is a limit of the command relay)
+outlet.yaml:6:3: limits.handshakes: unknown key: there are handshakes_per_second
+`,
+		},
+		{
 			name: "keys of others", kind: KindOutlet,
 			file: `identity: a
 relays: [tcp://a:1/<ID>]

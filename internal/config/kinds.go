@@ -54,6 +54,7 @@ func (s *section) channels() (c Channels) {
 func (d *decoder) inlet(root *value) *Inlet {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindInlet)
+	s.hints["limits"] = "it is a key of the commands outlet and relay"
 	c := &Inlet{Common: s.common(), Channels: s.channels()}
 	c.ConnectTimeout = s.duration("connect_timeout", MinTimeout, MaxTimeout)
 	c.Rekey = s.duration("rekey", MinRekey, MaxRekey)
@@ -115,6 +116,9 @@ func (d *decoder) outlet(root *value) *Outlet {
 		s.notEmpty("relays", "nothing could reach this outlet: write a relay's route, or an address in listen")
 	}
 	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxTimeout)
+	if v := s.get("limits"); v != nil {
+		c.Limits = d.outletLimits(v)
+	}
 	names := map[string]Origin{}
 	for _, v := range s.sections("services", "say what to offer (services: in a file, or --service NAME=HOST:PORT and --allow IDENTIFIER)") {
 		service := d.outletService(v.v, v.path)
@@ -125,6 +129,18 @@ func (d *decoder) outlet(root *value) *Outlet {
 	c.origins = d.origins
 	c.SetDefaults()
 	return c
+}
+
+// outletLimits reads an outlet's limits.
+func (d *decoder) outletLimits(v *value) OutletLimits {
+	s := d.section(v, "limits")
+	s.hints = map[string]string{}
+	for _, key := range []string{"handshakes_in_flight", "connections", "connections_per_identity", "registrations_per_identity", "waiting_callers", "bytes_per_second"} {
+		s.hints[key] = "it is a limit of the command relay"
+	}
+	l := OutletLimits{HandshakesPerSecond: s.count("handshakes_per_second")}
+	s.finish()
+	return l
 }
 
 // unique reports a service name that an earlier service has.

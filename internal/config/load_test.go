@@ -495,3 +495,14 @@ func TestChannelSettings(t *testing.T) {
 		t.Errorf("got %+v, want %+v", outlet.Channels, want)
 	}
 }
+
+// An outlet has the one of a relay's limits that it has a use for.
+func TestOutletLimits(t *testing.T) {
+	outlet, err := LoadOutlet(source(t, KindOutlet, inFolder(t, KindOutlet, outletFile+"limits: {handshakes_per_second: 20}\n"), nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (OutletLimits{HandshakesPerSecond: 20}); outlet.Limits != want {
+		t.Errorf("got %+v, want %+v", outlet.Limits, want)
+	}
+}

@@ -19,9 +19,10 @@ import (
 // kernelHas is what stands for the socket buffers at both sides of a line.
 const kernelHas = 64 << 10
 
-// onLine runs f in a bubble with a channel whose paths go by one line.
+// onLine runs f in a bubble, beside other tests of lines, with a channel whose paths go by one line.
 func onLine(t *testing.T, cfg line.Config, f func(t *testing.T, s *slow)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &slow{t: t, Line: line.New(cfg), cfg: cfg}
 		s.lab = newLabOn(t, s.pair, 1, Settings{}, Timing{}, Limits{})
@@ -290,10 +291,10 @@ func TestFlightRival(t *testing.T) {
 // TestFlightAfterRest begins bulk on a channel that has rested for longer than a
 // round trip counts, with nothing or little sent before: the line is used at once.
 func TestFlightAfterRest(t *testing.T) {
-	for _, before := range []int{0, 100, 1 << 20} {
+	for _, before := range []int{0, 256 << 10} {
 		for _, rest := range []time.Duration{3 * time.Second, 13 * time.Second, 5 * time.Minute} {
 			t.Run(fmt.Sprintf("%d bytes, %s", before, rest), func(t *testing.T) {
-				onLine(t, lineOf(200e6, 100*time.Millisecond), func(t *testing.T, s *slow) {
+				onLine(t, lineOf(20e6, 100*time.Millisecond), func(t *testing.T, s *slow) {
 					n := count(s.y)
 					count(s.x)
 					if _, err := s.x.Write(make([]byte, before)); err != nil {

@@ -113,9 +113,13 @@ func TestPinnedChunk(t *testing.T) {
 }
 
 // TestWholeRecords: what is written together and fits travels in one record,
-// whatever small writes come before, between and behind.
+// whatever small writes come before, between and behind, on a path that is known to
+// be fast.
 func TestWholeRecords(t *testing.T) {
 	p, y, _ := newLab(t, 1, Settings{}, Timing{}, Limits{}).rawOpen()
+	y.mu.Lock()
+	y.flight.assured = fastRate
+	y.mu.Unlock()
 	big := bytes.Repeat([]byte("b"), RecordData-12)
 	sizes := []int{3, RecordData, 5, RecordData, RecordData, 7}
 	for _, n := range sizes {

@@ -29,6 +29,7 @@ func TestSlowLine(t *testing.T) {
 	} {
 		for _, both := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d bit/s, %s, both ways %v", tc.rate, tc.interval, both), func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					cfg := line.Config{Rate: tc.rate, Delay: 25 * time.Millisecond, Buffer: 8 << 10}
 					slowLine(t, cfg, Settings{Keepalive: tc.interval}, both)

@@ -41,7 +41,7 @@ func (s *Session) Open(ctx context.Context, o Open) (*Stream, error) {
 	select {
 	case s.slots <- struct{}{}:
 	default:
-		return nil, ErrTooMany
+		return nil, s.tooMany()
 	}
 	select {
 	case s.unacked <- struct{}{}:

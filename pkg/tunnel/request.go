@@ -44,11 +44,16 @@ func (s *Session) acceptLoop() {
 	}
 }
 
+// tooMany says what the limit is.
+func (s *Session) tooMany() error {
+	return fmt.Errorf("%w: %d are open, which is the most: try again when one has ended", ErrTooMany, cap(s.slots))
+}
+
 // refuseMux answers a stream for which there is no room. It waits for the
 // carrier: were the refusals not as fast as the peer, streams that it has closed
 // already would count against it.
 func (s *Session) refuseMux(st *Stream) {
-	e := ending{err: &ResetError{Code: code.Limit}, last: appendRefused(nil, code.Limit, ErrTooMany.Error()), deserted: true}
+	e := ending{err: &ResetError{Code: code.Limit}, last: appendRefused(nil, code.Limit, s.tooMany().Error()), deserted: true}
 	if st.conclude(e) {
 		st.leave(e)
 	}

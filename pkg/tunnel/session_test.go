@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -240,8 +241,8 @@ func TestTooMany(t *testing.T) {
 	}
 	// The acceptor's limit.
 	third := p.request(t)
-	if _, err := p.client.Open(soon(t), Open{Service: "db"}); !errors.Is(err, ErrTooMany) {
-		t.Errorf("Open beyond the own limit: got %v, want ErrTooMany", err)
+	if _, err := p.client.Open(soon(t), Open{Service: "db"}); !errors.Is(err, ErrTooMany) || !strings.Contains(err.Error(), ": 3 are open") {
+		t.Errorf("Open beyond the own limit: got %v, want ErrTooMany and how many", err)
 	}
 	var re *RefusedError
 	if err := third.Answered(soon(t)); !errors.As(err, &re) || re.Code != code.Limit {
