@@ -16,6 +16,7 @@ import (
 type join struct {
 	kind           requestKind
 	caller         channel.Peer
+	outlet         channel.Peer // of connect: as its registration has proven it
 	target         string
 	targetInstance string
 	since          time.Time
