@@ -10,6 +10,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/pkg/channel"
 )
 
 // A daemon is the part of a process that listens and runs.
@@ -17,6 +18,10 @@ type daemon struct {
 	places []place
 	status func() any
 	work   func(ctx context.Context) error
+	// recheck asks again whether everything that lives is allowed, recheckChannel
+	// whether one channel is; nil: there is nothing to ask.
+	recheck        func()
+	recheckChannel func(*channel.Channel)
 
 	lns       []net.Listener // Listen's, in the order of places
 	endpoints *obs.Server    // nil before Listen
@@ -149,8 +154,17 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 	wg.Go(func() { tidy(obsCtx) })
 	wg.Go(func() { b.keys.watch(obsCtx) })
 	wg.Go(func() { b.keys.remember(obsCtx) })
+	var enrolling error
+	wg.Go(func() {
+		if enrolling = b.member.run(obsCtx); enrolling != nil {
+			cancel() // nothing but another ticket helps
+		}
+	})
+	if b.recheck != nil {
+		wg.Go(func() { b.trust.follow(obsCtx, b.recheck, b.recheckChannel) })
+	}
 	working := f(ctx)
 	stopObs()
 	wg.Wait()
-	return errors.Join(working, err)
+	return errors.Join(working, err, enrolling)
 }

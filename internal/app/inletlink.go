@@ -64,6 +64,7 @@ func (l *inletLink) attemptFailed(route int, err error) {
 	l.in.handshakes.observe(err)
 	l.in.connects.WithLabelValues(label(err, code.Unreachable)).Inc()
 	l.link.failed(route, err)
+	l.giveUp()
 }
 
 func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
@@ -76,6 +77,7 @@ func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
 
 func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {
 	l.told.forget()
+	l.in.trust.shown(c)
 	l.pathMade(m.Route)
 	l.in.paths.moved(m)
 	l.in.log.Log(l.in.pathLevel(), "path changed",
@@ -107,6 +109,7 @@ func (l *inletLink) failed(r route.Route, err error) {
 }
 
 func (l *inletLink) opened(h *held) {
+	l.in.trust.shown(h.session.(*lasting).ch) // since its handshake things may have changed
 	l.sayOf(h, zapcore.InfoLevel, "channel opened", "", nil)
 }
 

@@ -73,7 +73,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	}
 	out.policy = NewOutletPolicy(out.cfg.Services)
 	var err error
-	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, func(p channel.Peer) bool { return out.policy.knows(policyPeer(p)) }, o); err != nil {
+	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, &out.cfg.Trust, out.policy.knows, o); err != nil {
 		return nil, err
 	}
 	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
@@ -81,6 +81,8 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)
+	out.recheck, out.recheckChannel = out.recheckAll, out.recheckOne
+	out.member.renewed = out.renewAll
 	out.handshakes = newHandshakeMetrics(o.Registry)
 	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: maxChannels, DetachedPerInstance: maxPeerChannels})
 	out.channels = newChannels(out.policy, out.table.EvictOldest)
@@ -121,7 +123,10 @@ func (out *Outlet) work(ctx context.Context) error {
 	var accepting, agents, conns sync.WaitGroup
 	errs := make([]error, len(out.lns))
 	for _, a := range out.agents {
-		agents.Go(func() { _ = a.Run(liveCtx) }) // ends with its context only
+		agents.Go(func() {
+			out.member.await(liveCtx)
+			_ = a.Run(liveCtx) // ends with its context only
+		})
 	}
 	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
