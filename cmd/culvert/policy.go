@@ -30,7 +30,7 @@ func policyCommand() *cobra.Command {
 // policyQuestion are the flags of "culvert policy test".
 type policyQuestion struct {
 	config, peer, action, service, target, to, now string
-	attr                                   []string
+	attr                                           []string
 }
 
 // policyTestCommand is "culvert policy test".

@@ -196,7 +196,7 @@ func TestRenewShowsCredentials(t *testing.T) {
 			t.Errorf("renewal %d: moved %+v, want renewed on route 0 without a gap", i, m)
 		}
 		y.Renew() // not the responder's to make
-		exchange(t, x, y)
+		bothWays(t, x, y)
 		if got, want := y.Peer().Credentials, bundlesOf(100+i); !slices.EqualFunc(got, want, bytes.Equal) {
 			t.Errorf("renewal %d: responder has %d bytes of credentials, want %d", i, credentialBytes(got), credentialBytes(want))
 		}
@@ -221,21 +221,21 @@ func TestRenewIsTriedAgain(t *testing.T) {
 	l.refuseRoutes(noRoutes)
 	x.Renew()
 	<-failed
-	exchange(t, x, y)
+	bothWays(t, x, y)
 	l.refuseRoutes(nil)
 	setCredentials(t, l.caller.Local, bundlesOf(50))
 	if m := <-moved; m.Cause != Renewed || m.Down != 0 {
 		t.Errorf("moved %+v, want renewed without a gap", m)
 	}
-	exchange(t, x, y)
+	bothWays(t, x, y)
 	if got := y.Peer().Credentials; credentialBytes(got) != 50 {
 		t.Errorf("responder has %d bytes of credentials, want 50", credentialBytes(got))
 	}
 	closeChannels(t, x, y)
 }
 
-// exchange sends a byte each way, and waits for it: both ends use the path.
-func exchange(t testing.TB, x, y *Channel) {
+// bothWays sends a byte each way, and waits for it: both ends use the path.
+func bothWays(t testing.TB, x, y *Channel) {
 	t.Helper()
 	for _, way := range [][2]*Channel{{x, y}, {y, x}} {
 		if _, err := way[0].Write([]byte{1}); err != nil {
