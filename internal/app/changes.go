@@ -74,9 +74,9 @@ func (c *changes) shown(ch *channel.Channel) {
 	poke(c.sooner)
 }
 
-// follow calls all each time that everything is to be asked about again, and one
-// for single channels, until ctx ends.
-func (c *changes) follow(ctx context.Context, all func(), one func(*channel.Channel)) {
+// follow calls all each time that everything is to be asked about again, and some
+// for channels alone, until ctx ends.
+func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel.Channel]struct{})) {
 	t := time.NewTimer(wallTick)
 	defer t.Stop()
 	for {
@@ -84,8 +84,8 @@ func (c *changes) follow(ctx context.Context, all func(), one func(*channel.Chan
 		next, moved := c.next, c.moved
 		c.moved = map[*channel.Channel]struct{}{}
 		c.mu.Unlock()
-		for ch := range moved {
-			one(ch)
+		if len(moved) > 0 {
+			some(moved)
 		}
 		now := time.Now().Round(0)
 		wait := wallTick

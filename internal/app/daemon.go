@@ -18,10 +18,10 @@ type daemon struct {
 	places []place
 	status func() any
 	work   func(ctx context.Context) error
-	// recheck asks again whether everything that lives is allowed, recheckChannel
-	// whether one channel is; nil: there is nothing to ask.
-	recheck        func()
-	recheckChannel func(*channel.Channel)
+	// recheck asks again whether everything that lives is allowed, recheckSome
+	// whether those channels are; nil: there is nothing to ask.
+	recheck     func()
+	recheckSome func(map[*channel.Channel]struct{})
 
 	lns       []net.Listener // Listen's, in the order of places
 	endpoints *obs.Server    // nil before Listen
@@ -161,7 +161,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		}
 	})
 	if b.recheck != nil {
-		wg.Go(func() { b.trust.follow(obsCtx, b.recheck, b.recheckChannel) })
+		wg.Go(func() { b.trust.follow(obsCtx, b.recheck, b.recheckSome) })
 	}
 	working := f(ctx)
 	stopObs()

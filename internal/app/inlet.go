@@ -84,7 +84,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 		in.services = append(in.services, s)
 	}
 	o.Registry.MustRegister(routeStates{in.links})
-	in.recheck, in.recheckChannel = in.recheckAll, in.recheckOne
+	in.recheck, in.recheckSome = in.recheckAll, in.recheckChannels
 	in.member.renewed = in.renewAll
 	var places []place
 	for i, s := range in.services {

@@ -26,9 +26,9 @@ func (in *Inlet) renewAll() {
 // recheckAll asks about every channel again.
 func (in *Inlet) recheckAll() { in.recheckThose(func(*lasting) bool { return true }) }
 
-// recheckOne asks about one channel again.
-func (in *Inlet) recheckOne(ch *channel.Channel) {
-	in.recheckThose(func(s *lasting) bool { return s.ch == ch })
+// recheckChannels asks about some channels again.
+func (in *Inlet) recheckChannels(some map[*channel.Channel]struct{}) {
+	in.recheckThose(func(s *lasting) bool { _, is := some[s.ch]; return is })
 }
 
 // recheckThose ends channels of outlets that are revoked, and makes paths where the

@@ -81,7 +81,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
 	out.streams = newStreamMetrics(o.Registry, "outlet")
 	out.unknown = out.streams.service(unknownService)
-	out.recheck, out.recheckChannel = out.recheckAll, out.recheckOne
+	out.recheck, out.recheckSome = out.recheckAll, out.recheckChannels
 	out.member.renewed = out.renewAll
 	out.handshakes = newHandshakeMetrics(o.Registry)
 	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: maxChannels, DetachedPerInstance: maxPeerChannels})

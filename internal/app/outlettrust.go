@@ -40,12 +40,11 @@ func (out *Outlet) recheckAll() {
 	}
 }
 
-// recheckOne asks about one channel again.
-func (out *Outlet) recheckOne(c *channel.Channel) {
+// recheckChannels asks about some channels again.
+func (out *Outlet) recheckChannels(some map[*channel.Channel]struct{}) {
 	for _, ch := range out.channels.list() {
-		if ch.session.ch == c {
+		if _, is := some[ch.session.ch]; is {
 			out.recheckOpen(ch)
-			return
 		}
 	}
 }

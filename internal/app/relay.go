@@ -65,7 +65,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 		return nil, fmt.Errorf("making the relay: %w", err)
 	}
 	r.metrics = newRelayMetrics(o.Registry, r.server)
-	r.recheck, r.recheckChannel = r.server.Recheck, func(*channel.Channel) {} // a relay has none
+	r.recheck, r.recheckSome = r.server.Recheck, func(map[*channel.Channel]struct{}) {} // a relay has none
 	r.listens(listPlaces(r.cfg.Listen), func() any { return r.Status() }, r.work)
 	return r, nil
 }
