@@ -2,10 +2,12 @@ package app
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/route"
 )
 
 // refreshAgain is how long another path is waited for that shows the outlet's new
@@ -44,9 +46,17 @@ func (in *Inlet) recheckThose(meant func(*lasting) bool) {
 				in.cut(s, code.IdentityRevoked, err.Error())
 				continue
 			}
+			if r, _, down := s.Path(); down == nil && in.revokedHop(l.routes[r]) {
+				s.ch.Move() // to a route that the inlet may still take, if there is one
+			}
 			in.refresh(h, s)
 		}
 	}
+}
+
+// revokedHop reports whether a relay on a route is revoked.
+func (in *Inlet) revokedHop(r route.Route) bool {
+	return slices.ContainsFunc(r, func(h route.Hop) bool { return in.trust.verifier.Revoked(h.Identifier) != nil })
 }
 
 // refresh makes another path when the outlet's credentials have a quarter of their

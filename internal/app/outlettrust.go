@@ -38,6 +38,11 @@ func (out *Outlet) recheckAll() {
 	for _, ch := range out.channels.list() {
 		out.recheckOpen(ch)
 	}
+	for _, a := range out.agents {
+		if relay := a.route[len(a.route)-1].Identifier; out.trust.verifier.Revoked(relay) != nil {
+			a.Renew() // which leaves it
+		}
+	}
 }
 
 // recheckChannels asks about some channels again.

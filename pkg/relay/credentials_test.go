@@ -142,3 +142,26 @@ func TestRecheckAdmits(t *testing.T) {
 		})
 	}
 }
+
+// A relay that is not admitted any more is left, and not come back to.
+func TestAgentLeavesTheRevoked(t *testing.T) {
+	relay := startRelay(t)
+	revoked := &atomic.Bool{}
+	local, err := channel.NewLocalWith(newIdentity(t), channel.LocalConfig{Admit: func(channel.Peer) error {
+		if revoked.Load() {
+			return &channel.PeerError{Code: code.IdentityRevoked, Err: errors.New("the relay was revoked")}
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := startAgent(t, local, route.Route{relay.hop(t)})
+	agent.log.await(t, 1, "registered at")
+	revoked.Store(true)
+	agent.Renew()
+	agent.log.await(t, 1, "the relay was revoked")
+	eventually(t, "the relay has no registration", func() bool { return relay.Counts().Registrations == 0 })
+	revoked.Store(false)
+	agent.log.await(t, 2, "registered at")
+}

@@ -71,34 +71,42 @@ func (s *session) keep(ctx context.Context) (next *session, err error) {
 	sctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.speak(sctx) })
+	var leave error
 	wg.Go(func() {
-		if next = s.replace(ctx, sctx); next != nil {
-			cancel() // the relay has ended this one already, if it is the same process
+		if next, leave = s.replace(ctx, sctx); next != nil || leave != nil {
+			cancel() // the relay has ended a replaced one already, if it is the same process
 		}
 	})
 	err = s.listen(sctx)
 	cancel()
 	wg.Wait()
 	s.parks.Wait()
+	if leave != nil {
+		err = leave
+	}
 	return next, err
 }
 
 // replace waits until the registration is to be made anew, and does so. It returns
-// nil when live, the registration's life, ends first. An attempt that has begun
-// goes on then: it may be what has ended the registration.
-func (s *session) replace(ctx, live context.Context) *session {
+// nothing when live, the registration's life, ends first. An attempt that has begun
+// goes on then: it may be what has ended the registration. The error says why the
+// relay is to be left.
+func (s *session) replace(ctx, live context.Context) (*session, error) {
 	select {
 	case <-s.renewing:
 	case <-live.Done():
-		return nil
+		return nil, nil
 	}
 	for retry := s.a.newBackoff(); ; {
+		if err := s.a.dialer.Local.Admit(s.relay); err != nil {
+			return nil, err
+		}
 		next, err := s.a.register(ctx, s.st)
 		if err == nil {
-			return next
+			return next, nil
 		}
 		if !sleep(live, retry.NextBackOff()) {
-			return nil
+			return nil, nil
 		}
 	}
 }
