@@ -63,8 +63,9 @@ func (c *Channel) probeDueLocked() bool {
 	return !c.endingLocked() && c.flight.due(c.next, c.confirmed, c.out.end)
 }
 
-// flightRoomLocked is how many bytes may be put on their way now. What the pace
-// holds back comes later, by the pacer.
+// flightRoomLocked is how many bytes may be put on their way now, before the next
+// probe. What the pace holds back comes later, by the pacer. There is room for
+// none only while something else is to come that makes some.
 func (c *Channel) flightRoomLocked() uint64 {
 	if c.endingLocked() {
 		return maxWindow
@@ -74,5 +75,5 @@ func (c *Channel) flightRoomLocked() uint64 {
 		c.pacer.Reset(wait)
 		return 0
 	}
-	return n
+	return min(n, c.flight.untilProbe(c.next, c.confirmed))
 }

@@ -354,6 +354,38 @@ func TestFlightBrisk(t *testing.T) {
 	})
 }
 
+// TestFlightClose closes a channel while there is a bound and more to send than it
+// lets through: all of it arrives, and the end.
+func TestFlightClose(t *testing.T) {
+	onLine(t, lineOf(20e6, 40*time.Millisecond), func(t *testing.T, s *slow) {
+		const warm, size = 4 << 20, 5 << 20
+		got := make(chan error, 1)
+		go func() {
+			n, err := io.Copy(io.Discard, onlyReader{s.y})
+			if err == nil && n != size {
+				err = fmt.Errorf("%d bytes have come, want %d", n, size)
+			}
+			got <- errors.Join(err, s.y.Close())
+		}()
+		count(s.x)
+		if _, err := s.x.Write(make([]byte, warm)); err != nil {
+			t.Fatal(err)
+		}
+		if f := flightOf(s.x); f.mode != flightBound {
+			t.Fatalf("mode %d beside a full line, want bound", f.mode)
+		}
+		if _, err := s.x.Write(make([]byte, size-warm)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.x.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := <-got; err != nil {
+			t.Errorf("the far end: %v", err)
+		}
+	})
+}
+
 // TestFlightResume cuts the path: what was known of the line is forgotten with it,
 // and what is sent again is under way on the next.
 func TestFlightResume(t *testing.T) {

@@ -51,7 +51,7 @@ func TestRenew(t *testing.T) {
 			t.Fatalf("%d losses and %d moves in 12 hours", lost, moved)
 		}
 		spread := map[time.Duration]bool{}
-		for _, m := range d.moved {
+		for _, m := range d.moves() {
 			between(t, "renewed", m.at.Sub(last), 54*time.Minute, 66*time.Minute+time.Second)
 			spread[m.at.Sub(last).Round(time.Second)] = true
 			last = m.at
@@ -87,7 +87,7 @@ func TestRenewBytes(t *testing.T) {
 			if moved, lost := d.counts(); moved != i+1 || lost != 0 {
 				t.Fatalf("%d moves and %d losses after %d MiB and a bit", moved, lost, i+1)
 			}
-			if m := d.moved[i].Move; m.Cause != Renewed || m.Down != 0 {
+			if m := d.moves()[i].Move; m.Cause != Renewed || m.Down != 0 {
 				t.Errorf("moved %+v, want renewed", m)
 			}
 		}
@@ -156,13 +156,13 @@ func TestReturn(t *testing.T) {
 		start := time.Now()
 		waitRoute(t, x, 0, time.Hour)
 		between(t, "returned", time.Since(start), 30*time.Second, 31*time.Second)
-		for _, m := range d.moved {
+		stop()
+		closeChannels(t, x, y) // nothing is told any more
+		for _, m := range d.moves() {
 			if m.Cause == Returned && (m.Down != 0 || m.Route != 0) || m.Cause == Lost && m.Route != 1 {
 				t.Errorf("moved %+v", m.Move)
 			}
 		}
-		stop()
-		closeChannels(t, x, y)
 	})
 }
 
@@ -204,7 +204,7 @@ func TestMoveLosesNothing(t *testing.T) {
 	if moved, lost := d.counts(); moved != moves || lost != 0 {
 		t.Errorf("%d moves and %d losses, want %d and none", moved, lost, moves)
 	}
-	for _, m := range d.moved {
+	for _, m := range d.moves() {
 		if m.Cause != Asked || m.Down != 0 {
 			t.Errorf("moved %+v, want asked and never down", m.Move)
 		}
@@ -251,8 +251,8 @@ func TestMoveDuringRenewal(t *testing.T) {
 		signal(x.keeper.worn)
 		x.Move()
 		time.Sleep(time.Second)
-		if moved, lost := d.counts(); moved == 0 || lost != 0 || d.moved[moved-1].Route != 1 {
-			t.Errorf("moved %+v with %d losses, want route 1 last", d.moved, lost)
+		if _, lost := d.counts(); len(d.moves()) == 0 || lost != 0 || d.moves()[len(d.moves())-1].Route != 1 {
+			t.Errorf("moved %+v with %d losses, want route 1 last", d.moves(), lost)
 		}
 		closeChannels(t, x, y)
 	})

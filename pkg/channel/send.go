@@ -151,7 +151,7 @@ func (c *Channel) fill(p *Conn, dst []byte) (plain []byte, pinned *chunk) {
 			f.idle(c.next, c.confirmed)
 		}
 	case c.next < c.out.end:
-		if room := min(c.flightRoomLocked(), f.untilProbe(c.next, c.confirmed), f.record()); room > 0 {
+		if room := min(c.flightRoomLocked(), f.record()); room > 0 {
 			plain, pinned = c.recordLocked(dst, room)
 		}
 	case len(dst) >= typeLen+len(c.last):

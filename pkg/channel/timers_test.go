@@ -79,6 +79,13 @@ func (d *diary) awaitMoves(n int) {
 	}
 }
 
+// moves returns what has moved so far.
+func (d *diary) moves() []entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.moved)
+}
+
 // counts returns how many moves and losses there were.
 func (d *diary) counts() (moved, lost int) {
 	d.mu.Lock()
