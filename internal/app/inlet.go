@@ -207,6 +207,9 @@ func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tun
 	defer cancel()
 	for {
 		h, err := s.link.acquire(ctx)
+		if why := in.member.awaited(); err != nil && why != nil {
+			return nil, nil, &noChannelError{outlet: s.Outlet, last: why}
+		}
 		if err != nil {
 			return nil, nil, err
 		}

@@ -329,3 +329,46 @@ func (m *membership) register(r prometheus.Registerer) {
 	m.renewals.WithLabelValues("ok")
 	m.renewals.WithLabelValues("failed")
 }
+
+// A CredentialStatus is the process's own credential, and what it has of its
+// authority.
+type CredentialStatus struct {
+	Authority       string            `json:"authority"`
+	Connected       bool              `json:"connected"`
+	Serial          string            `json:"serial,omitempty"` // "": not enrolled yet
+	Attributes      map[string]string `json:"attributes,omitempty"`
+	Expires         *time.Time        `json:"expires,omitempty"`
+	Renewal         *time.Time        `json:"renewal,omitempty"`         // when it is due
+	RevocationList  uint64            `json:"revocation_list,omitempty"` // its number; 0: none yet
+	RevocationCount int               `json:"revocations"`
+	LastError       string            `json:"last_error,omitempty"`
+}
+
+// status returns nil for a process that is nobody's member.
+func (m *membership) status() *CredentialStatus {
+	if m.member == nil {
+		return nil
+	}
+	s := m.member.Status()
+	st := &CredentialStatus{Authority: m.authority.String(), Connected: s.Connected}
+	if c := s.Credential; c != nil {
+		st.Serial, st.Attributes, st.Expires, st.Renewal = c.Serial.String(), c.Attributes, &c.NotAfter, &s.Renewal
+	}
+	if l := m.b.trust.verifier.List(m.authority); l != nil {
+		st.RevocationList, st.RevocationCount = l.Number(), l.Set().Len()
+	}
+	if s.Err != nil {
+		st.LastError = s.Err.Error()
+	}
+	return st
+}
+
+// awaited returns why there is no credential yet that is waited for, or nil.
+func (m *membership) awaited() error {
+	select {
+	case <-m.enrolled:
+		return nil
+	default:
+		return m.ready()
+	}
+}

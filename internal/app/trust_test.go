@@ -1,8 +1,11 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
+	"github.com/culvert-net/culvert/pkg/route"
 )
 
 // cutTimeout is within what time whoever is revoked has to be gone.
@@ -225,5 +229,51 @@ func TestDenialNamesTheCredential(t *testing.T) {
 			lines := log.lines(t, map[string]string{"msg": "stream refused", "code": "untrusted_authority"})
 			return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), "it is not trusted here")
 		})
+	}
+}
+
+// While there is no authority to enrol at, the log, /readyz and the status say so.
+func TestNotEnrolledYet(t *testing.T) {
+	a := startAuthority(t)
+	sys := startTrusting(t, a, func(s *setup) {
+		inlet := s.inlet
+		s.inlet = func(c *config.Inlet) {
+			inlet(c)
+			c.ConnectTimeout = 300 * time.Millisecond
+			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(freePort(t)), Identifier: a.id.Identifier()}}}
+		}
+	})
+	wantRefused(t, sys.inlet.Addrs()[0])
+	eventually(t, "the log says why there is no stream", func() bool {
+		lines := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})
+		return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), "not enrolled: ")
+	})
+	if st := sys.inlet.Status().Credential; st == nil || st.Serial != "" || st.LastError == "" {
+		t.Errorf("status: %+v", st)
+	}
+	if st := sys.outlet.Status().Credential; st == nil || st.Serial == "" || st.Attributes["role"] != "outlet" || !st.Connected {
+		t.Errorf("the outlet's status: %+v", st)
+	}
+}
+
+// A token's file is read whole, in bounds, and an error shows none of it.
+func TestReadToken(t *testing.T) {
+	folder := t.TempDir()
+	for _, tt := range []struct {
+		name string
+		n    int
+		want string
+	}{{"empty", 0, "has 0 bytes"}, {"one", 1, ""}, {"longest", credential.MaxToken, ""}, {"too long", credential.MaxToken + 1, "want a token of 1 to"}} {
+		file := filepath.Join(folder, "token")
+		if err := os.WriteFile(file, bytes.Repeat([]byte("x"), tt.n), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readToken(file)
+		if tt.want == "" && (err != nil || got.Len() != tt.n) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "xx")) {
+			t.Errorf("%s: got %d bytes, %v, want %q", tt.name, got.Len(), err, tt.want)
+		}
+	}
+	if _, err := readToken(filepath.Join(folder, "missing")); err == nil {
+		t.Error("a missing file is no error")
 	}
 }
