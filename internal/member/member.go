@@ -177,7 +177,7 @@ func (m *Member) load() error {
 	if err != nil || stored == nil || stored.Authority != m.cfg.Authority {
 		return err
 	}
-	if err := m.cfg.Store.loadList(m.cfg.Verifier); err != nil {
+	if err := m.cfg.Store.loadList(m.cfg.Verifier, m.cfg.Authority); err != nil {
 		return err
 	}
 	c, h, err := credential.Inspect(stored.Bundle)

@@ -421,3 +421,34 @@ func TestSilentAuthority(t *testing.T) {
 		}
 	})
 }
+
+// With a ticket of another authority a member changes sides: neither the former
+// credential nor the former list is in the way.
+func TestAnotherAuthority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newFakeAuthority(t), newFakeAuthority(t)
+		h := newMachine(t, a)
+		_, stop := h.start()
+		synctest.Wait()
+		a.revoke(true, identity.Identifier{1})
+		synctest.Wait()
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		ticket := b.ticket
+		h.a, h.ticket = b, &ticket
+		for range 2 {
+			m, stop := h.start()
+			synctest.Wait()
+			if s := m.Status(); s.Credential == nil || s.Credential.Issuer != b.id.Identifier() || s.Err != nil {
+				t.Fatalf("with another authority's ticket: %+v", s)
+			}
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := b.asked(isA[credential.EnrollTicket]); n != 1 {
+			t.Errorf("enrolled there %d times, want once", n)
+		}
+	})
+}

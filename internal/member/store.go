@@ -58,8 +58,10 @@ func (s *Store) membershipPath() string {
 	return filepath.Join(s.folder, "credential-"+s.own.String())
 }
 
-func (s *Store) listPath() string {
-	return filepath.Join(s.folder, "revocations-"+s.own.String())
+// listPath names the authority, too: with another one, the list of the former is
+// not in the way.
+func (s *Store) listPath(authority identity.Identifier) string {
+	return filepath.Join(s.folder, "revocations-"+s.own.String()+"-"+authority.String())
 }
 
 // Load returns the membership that was saved last, nil if none was. An error
@@ -124,23 +126,24 @@ func (s *Store) Save(m *Membership) error {
 	return replaceFile(s.membershipPath(), b)
 }
 
-// SaveList puts l in the place of the list that was saved before.
+// SaveList puts l in the place of the authority's list that was saved before.
 func (s *Store) SaveList(l *credential.List) error {
 	b, err := l.Full()
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.listPath(), err)
+		return fmt.Errorf("%s: %w", s.listPath(l.Authority()), err)
 	}
-	return replaceFile(s.listPath(), b)
+	return replaceFile(s.listPath(l.Authority()), b)
 }
 
-// loadList makes v know the list that was saved last, if there is one.
-func (s *Store) loadList(v *credential.Verifier) error {
-	b, err := readFile(s.listPath(), credential.MaxListLen)
+// loadList makes v know the authority's list that was saved last, if there is one.
+func (s *Store) loadList(v *credential.Verifier, authority identity.Identifier) error {
+	path := s.listPath(authority)
+	b, err := readFile(path, credential.MaxListLen)
 	if err != nil || b == nil {
 		return err
 	}
 	if _, err := v.ApplyList(b, time.Now()); err != nil && !errors.Is(err, credential.ErrNotNewer) {
-		return fmt.Errorf("%s: %w: restore it, or remove it, and what was revoked is unknown until the authority is reached", s.listPath(), err)
+		return fmt.Errorf("%s: %w: restore it, or remove it, and what was revoked is unknown until the authority is reached", path, err)
 	}
 	return nil
 }

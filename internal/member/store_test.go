@@ -63,7 +63,7 @@ func TestStoreKeeps(t *testing.T) {
 // error that names it: nothing that was revoked is forgotten without a word.
 func TestStoreRefusesDamage(t *testing.T) {
 	_, h, _ := stored(t)
-	for _, path := range []string{h.store.membershipPath(), h.store.listPath()} {
+	for _, path := range []string{h.store.membershipPath(), h.store.listPath(h.a.id.Identifier())} {
 		whole, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
