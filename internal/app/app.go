@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/time/rate"
 
+	"github.com/culvert-net/culvert/internal/audit"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/internal/sock"
@@ -57,6 +58,7 @@ type base struct {
 	local  *channel.Local // keys'
 	trust  *trust
 	member *membership
+	audit  *audit.Log // nil: there is none
 
 	// What channels share; not a relay's.
 	buffers *channel.Buffers
@@ -64,8 +66,8 @@ type base struct {
 	flaps   *rate.Limiter // lines about paths
 }
 
-// newBase reads the identity. Its errors name the setting at fault. A relay has
-// no channels.
+// newBase reads the identity and opens the audit log. Its errors name the setting
+// at fault. A relay has no channels.
 func newBase(c *config.Common, channels *config.Channels, credentials *config.Trust, known knowing, o *obs.Obs) (*base, error) {
 	name := ""
 	if channels != nil {
@@ -88,12 +90,19 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 		b.paths = newPathMetrics(o.Registry, b.buffers)
 		b.flaps = rate.NewLimiter(pathLinesPerSecond, pathLines)
 	}
+	if b.audit, err = b.openAudit(); err != nil {
+		return nil, err
+	}
 	return b, nil
 }
 
-// Reload looks at the identity file now, and not only in a moment: a key that
-// was replaced in it is used from then on.
-func (b *base) Reload() { b.keys.ask() }
+// Reload looks at the identity file and at the audit log's now, and not only in a
+// moment: a key that was replaced is used from then on, a log that was renamed
+// begins anew.
+func (b *base) Reload() {
+	b.keys.ask()
+	b.audit.Reopen()
+}
 
 // Identifier returns the process's own identifier, by which others know it.
 func (b *base) Identifier() identity.Identifier { return b.local.Identifier() }

@@ -163,6 +163,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 	if b.recheck != nil {
 		wg.Go(func() { b.trust.follow(obsCtx, b.recheck, b.recheckSome) })
 	}
+	wg.Go(func() { b.audit.Run(obsCtx) }) // until f's last line is written
 	working := f(ctx)
 	stopObs()
 	wg.Wait()

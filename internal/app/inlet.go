@@ -191,13 +191,29 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, nc *
 }
 
 func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, client string) streamEnd {
+	if err := in.audit.Ready(); err != nil { // before the outlet hears of it
+		_ = sock.ResetClose(nc)
+		e := streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
+		in.auditUnopened(s, client, e)
+		return e
+	}
 	st, h, err := in.open(opening, s, tunnel.Open{Service: s.Service, ClientAddress: client})
 	if err != nil {
 		_ = sock.ResetClose(nc) // the client is given up either way
-		return openEnd(opening, err)
+		e := openEnd(opening, err)
+		in.auditUnopened(s, client, e)
+		return e
 	}
 	defer s.link.release(h)
-	return copyStream(ctx, nc, st, code.ClientReset)
+	a, err := in.auditOpened(s, client, st, h)
+	if err != nil {
+		_ = st.Reset(code.AuditFailed)
+		_ = sock.ResetClose(nc)
+		return streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
+	}
+	e := copyStream(ctx, nc, st, code.ClientReset)
+	in.auditClosed(a, e)
+	return e
 }
 
 // open opens a stream, and waits for a channel until the connect time-out.

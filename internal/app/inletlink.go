@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"net"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -62,6 +63,7 @@ func (l *inletLink) pathMade(route int) {
 // attemptFailed counts an attempt over a route that has not.
 func (l *inletLink) attemptFailed(route int, err error) {
 	l.in.handshakes.observe(err)
+	l.in.auditHandshake(l.outlet, "", l.routes[route].String(), err)
 	l.in.connects.WithLabelValues(label(err, code.Unreachable)).Inc()
 	l.link.failed(route, err)
 	l.giveUp()
@@ -109,7 +111,9 @@ func (l *inletLink) failed(r route.Route, err error) {
 }
 
 func (l *inletLink) opened(h *held) {
-	l.in.trust.shown(h.session.(*lasting).ch) // since its handshake things may have changed
+	ch := h.session.(*lasting).ch
+	l.in.trust.shown(ch) // since its handshake things may have changed
+	l.in.auditChannel(ch.ID(), ch.Peer(), l.routes[ch.State().Route].String())
 	l.sayOf(h, zapcore.InfoLevel, "channel opened", "", nil)
 }
 
@@ -127,7 +131,9 @@ func (l *inletLink) ended(h *held, err error, settled bool) {
 	if settled {
 		l.told.forget()
 	}
-	switch c := label(err, code.ChannelLost); c {
+	c, ch := label(err, code.ChannelLost), h.session.(*lasting).ch
+	l.in.auditChannelEnd(ch.ID(), ch.Peer(), c, err, time.Since(h.since))
+	switch c {
 	case code.OK.String(), code.Shutdown.String(), code.Draining.String():
 		l.sayOf(h, zapcore.InfoLevel, "channel closed", c, err)
 	default:

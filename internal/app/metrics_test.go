@@ -1,6 +1,7 @@
 package app
 
 import (
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -94,13 +95,13 @@ func exposed(page string) (names []string) {
 	return names
 }
 
-// All metrics of a process that has worked bear its own name or the channel's,
+// All metrics of a process that has worked bear its own name, the channel's or a log's,
 // apart from those of Go and of the process that Prometheus knows everywhere.
 func TestMetricNames(t *testing.T) {
 	sys := startSystem(t, setup{
-		relay:  func(c *config.Relay) { c.Metrics = local(0) },
-		outlet: func(c *config.Outlet) { c.Metrics = local(0) },
-		inlet:  func(c *config.Inlet) { c.Metrics = local(0) },
+		relay:  func(c *config.Relay) { c.Metrics, c.Audit = local(0), filepath.Join(t.TempDir(), "relay") },
+		outlet: func(c *config.Outlet) { c.Metrics, c.Audit = local(0), filepath.Join(t.TempDir(), "outlet") },
+		inlet:  func(c *config.Inlet) { c.Metrics, c.Audit = local(0), filepath.Join(t.TempDir(), "inlet") },
 	})
 	wantEcho(t, sys.dial(t), "hello")
 	for _, tt := range []struct {
@@ -120,14 +121,14 @@ func TestMetricNames(t *testing.T) {
 		count := map[string]int{}
 		for _, name := range append(names, registered(t, tt.o.Registry)...) {
 			ok := false
-			for _, prefix := range []string{own, "culvert_channel_", "culvert_log_", "go_", "process_"} {
+			for _, prefix := range []string{own, "culvert_channel_", "culvert_audit_", "culvert_log_", "go_", "process_"} {
 				if strings.HasPrefix(name, prefix) {
 					count[prefix]++
 					ok = true
 				}
 			}
 			if !ok {
-				t.Errorf("%s: %s begins with none of %s, culvert_channel_, culvert_log_, go_ and process_", tt.command, name, own)
+				t.Errorf("%s: %s begins with none of %s, culvert_channel_, culvert_audit_, culvert_log_, go_ and process_", tt.command, name, own)
 			}
 		}
 		if count[own] < 8 || count["culvert_channel_"] == 0 || count["go_"] == 0 {

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/culvert-net/culvert/internal/audit"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -31,13 +32,16 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	peer := in.Peer()
 	if in.Resumes() {
 		if _, err := out.table.Resume(in, via); err != nil {
-			out.refused(zapcore.InfoLevel, "path refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
+			c := label(err, code.Unreachable)
+			out.refused(zapcore.InfoLevel, "path refused", peer.Identifier, via, c, err.Error())
+			out.auditRefusal(audit.Resume, peer, via, c, err.Error())
 		}
 		return
 	}
 	place, r := out.channels.reserve(out.trust.judge(peer).Peer)
 	if r != nil {
 		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.logged())
+		out.auditRefusal(audit.Channel, peer, via, r.code.String(), r.logged())
 		_ = in.Refuse(r.code, r.reason) // the peer may have gone, which is no news
 		return
 	}
@@ -45,7 +49,9 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	defer func() { out.channels.release(place, c) }()
 	c, err = out.table.Open(in, via)
 	if err != nil {
-		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, label(err, code.Unreachable), err.Error())
+		c := label(err, code.Unreachable)
+		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, c, err.Error())
+		out.auditRefusal(audit.Channel, peer, via, c, err.Error())
 		return
 	}
 	s := &lasting{Session: tunnel.NewServer(c, out.tunnelConfig(&out.cfg.Channels)), ch: c}
@@ -54,6 +60,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 
 func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {
 	out.handshakes.observe(err)
+	out.auditHandshake(identity.Identifier{}, remote.String(), via, err)
 	c := label(err, code.Unreachable)
 	out.quietly(&out.toldHandshakes, zapcore.InfoLevel, "handshake failed", via+c+err.Error(),
 		zap.Stringer("remote", remote), viaField(via), zap.String("code", c), zap.String("reason", err.Error()))
@@ -114,6 +121,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 		log.Log(out.loud(level, ch.peer.Identifier, message), message, fields...)
 	}
 	loud(zapcore.InfoLevel, "channel opened", viaField(via))
+	out.auditChannel(ch.session.ch.ID(), ch.peer, via)
 
 	stop := context.AfterFunc(ctx, func() {
 		// Without a path, the word is waited for only where streams want it.
@@ -145,6 +153,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	streams.Wait()
 
 	c, level, message := label(err, code.ChannelLost), zapcore.InfoLevel, "channel closed"
+	out.auditChannelEnd(ch.session.ch.ID(), ch.peer, c, err, time.Since(ch.since))
 	var lost *channel.LostError
 	if errors.As(err, &lost) && lost.Code != code.Shutdown || c == code.ChannelLost.String() || c == code.Protocol.String() {
 		level, message = zapcore.WarnLevel, "channel lost"
@@ -164,6 +173,7 @@ type served struct {
 	began   time.Time
 	service *outletService // nil: there is none of that name
 	metrics *serviceMetrics
+	granted bool // the audit log has that the stream is allowed
 
 	stream *tunnel.Stream
 	target *net.TCPConn
@@ -195,12 +205,50 @@ func (p *served) ended(e streamEnd) {
 	p.ch.forget(p)
 	p.metrics.active.Dec()
 	p.metrics.ended(e)
+	p.audit(e)
 	peer := p.req.Peer().Identifier
 	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
 	p.out.logEnd(e, time.Since(p.began), &streamName{p.req.Service, peer, p.req.ClientAddress})
 	if p.service != nil {
 		p.service.streams.Add(-1)
 	}
+}
+
+// event returns what is recorded of the stream.
+func (p *served) event() audit.Event {
+	e := audit.Event{
+		Action: audit.Open, ID: streamID(p.ch.session.ch.ID(), p.req.StreamID()), Peer: auditPeer(p.req.Peer()), Service: p.req.Service, Client: p.req.ClientAddress,
+	}
+	if p.service != nil {
+		e.Target = p.service.address
+	}
+	return e
+}
+
+// grant records that the stream is allowed, or says why it must not be.
+func (p *served) grant() error {
+	if p.out.audit == nil {
+		return nil
+	}
+	e := p.event()
+	err := p.out.base.grant(&e)
+	p.granted = err == nil
+	return err
+}
+
+// audit records how the stream ended, or that it was denied.
+func (p *served) audit(end streamEnd) {
+	if p.out.audit == nil || end.label == code.AuditFailed.String() {
+		return // which grant has recorded
+	}
+	e := p.event()
+	if !p.granted {
+		e.Code, e.Reason = end.label, end.reason
+		p.out.deny(&e)
+		return
+	}
+	e.ToService, e.ToClient = end.received, end.sent
+	p.out.end(&e, end.label, end.reason, time.Since(p.began))
 }
 
 // answer refuses the stream, or connects it to the service's target. What the
@@ -230,6 +278,9 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	default:
 		// One who may use nothing is not told what there is.
 		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "there is no such service")
+	}
+	if err := p.grant(); err != nil {
+		return refuse(code.AuditFailed, unrecorded, err.Error())
 	}
 	nc, err := out.dialTarget(ctx, req, s)
 	switch c := dialCode(err); {

@@ -44,7 +44,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	}
 	may := &relayGuard{policies, r.trust}
 	l := r.cfg.Limits
-	r.server, err = relay.NewServer(relay.Config{
+	server := relay.Config{
 		Local:    r.local,
 		Register: may.mayRegister,
 		Connect:  may.mayConnect,
@@ -60,8 +60,11 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 		},
 		Timing: relay.Timing{Dial: r.cfg.DialTimeout, UserTimeout: r.userTimeout()},
 		Trace:  r.trace(),
-	})
-	if err != nil {
+	}
+	if r.audit != nil {
+		server.Audit = r.auditGrant
+	}
+	if r.server, err = relay.NewServer(server); err != nil {
 		return nil, fmt.Errorf("making the relay: %w", err)
 	}
 	r.metrics = newRelayMetrics(o.Registry, r.server)

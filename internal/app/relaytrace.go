@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/relay"
 )
 
@@ -50,22 +51,28 @@ func (r *Relay) trace() *relay.Trace {
 		},
 		HandshakeFailed: r.handshakeFailed,
 		Refused: func(f relay.Refusal) {
-			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
 			reason := f.Reason
 			if f.Why != "" {
 				reason += ": " + f.Why
 			}
+			r.auditRefused(&f, known(f.Code), reason)
+			if f.Usual {
+				return
+			}
+			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
 			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
 				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
 				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", reason), remedy(f.Code))
 		},
-		Abandoned: func(p channel.Peer, request string, err error) {
+		Abandoned: func(p channel.Peer, request string, grant uint64, err error) {
+			r.auditAbandoned(p, request, grant, err)
 			r.log.Debug("caller left", zap.Stringer("peer", p.Identifier), zap.String("request", request), zap.Error(err))
 		},
 		Registered: func(s relay.RegistrationStatus) {
 			r.log.Info("outlet registered", registrationFields(s)...)
 		},
 		RegistrationEnded: func(s relay.RegistrationStatus, c code.Code, err error) {
+			r.auditUnregistered(&s, c, err)
 			fields := append(registrationFields(s), zap.Stringer("code", c), zap.Duration("duration", time.Since(s.Since)))
 			r.log.Info("outlet unregistered", withReason(fields, err)...)
 		},
@@ -76,8 +83,9 @@ func (r *Relay) trace() *relay.Trace {
 			r.metrics.joins.Inc()
 			r.log.Log(joinLevel(j), "joined", joinFields(j)...)
 		},
-		JoinEnded: func(j relay.JoinStatus, err error) {
-			fields := append(joinFields(j), zap.Int64("to_target", j.ToTarget), zap.Int64("to_caller", j.ToCaller), zap.Duration("duration", time.Since(j.Since)))
+		JoinEnded: func(j relay.JoinStatus, c code.Code, err error) {
+			r.auditJoinEnd(&j, c, err)
+			fields := append(joinFields(j), zap.Stringer("code", c), zap.Int64("to_target", j.ToTarget), zap.Int64("to_caller", j.ToCaller), zap.Duration("duration", time.Since(j.Since)))
 			level := joinLevel(j)
 			if j.ToTarget+j.ToCaller > 0 {
 				level = zapcore.InfoLevel
@@ -108,6 +116,7 @@ func remedy(c code.Code) zap.Field {
 // handshakeFailed logs what anybody on the network can cause.
 func (r *Relay) handshakeFailed(remote net.Addr, err error) {
 	r.metrics.handshakes.observe(err)
+	r.auditHandshake(identity.Identifier{}, remote.String(), "", err)
 	c := label(err, code.Unreachable)
 	r.quietly(&r.toldHandshakes, zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
 }

@@ -29,6 +29,19 @@ const (
 	DefaultBuffers        = 256 << 20
 	DefaultLogFormat      = "console"
 	DefaultLogLevel       = "info"
+	DefaultAuditFailure   = AuditContinue
+)
+
+// The choices of Common.AuditFailure.
+const (
+	AuditContinue = "continue" // lines that cannot be written are counted
+	AuditDeny     = "deny"     // nothing is allowed that is not written
+)
+
+// The names of Common.Audit that stand for standard streams.
+const (
+	AuditStdout = "stdout"
+	AuditStderr = "stderr"
 )
 
 // Bounds of what can be configured.
@@ -62,6 +75,8 @@ type Common struct {
 	Keepalive    time.Duration // a peer that was sent nothing for this long is pinged
 	LogFormat    string        // console or json
 	LogLevel     string        // debug, info, warn or error
+	Audit        string        // where the audit log goes: a file's path, stdout, stderr, or "" for nowhere
+	AuditFailure string        // what happens while its lines cannot be written: continue or deny
 
 	origins map[string]Origin // by key path, such as services[0].listen
 }
@@ -165,6 +180,7 @@ func (c *Common) setDefaults() {
 	setDefault(&c.Keepalive, DefaultKeepalive)
 	setDefault(&c.LogFormat, DefaultLogFormat)
 	setDefault(&c.LogLevel, DefaultLogLevel)
+	setDefault(&c.AuditFailure, DefaultAuditFailure)
 }
 
 func (c *Channels) setDefaults() {

@@ -196,6 +196,18 @@ CULVERT_REGISTER: value 3 of 3: identifier has 1 characters, want 52: "culvert i
 `,
 		},
 		{
+			name: "an audit log's failure without the log", kind: KindRelay,
+			file: `identity: a
+listen: [0.0.0.0:4000]
+register: []
+audit_failure: ignore
+`,
+			want: `
+relay.yaml:4:16: audit_failure: "ignore": want one of continue, deny
+relay.yaml:4:16: audit_failure: there is no audit log that could fail: say where it goes (audit: FILE, stdout or stderr, or --audit)
+`,
+		},
+		{
 			name: "a misspelt variable", kind: KindRelay,
 			file: `identity: a
 listen: [0.0.0.0:4000]

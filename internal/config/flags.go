@@ -38,6 +38,8 @@ var commonSettings = []setting{
 	{flag: "keepalive", key: "keepalive", usage: "ping a peer that was sent nothing for this `TIME` (1s to 30s, default 5s)"},
 	{flag: "log-format", key: "log_format", usage: "console or json, as `FORMAT` (default console)"},
 	{flag: "log-level", key: "log_level", usage: "debug, info, warn or error, as `LEVEL` (default info)"},
+	{flag: "audit", key: "audit", usage: "write a line for each decision to this `FILE`, or to stdout or stderr"},
+	{flag: "audit-failure", key: "audit_failure", usage: "while it cannot be written continue or deny, as `CHOICE` (default continue)"},
 }
 
 // trustSettings are those about credentials, which inlets, outlets and relays have.

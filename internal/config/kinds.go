@@ -34,6 +34,16 @@ func (s *section) common() (c Common) {
 	c.Keepalive = s.duration("keepalive", MinKeepalive, MaxKeepalive)
 	c.LogFormat = s.choice("log_format", "console", "json")
 	c.LogLevel = s.choice("log_level", "debug", "info", "warn", "error")
+	s.read("audit", func(text string) error {
+		if c.Audit = text; text != AuditStdout && text != AuditStderr {
+			c.Audit = resolve(text, s.origins["audit"])
+		}
+		return nil
+	})
+	c.AuditFailure = s.choice("audit_failure", AuditContinue, AuditDeny)
+	if s.has("audit_failure") && !s.has("audit") {
+		s.fault(s.origins["audit_failure"], "audit_failure", "there is no audit log that could fail: say where it goes (audit: FILE, stdout or stderr, or --audit)")
+	}
 	return c
 }
 

@@ -13,12 +13,13 @@ type Code uint16
 
 // Any layer.
 const (
-	OK       Code = 0 // a clean end
-	Protocol Code = 1 // the peer broke the protocol
-	Internal Code = 2 // this side failed in a way that is not the peer's doing
-	Shutdown Code = 3 // this process is stopping
-	Timeout  Code = 4 // what was awaited did not come in time
-	Limit    Code = 5 // a configured or fixed bound is reached
+	OK          Code = 0 // a clean end
+	Protocol    Code = 1 // the peer broke the protocol
+	Internal    Code = 2 // this side failed in a way that is not the peer's doing
+	Shutdown    Code = 3 // this process is stopping
+	Timeout     Code = 4 // what was awaited did not come in time
+	Limit       Code = 5 // a configured or fixed bound is reached
+	AuditFailed Code = 6 // what would be allowed cannot be recorded, so it is not
 )
 
 // Channels (docs/protocol.md, "Channel").
@@ -94,7 +95,8 @@ const (
 // metrics use them as label values.
 var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no credentials
 	OK: "ok", Protocol: "protocol", Internal: "internal", Shutdown: "shutdown", Timeout: "timeout", Limit: "limit",
-	Stale: "stale", UnknownChannel: "unknown_channel", KeyExhausted: "key_exhausted", Dead: "dead", ChannelDenied: "channel_denied",
+	AuditFailed: "audit_failed",
+	Stale:       "stale", UnknownChannel: "unknown_channel", KeyExhausted: "key_exhausted", Dead: "dead", ChannelDenied: "channel_denied",
 	RolledBack: "rolled_back", Diverged: "diverged", IdentityDenied: "identity_denied",
 	RegisterDenied: "register_denied", ConnectDenied: "connect_denied", ExtendDenied: "extend_denied",
 	NotRegistered: "not_registered", Gone: "gone", Busy: "busy", Draining: "draining", Unreachable: "unreachable",

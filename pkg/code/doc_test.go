@@ -131,7 +131,7 @@ func TestMaxReasonOfTheProtocol(t *testing.T) {
 }
 
 func TestUnknownCode(t *testing.T) {
-	for c, want := range map[Code]string{6: "code_6", 15: "code_15", 73: "code_73", 65535: "code_65535"} {
+	for c, want := range map[Code]string{7: "code_7", 15: "code_15", 73: "code_73", 65535: "code_65535"} {
 		if got := c.String(); got != want {
 			t.Errorf("%d: %q, want %q", c, got, want)
 		}

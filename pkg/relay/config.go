@@ -26,6 +26,13 @@ type Config struct {
 	// canonical as in a hop's URL; nil denies all.
 	Extend func(peer channel.Peer, address string) error
 
+	// Audit is told of each request to register, connect or extend that the
+	// funcs above have allowed, before anything else is done for it; an error
+	// refuses it with [code.AuditFailed] and is what the caller reads. It may
+	// take a while. The Trace is told of each one's end with the grant's ID: by
+	// Refused, Abandoned, RegistrationEnded or JoinEnded. Nil records nothing.
+	Audit func(Grant) error
+
 	// Dial reaches the address of an extend; nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// LookupHost resolves the host of an extend; nil means the system's resolver.
@@ -35,6 +42,15 @@ type Config struct {
 	Timing  Timing
 	Channel channel.Options
 	Trace   *Trace
+}
+
+// A Grant is a request that is allowed.
+type Grant struct {
+	ID      uint64 // the server's, from 1
+	Peer    channel.Peer
+	Remote  net.Addr
+	Request string // register, connect or extend
+	Target  string // the outlet's identifier or the address, where there is one
 }
 
 // Limits bound what a [Server] takes on. Zero means the default.

@@ -46,6 +46,9 @@ func (c *call) connect(ctx context.Context) {
 		c.deny(code.ConnectDenied, err)
 		return
 	}
+	if !c.record() {
+		return
+	}
 	w := watchCaller(ctx, c.in.Accept())
 	sp, err := c.takeSpare(w.ctx)
 	if err == nil {
@@ -62,7 +65,7 @@ func (c *call) connect(ctx context.Context) {
 	}
 	defer sp.ticket.release()
 	j := &join{
-		kind: kindConnect, caller: c.peer, outlet: sp.r.peer,
+		kind: kindConnect, caller: c.peer, outlet: sp.r.peer, grant: c.grant,
 		target: sp.r.peer.Identifier.String(), targetInstance: sp.r.peer.Instance.String(),
 	}
 	c.join(ctx, j, message{Kind: msgOK}, sp.raw, sp.first)
@@ -74,13 +77,13 @@ func (c *call) decline(err error) {
 	var r *declinedError
 	switch {
 	case errors.As(err, &r) && r.usual:
-		_ = c.in.Refuse(r.code, r.reason) // a caller that does not hear it is gone
+		c.answerRefusal(Refusal{Code: r.code, Reason: r.reason, Usual: true})
 	case errors.As(err, &r):
 		c.refuseWhy(r.code, r.reason, r.why)
 	case errors.Is(err, errStopping):
 		c.refuse(code.Shutdown, "relay is stopping")
 	default:
-		c.cfg.Trace.Abandoned(c.peer, c.req.Kind.String(), err)
+		c.cfg.Trace.Abandoned(c.peer, c.req.Kind.String(), c.grant, err)
 		_ = c.in.Accept().Close()
 	}
 }

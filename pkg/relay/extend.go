@@ -20,6 +20,9 @@ func (c *call) extend(ctx context.Context) {
 		c.deny(code.ExtendDenied, err)
 		return
 	}
+	if !c.record() {
+		return
+	}
 	w := watchCaller(ctx, c.in.Accept())
 	far, address, err := c.reachNext(w.ctx)
 	if werr := w.stop(); werr != nil {
@@ -32,7 +35,7 @@ func (c *call) extend(ctx context.Context) {
 		c.decline(err)
 		return
 	}
-	j := &join{kind: kindExtend, caller: c.peer, target: c.req.Address}
+	j := &join{kind: kindExtend, caller: c.peer, grant: c.grant, target: c.req.Address}
 	c.join(ctx, j, message{Kind: msgOK, Address: address}, far, nil)
 }
 

@@ -105,9 +105,11 @@ func (j *journal) trace() *Trace {
 		AcceptPaused:    func(err error, pause time.Duration) { j.add("accept paused %v %v", pause, err) },
 		HandshakeFailed: func(_ net.Addr, err error) { j.add("handshake failed %v", err) },
 		Refused: func(r Refusal) {
-			j.add("refused %s %s %s", r.Request, r.Code, r.Reason)
+			if !r.Usual {
+				j.add("refused %s %s %s", r.Request, r.Code, r.Reason)
+			}
 		},
-		Abandoned: func(_ channel.Peer, request string, err error) { j.add("abandoned %s %v", request, err) },
+		Abandoned: func(_ channel.Peer, request string, _ uint64, err error) { j.add("abandoned %s %v", request, err) },
 		Registered: func(r RegistrationStatus) {
 			j.add("registered %s", r.Instance)
 		},
@@ -116,7 +118,7 @@ func (j *journal) trace() *Trace {
 		},
 		SpareLost: func(_ channel.Peer, err error) { j.add("spare lost %v", err) },
 		Joined:    func(s JoinStatus) { j.add("joined %s %s %s", s.Kind, s.Target, s.TargetInstance) },
-		JoinEnded: func(s JoinStatus, err error) {
+		JoinEnded: func(s JoinStatus, _ code.Code, err error) {
 			j.add("join ended %s to target %d to caller %d %v", s.Kind, s.ToTarget, s.ToCaller, err)
 		},
 	}
@@ -180,6 +182,9 @@ func startRelayOn(t testing.TB, ln net.Listener, local *channel.Local, with ...f
 	}
 	for _, w := range with {
 		w(&cfg)
+	}
+	if cfg.Audit == nil {
+		keepLedger(t, &cfg)
 	}
 	s, err := NewServer(cfg)
 	if err != nil {

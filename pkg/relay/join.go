@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -17,6 +18,7 @@ type join struct {
 	kind           requestKind
 	caller         channel.Peer
 	outlet         channel.Peer // of connect: as its registration has proven it
+	grant          uint64
 	target         string
 	targetInstance string
 	since          time.Time
@@ -51,7 +53,7 @@ func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, firs
 	if err != nil {
 		c.finish(j, func() {})
 		_ = sock.ResetClose(far)
-		c.cfg.Trace.Abandoned(c.peer, c.req.Kind.String(), err)
+		c.cfg.Trace.Abandoned(c.peer, c.req.Kind.String(), c.grant, err)
 		return
 	}
 	c.carry(ctx, j, near, far, early, first)
@@ -61,7 +63,26 @@ func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, firs
 func (v *serving) carry(ctx context.Context, j *join, near, far net.Conn, fromNear, fromFar []byte) {
 	v.cfg.Trace.Joined(j.status())
 	err := v.move(ctx, j, near, far, fromNear, fromFar)
-	v.finish(j, func() { v.cfg.Trace.JoinEnded(j.status(), err) })
+	v.finish(j, func() { v.cfg.Trace.JoinEnded(j.status(), joinCode(ctx, err), err) })
+}
+
+// joinCode says why a join ended, whose context is ctx.
+func joinCode(ctx context.Context, err error) code.Code {
+	var declined *declinedError
+	switch {
+	case err == nil:
+		return code.OK
+	case errors.Is(err, ErrDraining):
+		return code.Draining
+	case errors.As(err, &declined): // by Recheck
+		return declined.code
+	case ctx.Err() != nil:
+		return code.Shutdown
+	case errors.Is(err, pump.ErrIdle):
+		return code.Timeout
+	default:
+		return code.Aborted
+	}
 }
 
 // answer writes ok, as this side's last record, and ends the records.

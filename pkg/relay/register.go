@@ -23,6 +23,7 @@ type registration struct {
 	peer  channel.Peer
 	conn  *channel.Conn
 	since time.Time
+	grant uint64
 	kick  chan struct{} // tells write that there may be something to say
 	done  chan struct{} // closed with ending
 
@@ -51,11 +52,11 @@ type ending struct {
 
 // register serves an outlet's control conversation until it ends.
 func (c *call) register(ctx context.Context) {
-	if !c.mayOffer() {
+	if !c.mayOffer() || !c.record() {
 		return
 	}
 	r := &registration{
-		s: c.Server, peer: c.peer, conn: c.in.Accept(), since: time.Now(),
+		s: c.Server, peer: c.peer, conn: c.in.Accept(), since: time.Now(), grant: c.grant,
 		kick: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if cd, reason := c.enroll(r); cd != code.OK {

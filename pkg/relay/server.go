@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,6 +23,8 @@ type Server struct {
 	cfg   Config
 	slots chan struct{} // one for each handshake in flight
 	rate  *rate.Limiter
+
+	grants atomic.Uint64 // the ID of the last grant
 
 	mu            sync.Mutex
 	outlets       map[identity.Identifier][]*registration // oldest first
@@ -143,6 +146,7 @@ type call struct {
 	peer   channel.Peer
 	req    request
 	ticket *ticket
+	grant  uint64 // its ID once the request is allowed and recorded
 }
 
 // handle does the handshake on nc and then what is asked for.
@@ -187,6 +191,19 @@ func (v *serving) greet(ctx context.Context, nc net.Conn) (*call, bool) {
 	return c, true
 }
 
+// record has a request recorded that is allowed, or refuses it.
+func (c *call) record() bool {
+	g := Grant{ID: c.grants.Add(1), Peer: c.peer, Remote: c.nc.RemoteAddr(), Request: c.req.Kind.String(), Target: c.req.target()}
+	if c.cfg.Audit != nil {
+		if err := c.cfg.Audit(g); err != nil {
+			c.refuse(code.AuditFailed, err.Error())
+			return false
+		}
+	}
+	c.grant = g.ID
+	return true
+}
+
 // refuse answers the request with a refusal and ends the conn.
 func (c *call) refuse(cd code.Code, reason string) { c.refuseWhy(cd, reason, "") }
 
@@ -197,15 +214,17 @@ func (c *call) deny(cd code.Code, err error) {
 }
 
 func (c *call) refuseWhy(cd code.Code, reason, why string) {
-	r := Refusal{
-		Peer: c.peer, Remote: c.nc.RemoteAddr(), Request: c.req.Kind.String(), Target: c.req.target(),
-		Code: cd, Reason: reason, Why: why,
-	}
 	c.mu.Lock()
 	c.refusals[cd]++
 	c.mu.Unlock()
+	c.answerRefusal(Refusal{Code: cd, Reason: reason, Why: why})
+}
+
+// answerRefusal completes r, tells the trace and then the caller.
+func (c *call) answerRefusal(r Refusal) {
+	r.Peer, r.Remote, r.Request, r.Target, r.Grant = c.peer, c.nc.RemoteAddr(), c.req.Kind.String(), c.req.target(), c.grant
 	c.cfg.Trace.Refused(r)
-	_ = c.in.Refuse(cd, reason) // a caller that does not hear it is gone
+	_ = c.in.Refuse(r.Code, r.Reason) // a caller that does not hear it is gone
 }
 
 // target is what a request is about, for people.

@@ -26,9 +26,10 @@ type RegistrationStatus struct {
 	Instance   string // in hexadecimal
 	Remote     string // the outlet's address, or the relay's that carries it
 	Since      time.Time
-	Spares     int  // conns parked
-	Waiting    int  // callers held
-	Draining   bool // by the outlet's wish
+	Grant      uint64 // the ID of the [Grant]
+	Spares     int    // conns parked
+	Waiting    int    // callers held
+	Draining   bool   // by the outlet's wish
 }
 
 // A JoinStatus is one caller joined to an outlet or to a next hop.
@@ -39,8 +40,9 @@ type JoinStatus struct {
 	Target         string // the outlet's identifier, or the address
 	TargetInstance string // in hexadecimal; of connect only
 	Since          time.Time
-	ToTarget       int64 // bytes
-	ToCaller       int64 // bytes
+	Grant          uint64 // the ID of the [Grant]
+	ToTarget       int64  // bytes
+	ToCaller       int64  // bytes
 }
 
 // Counts are the numbers of a [Status], which cost little to ask for often.
@@ -103,6 +105,7 @@ func (r *registration) statusLocked() RegistrationStatus {
 		Instance:   r.peer.Instance.String(),
 		Remote:     r.conn.RemoteAddr().String(),
 		Since:      r.since,
+		Grant:      r.grant,
 		Spares:     len(r.spares),
 		Waiting:    len(r.waiting),
 		Draining:   r.draining,
@@ -117,6 +120,7 @@ func (j *join) status() JoinStatus {
 		Target:         j.target,
 		TargetInstance: j.targetInstance,
 		Since:          j.since,
+		Grant:          j.grant,
 		ToTarget:       j.counters.AToB.Load(),
 		ToCaller:       j.counters.BToA.Load(),
 	}

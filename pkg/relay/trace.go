@@ -18,8 +18,9 @@ type Trace struct {
 	HandshakeFailed func(remote net.Addr, err error)
 	// Refused is called for every request that is refused.
 	Refused func(Refusal)
-	// Abandoned is called for a request whose caller left before the answer.
-	Abandoned func(peer channel.Peer, request string, err error)
+	// Abandoned is called for a request whose caller left before the answer. The
+	// grant is 0 when it was not allowed yet.
+	Abandoned func(peer channel.Peer, request string, grant uint64, err error)
 
 	Registered func(RegistrationStatus)
 	// RegistrationEnded says why a registration went: the code is what the
@@ -30,9 +31,9 @@ type Trace struct {
 	SpareLost func(peer channel.Peer, err error)
 
 	Joined func(JoinStatus)
-	// JoinEnded has the join's last counts, and nil when both ends have ended
-	// their direction.
-	JoinEnded func(j JoinStatus, err error)
+	// JoinEnded has the join's last counts and why it ended: OK and nil when
+	// both ends have ended their direction. Nobody is told the code.
+	JoinEnded func(j JoinStatus, c code.Code, err error)
 }
 
 // A Refusal is a request that was refused.
@@ -44,6 +45,8 @@ type Refusal struct {
 	Code    code.Code
 	Reason  string // what the caller was told
 	Why     string // what it was not told, of a [*DeniedError]
+	Grant   uint64 // of a request that was allowed before; 0: it was not
+	Usual   bool   // an answer that belongs to the way of asking, and is not counted
 }
 
 // filled returns a copy whose funcs can all be called.
@@ -58,7 +61,7 @@ func (t Trace) filled() *Trace {
 		t.Refused = func(Refusal) {}
 	}
 	if t.Abandoned == nil {
-		t.Abandoned = func(channel.Peer, string, error) {}
+		t.Abandoned = func(channel.Peer, string, uint64, error) {}
 	}
 	if t.Registered == nil {
 		t.Registered = func(RegistrationStatus) {}
@@ -73,7 +76,7 @@ func (t Trace) filled() *Trace {
 		t.Joined = func(JoinStatus) {}
 	}
 	if t.JoinEnded == nil {
-		t.JoinEnded = func(JoinStatus, error) {}
+		t.JoinEnded = func(JoinStatus, code.Code, error) {}
 	}
 	return &t
 }
