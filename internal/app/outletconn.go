@@ -217,7 +217,7 @@ func (p *served) ended(e streamEnd) {
 // event returns what is recorded of the stream.
 func (p *served) event() audit.Event {
 	e := audit.Event{
-		Action: audit.Open, ID: streamID(p.ch.session.ch.ID(), p.req.StreamID()), Peer: auditPeer(p.req.Peer()), Service: p.req.Service, Client: p.req.ClientAddress,
+		Action: audit.Open, ID: streamID(p.ch.session.ch.ID(), p.req.StreamID()), Peer: p.out.auditJudged(p.req.Peer()), Service: p.req.Service, Client: p.req.ClientAddress,
 	}
 	if p.service != nil {
 		e.Target = p.service.address

@@ -277,3 +277,27 @@ func TestReadToken(t *testing.T) {
 		t.Error("a missing file is no error")
 	}
 }
+
+// The audit logs of an outlet and a relay name the credentials that counted for a
+// decision.
+func TestAuditNamesCredentials(t *testing.T) {
+	a := startAuthority(t)
+	folder := t.TempDir()
+	sys := startTrusting(t, a, func(s *setup) {
+		relay, outlet := s.relay, s.outlet
+		s.relay = func(c *config.Relay) { relay(c); c.Audit = filepath.Join(folder, "relay") }
+		s.outlet = func(c *config.Outlet) { outlet(c); c.Audit = filepath.Join(folder, "outlet") }
+	})
+	wantEcho(t, sys.dial(t), "hello")
+	for process, action := range map[string]string{"outlet": "open", "relay": "connect"} {
+		eventually(t, "the "+process+"'s log names the inlet's credential", func() bool {
+			for _, line := range auditFile(filepath.Join(folder, process)).lines(t, map[string]string{"action": action, "event": "decision"}) {
+				serials, _ := line["credentials"].([]any)
+				if len(serials) == 1 && serials[0] == a.of(sys.inlet.Identifier()).Serial.String() {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}
