@@ -29,8 +29,8 @@ func policyCommand() *cobra.Command {
 
 // policyQuestion are the flags of "culvert policy test".
 type policyQuestion struct {
-	config, peer, action, service, to, now string
-	attr                                   []string
+	config, peer, action, service, target, to, now string
+	attr                                           []string
 }
 
 // policyTestCommand is "culvert policy test".
@@ -72,6 +72,7 @@ there is no answer: the command line or the file is wrong.`,
 	flags.StringArrayVar(&q.attr, "attr", nil, "an attribute of the peer, `NAME=VALUE`; repeat for several")
 	flags.StringVar(&q.action, "action", "", "open (an outlet's, the default there), register, connect or extend, as `ACTION`")
 	flags.StringVar(&q.service, "service", "", "open: the service's `NAME`")
+	flags.StringVar(&q.target, "target", "", "connect: the wanted outlet's `IDENTIFIER`")
 	flags.StringVar(&q.to, "to", "", "extend: the next relay's `HOST:PORT`")
 	flags.StringVar(&q.now, "now", "", "when the peer asks, as `TIME` in RFC 3339 (default: now)")
 	return cmd
@@ -114,6 +115,11 @@ func (q *policyQuestion) request() (*policy.Request, error) {
 			return nil, fmt.Errorf("--now %q: want a time like 2026-01-05T09:00:00+01:00", q.now)
 		}
 	}
+	if q.target != "" {
+		if r.Target, err = identity.ParseIdentifier(q.target); err != nil {
+			return nil, fmt.Errorf("--target: %w: \"culvert identity show FILE\" prints it", err)
+		}
+	}
 	if q.to != "" {
 		host, port, err := route.ParseAddress("tcp://" + strings.TrimPrefix(q.to, "tcp://"))
 		if err != nil {
@@ -135,6 +141,8 @@ func askOutlet(cfg *config.Outlet, r *policy.Request) (policy.Decision, error) {
 		return policy.Decision{}, fmt.Errorf("--action %q: an outlet decides about open only", r.Action)
 	case r.To != "":
 		return policy.Decision{}, errors.New("--to belongs to a relay's extend")
+	case !r.Target.IsZero():
+		return policy.Decision{}, errors.New("--target belongs to a relay's connect")
 	case r.Service == "":
 		return policy.Decision{}, fmt.Errorf("name the service with --service NAME: there are %s", names)
 	case !p.Has(r.Service):
@@ -156,6 +164,8 @@ func askRelay(cfg *config.Relay, r *policy.Request) (policy.Decision, error) {
 		return policy.Decision{}, errors.New("say where to be carried on to with --to HOST:PORT")
 	case r.Action != policy.Extend && r.To != "":
 		return policy.Decision{}, errors.New("--to belongs to --action extend")
+	case r.Action != policy.Connect && !r.Target.IsZero():
+		return policy.Decision{}, errors.New("--target belongs to --action connect")
 	}
 	p, err := app.NewRelayPolicy(cfg)
 	if err != nil {

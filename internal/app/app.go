@@ -56,7 +56,9 @@ type base struct {
 	log    *zap.Logger
 	keys   *identityKeeper
 	local  *channel.Local // keys'
-	audit  *audit.Log     // nil: there is none
+	trust  *trust
+	member *membership
+	audit  *audit.Log // nil: there is none
 
 	// What channels share; not a relay's.
 	buffers *channel.Buffers
@@ -66,16 +68,23 @@ type base struct {
 
 // newBase reads the identity and opens the audit log. Its errors name the setting
 // at fault. A relay has no channels.
-func newBase(c *config.Common, channels *config.Channels, known knowing, o *obs.Obs) (*base, error) {
+func newBase(c *config.Common, channels *config.Channels, credentials *config.Trust, known knowing, o *obs.Obs) (*base, error) {
 	name := ""
 	if channels != nil {
 		name = channels.Name
 	}
-	k, err := newIdentityKeeper(c, name, known, o)
+	t, err := newTrust(credentials, c)
 	if err != nil {
 		return nil, err
 	}
-	b := &base{common: c, obs: o, log: o.Log, keys: k, local: k.local}
+	k, err := newIdentityKeeper(c, channel.LocalConfig{Name: name, Known: func(p channel.Peer) bool { return known(t.judge(p).Peer) }, Admit: t.admit}, o)
+	if err != nil {
+		return nil, err
+	}
+	b := &base{common: c, obs: o, log: o.Log, keys: k, local: k.local, trust: t}
+	if b.member, err = b.newMembership(credentials); err != nil {
+		return nil, err
+	}
 	if channels != nil {
 		b.buffers = channel.NewBuffers(channels.Buffers)
 		b.paths = newPathMetrics(o.Registry, b.buffers)

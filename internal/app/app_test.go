@@ -35,7 +35,8 @@ type setup struct {
 	relay   func(*config.Relay)
 	outlet  func(*config.Outlet)
 	inlet   func(*config.Inlet)
-	dial    dialFunc // how the outlet reaches the target; nil: really
+	dial    dialFunc      // how the outlet reaches the target; nil: really
+	before  func(*Outlet) // called before the outlet runs; nil: nothing
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -116,6 +117,9 @@ func startSystem(t *testing.T, s setup) *system {
 	sys.outlet, sys.outletLog, sys.stopOutlet = startOutlet(t, oc, func(out *Outlet) {
 		if s.dial != nil {
 			out.dial = s.dial
+		}
+		if s.before != nil {
+			s.before(out)
 		}
 	})
 	ic := config.Inlet{

@@ -59,6 +59,18 @@ func auditPeer(p channel.Peer) audit.Peer {
 	return audit.Peer{Identifier: p.Identifier, Instance: p.Instance.String()}
 }
 
+// auditJudged is auditPeer for a decision, with the credentials that count for it.
+func (b *base) auditJudged(p channel.Peer) audit.Peer {
+	a := auditPeer(p)
+	if b.audit == nil {
+		return a
+	}
+	for _, c := range b.trust.judge(p).credentials {
+		a.Credentials = append(a.Credentials, c.Serial.String())
+	}
+	return a
+}
+
 // unrecorded is what a peer is told, who need not know where the log goes.
 const unrecorded = "what is allowed here cannot be recorded now"
 
@@ -120,7 +132,7 @@ func (in *Inlet) auditOpened(s *inletService, client string, st *tunnel.Stream, 
 	}
 	ch := h.session.(*lasting).ch
 	a := &auditedStream{audit.Event{
-		Action: audit.Open, ID: streamID(ch.ID(), st.ID()), Peer: auditPeer(ch.Peer()), Service: s.Service, Client: client,
+		Action: audit.Open, ID: streamID(ch.ID(), st.ID()), Peer: in.auditJudged(ch.Peer()), Service: s.Service, Client: client,
 	}, time.Now()}
 	return a, in.grant(&a.event)
 }
@@ -137,7 +149,7 @@ func (in *Inlet) auditClosed(a *auditedStream, e streamEnd) {
 func (b *base) auditChannel(ch channel.ID, peer channel.Peer, route string) {
 	if b.audit != nil {
 		b.audit.Record(&audit.Event{
-			Kind: audit.Decision, Allowed: true, Action: audit.Channel, ID: ch.String(), Peer: auditPeer(peer), Route: route, Code: code.OK.String(),
+			Kind: audit.Decision, Allowed: true, Action: audit.Channel, ID: ch.String(), Peer: b.auditJudged(peer), Route: route, Code: code.OK.String(),
 		})
 	}
 }
@@ -153,7 +165,7 @@ func (b *base) auditChannelEnd(ch channel.ID, peer channel.Peer, label string, e
 // auditRefusal records a channel, or a path of one, that a peer did not get.
 func (b *base) auditRefusal(a audit.Action, peer channel.Peer, route, label, reason string) {
 	if b.audit != nil {
-		b.deny(&audit.Event{Action: a, Peer: auditPeer(peer), Route: route, Code: label, Reason: reason})
+		b.deny(&audit.Event{Action: a, Peer: b.auditJudged(peer), Route: route, Code: label, Reason: reason})
 	}
 }
 
@@ -162,7 +174,8 @@ func (b *base) auditRefusal(a audit.Action, peer channel.Peer, route, label, rea
 // proven nothing is no matter of decisions.
 func (b *base) auditHandshake(peer identity.Identifier, remote, route string, err error) {
 	var wrong *channel.IdentityError
-	if b.audit == nil || !errors.As(err, &wrong) && !errors.Is(err, identity.ErrRolledBack) && !errors.Is(err, identity.ErrDiverged) {
+	var revoked *channel.PeerError
+	if b.audit == nil || !errors.As(err, &wrong) && !errors.As(err, &revoked) && !errors.Is(err, identity.ErrRolledBack) && !errors.Is(err, identity.ErrDiverged) {
 		return
 	}
 	b.deny(&audit.Event{
@@ -174,7 +187,7 @@ func (b *base) auditHandshake(peer identity.Identifier, remote, route string, er
 // auditGrant records that a relay allows a request. It is the server's Audit.
 func (r *Relay) auditGrant(g relay.Grant) error {
 	e := audit.Event{
-		Action: audit.Action(g.Request), ID: r.grantID(g.ID), Peer: auditPeer(g.Peer), Remote: g.Remote.String(), Target: g.Target,
+		Action: audit.Action(g.Request), ID: r.grantID(g.ID), Peer: r.auditJudged(g.Peer), Remote: g.Remote.String(), Target: g.Target,
 	}
 	if err := r.grant(&e); err != nil {
 		return errors.New(unrecorded) // the log has the rest
@@ -191,7 +204,7 @@ func (r *Relay) auditRefused(f *relay.Refusal, label, reason string) {
 	if r.audit == nil || f.Code == code.AuditFailed {
 		return // which auditGrant has recorded
 	}
-	e := audit.Event{Action: audit.Action(f.Request), Peer: auditPeer(f.Peer), Remote: f.Remote.String(), Target: f.Target, Code: label, Reason: reason}
+	e := audit.Event{Action: audit.Action(f.Request), Peer: r.auditJudged(f.Peer), Remote: f.Remote.String(), Target: f.Target, Code: label, Reason: reason}
 	if f.Grant == 0 {
 		r.deny(&e)
 		return

@@ -112,9 +112,9 @@ func (a *Authority) register(r prometheus.Registerer) {
 }
 
 // isMember reports whether a peer's history is worth remembering.
-func (a *Authority) isMember(p channel.Peer) bool {
+func (a *Authority) isMember(p policy.Peer) bool {
 	d := a.deciding.Load()
-	return d != nil && d.IsMember(p.Identifier)
+	return d != nil && d.IsMember(p.ID)
 }
 
 // Listen opens the store, and all listeners or none. Run must follow it.

@@ -35,6 +35,7 @@ func label(err error, other code.Code) string {
 		version *channel.VersionError
 		step    *channel.HandshakeError
 		lost    *channel.LostError
+		peer    *channel.PeerError
 	)
 	switch {
 	case err == nil, errors.Is(err, tunnel.ErrClosed):
@@ -51,6 +52,8 @@ func label(err error, other code.Code) string {
 		return labelWrongIdentity
 	case errors.As(err, &version):
 		return labelVersion
+	case errors.As(err, &peer):
+		return known(peer.Code)
 	case errors.Is(err, identity.ErrRolledBack):
 		return code.RolledBack.String()
 	case errors.Is(err, identity.ErrDiverged):

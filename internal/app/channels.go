@@ -44,6 +44,11 @@ type openChannel struct {
 	peer    channel.Peer
 	since   time.Time
 	session *lasting
+	listed  bool // when it was opened, the peer might use something
+	told    bool // streams of it were cut for all that the peer may not any more; of the goroutine that rechecks
+
+	mu      sync.Mutex
+	streams map[*served]struct{}
 }
 
 func newChannels(p *OutletPolicy, most int, evict func(identity.Identifier) *channel.Channel) *channels {

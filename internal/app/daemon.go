@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/pkg/channel"
 )
 
 // A daemon is the part of a process that listens and runs.
@@ -19,6 +20,10 @@ type daemon struct {
 	status func() any
 	work   func(ctx context.Context) error
 	more   map[string]http.Handler // of the admin server; see obs.Endpoints
+	// recheck asks again whether everything that lives is allowed, recheckSome
+	// whether those channels are; nil: there is nothing to ask.
+	recheck     func()
+	recheckSome func(map[*channel.Channel]struct{})
 
 	lns       []net.Listener // Listen's, in the order of places
 	endpoints *obs.Server    // nil before Listen
@@ -152,9 +157,18 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 	wg.Go(func() { tidy(obsCtx) })
 	wg.Go(func() { b.keys.watch(obsCtx) })
 	wg.Go(func() { b.keys.remember(obsCtx) })
+	var enrolling error
+	wg.Go(func() {
+		if enrolling = b.member.run(obsCtx); enrolling != nil {
+			cancel() // nothing but another ticket helps
+		}
+	})
+	if b.recheck != nil {
+		wg.Go(func() { b.trust.follow(obsCtx, b.recheck, b.recheckSome) })
+	}
 	wg.Go(func() { b.audit.Run(obsCtx) }) // until f's last line is written
 	working := f(ctx)
 	stopObs()
 	wg.Wait()
-	return errors.Join(working, err)
+	return errors.Join(working, err, enrolling)
 }

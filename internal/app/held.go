@@ -17,6 +17,8 @@ type held struct {
 	done    chan struct{} // closed when Run has returned
 
 	uses int // streams; guarded by the link's mu
+
+	refreshed time.Time // when a path was last asked for that shows the peer's credentials anew
 }
 
 // awaitPath waits until h has a path, is retired, or ctx ends.

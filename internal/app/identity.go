@@ -15,6 +15,7 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
 )
 
 const (
@@ -32,10 +33,10 @@ const (
 )
 
 // A knowing says whether a peer may use anything here at all.
-type knowing func(channel.Peer) bool
+type knowing func(policy.Peer) bool
 
 // nobody is for a process that nobody calls.
-func nobody(channel.Peer) bool { return false }
+func nobody(policy.Peer) bool { return false }
 
 // An identityKeeper keeps what the process shows of itself as its identity file
 // has it, and what it knows of others in the folder `state`. A file that cannot
@@ -64,7 +65,7 @@ type identityKeeper struct {
 
 // newIdentityKeeper reads the identity and what is known of others. Its errors
 // name the setting at fault.
-func newIdentityKeeper(c *config.Common, name string, known knowing, o *obs.Obs) (*identityKeeper, error) {
+func newIdentityKeeper(c *config.Common, lc channel.LocalConfig, o *obs.Obs) (*identityKeeper, error) {
 	k := &identityKeeper{
 		path: c.Identity, memory: identity.NewMemory(0), log: o.Log,
 		asked: make(chan struct{}, 1), every: identityEvery,
@@ -81,7 +82,8 @@ func newIdentityKeeper(c *config.Common, name string, known knowing, o *obs.Obs)
 		return nil, c.Fault("identity", err)
 	}
 	k.current = id
-	if k.local, err = channel.NewLocalWith(id, channel.LocalConfig{Name: name, Memory: k.memory, Known: known}); err != nil {
+	lc.Memory = k.memory
+	if k.local, err = channel.NewLocalWith(id, lc); err != nil {
 		return nil, c.Fault("identity", err)
 	}
 	k.register(o.Registry)

@@ -23,7 +23,7 @@ import (
 func watched(t *testing.T, file string, every time.Duration) (*identityKeeper, *logBuffer, func(name string, labels ...string) float64) {
 	t.Helper()
 	o, log := newObs(t, "inlet")
-	k, err := newIdentityKeeper(&config.Common{Identity: file}, "", nobody, o)
+	k, err := newIdentityKeeper(&config.Common{Identity: file}, channel.LocalConfig{}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestStateOutlivesARestart(t *testing.T) {
 			}
 			meet := func() error {
 				o, _ := newObs(t, "inlet")
-				k, err := newIdentityKeeper(&common, "", nobody, o)
+				k, err := newIdentityKeeper(&common, channel.LocalConfig{}, o)
 				must(t, err)
 				ctx, cancel := context.WithCancel(context.Background())
 				var running sync.WaitGroup
@@ -320,7 +320,7 @@ func TestStateThatCannotBeUsed(t *testing.T) {
 		{mine, "identity: identity " + readIdentity(t, key).Identifier().String() + ": history is older"},
 	} {
 		o, _ := newObs(t, "inlet")
-		_, err := newIdentityKeeper(&config.Common{Identity: key, State: tt.state}, "", nobody, o)
+		_, err := newIdentityKeeper(&config.Common{Identity: key, State: tt.state}, channel.LocalConfig{}, o)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("got %v, want %q", err, tt.want)
 		}
@@ -333,7 +333,7 @@ func TestStateIsWrittenWhenItCanBe(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	must(t, os.Mkdir(dir, 0o700))
 	o, log := newObs(t, "inlet")
-	k, err := newIdentityKeeper(&config.Common{Identity: key, State: dir}, "", nobody, o)
+	k, err := newIdentityKeeper(&config.Common{Identity: key, State: dir}, channel.LocalConfig{}, o)
 	must(t, err)
 	must(t, os.RemoveAll(dir))
 	ctx, cancel := context.WithCancel(context.Background())

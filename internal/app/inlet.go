@@ -60,7 +60,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 		return nil, in.cfg.Fault("services", errors.New("there are none"))
 	}
 	var err error
-	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, nobody, o); err != nil {
+	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, &in.cfg.Trust, nobody, o); err != nil {
 		return nil, err
 	}
 	in.path = in.newDialer().Path
@@ -84,6 +84,8 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 		in.services = append(in.services, s)
 	}
 	o.Registry.MustRegister(routeStates{in.links})
+	in.recheck, in.recheckSome = in.recheckAll, in.recheckChannels
+	in.member.renewed = in.renewAll
 	var places []place
 	for i, s := range in.services {
 		places = append(places, place{listKey("services", i, "listen"), s.Listen})
@@ -111,7 +113,10 @@ func (in *Inlet) work(ctx context.Context) error {
 	var links, accepting, clients sync.WaitGroup
 	errs := make([]error, len(in.lns))
 	for _, l := range in.links {
-		links.Go(func() { l.run(linkCtx) })
+		links.Go(func() {
+			in.member.await(linkCtx)
+			l.run(linkCtx)
+		})
 	}
 	for i, s := range in.services {
 		in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", in.lns[i].Addr()), zap.Stringer("outlet", s.Outlet))
@@ -218,6 +223,9 @@ func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tun
 	defer cancel()
 	for {
 		h, err := s.link.acquire(ctx)
+		if why := in.member.awaited(); err != nil && why != nil {
+			return nil, nil, &noChannelError{outlet: s.Outlet, last: why}
+		}
 		if err != nil {
 			return nil, nil, err
 		}

@@ -66,6 +66,7 @@ func (l *inletLink) attemptFailed(route int, err error) {
 	l.in.auditHandshake(l.outlet, "", l.routes[route].String(), err)
 	l.in.connects.WithLabelValues(label(err, code.Unreachable)).Inc()
 	l.link.failed(route, err)
+	l.giveUp()
 }
 
 func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
@@ -78,6 +79,7 @@ func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
 
 func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {
 	l.told.forget()
+	l.in.trust.shown(c)
 	l.pathMade(m.Route)
 	l.in.paths.moved(m)
 	l.in.log.Log(l.in.pathLevel(), "path changed",
@@ -110,6 +112,7 @@ func (l *inletLink) failed(r route.Route, err error) {
 
 func (l *inletLink) opened(h *held) {
 	ch := h.session.(*lasting).ch
+	l.in.trust.shown(ch) // since its handshake things may have changed
 	l.in.auditChannel(ch.ID(), ch.Peer(), l.routes[ch.State().Route].String())
 	l.sayOf(h, zapcore.InfoLevel, "channel opened", "", nil)
 }

@@ -55,11 +55,14 @@ func (s *lasting) Run(ctx context.Context) error {
 
 // hurry bounds how long a close that is under way, or begins now, may wait for
 // its peer: this process stops.
-func (s *lasting) hurry() {
+func (s *lasting) hurry() { s.endWithin(code.Shutdown, errShutdown) }
+
+// endWithin is hurry for another reason.
+func (s *lasting) endWithin(c code.Code, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.last == nil && !s.over {
-		s.last = time.AfterFunc(closeTime, func() { s.ch.Fail(code.Shutdown, errShutdown) })
+		s.last = time.AfterFunc(closeTime, func() { s.ch.Fail(c, err) })
 	}
 }
 

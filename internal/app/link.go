@@ -334,6 +334,17 @@ func (l *link) lastError() error {
 	return nil
 }
 
+// sessions returns all sessions.
+func (l *link) sessions() []*held {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := make([]*held, 0, len(l.all))
+	for h := range l.all {
+		list = append(list, h)
+	}
+	return list
+}
+
 // count returns how many sessions there are.
 func (l *link) count() int {
 	l.mu.Lock()

@@ -100,10 +100,10 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	}
 	out.policy = NewOutletPolicy(out.cfg.Services)
 	if h.known == nil {
-		h.known = func(p channel.Peer) bool { return out.policy.knows(policyPeer(p)) }
+		h.known = out.policy.knows
 	}
 	var err error
-	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, h.known, o); err != nil {
+	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, &out.cfg.Trust, h.known, o); err != nil {
 		return nil, err
 	}
 	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
@@ -111,6 +111,8 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
 	out.streams = newStreamMetrics(o.Registry, h.kind)
 	out.unknown = out.streams.service(unknownService)
+	out.recheck, out.recheckSome = out.recheckAll, out.recheckChannels
+	out.member.renewed = out.renewAll
 	out.handshakes = newHandshakeMetrics(o.Registry)
 	most := cmp.Or(h.channels, maxChannels)
 	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: most, DetachedPerInstance: maxPeerChannels})
@@ -151,7 +153,10 @@ func (out *Outlet) work(ctx context.Context) error {
 	var accepting, agents, conns sync.WaitGroup
 	errs := make([]error, len(out.lns))
 	for _, a := range out.agents {
-		agents.Go(func() { _ = a.Run(liveCtx) }) // ends with its context only
+		agents.Go(func() {
+			out.member.await(liveCtx)
+			_ = a.Run(liveCtx) // ends with its context only
+		})
 	}
 	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))

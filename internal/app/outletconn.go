@@ -15,7 +15,6 @@ import (
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
-	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -39,7 +38,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		}
 		return
 	}
-	place, r := out.channels.reserve(policyPeer(peer))
+	place, r := out.channels.reserve(out.trust.judge(peer).Peer)
 	if r != nil {
 		out.refused(zapcore.WarnLevel, "channel refused", peer.Identifier, via, r.code.String(), r.logged())
 		out.auditRefusal(audit.Channel, peer, via, r.code.String(), r.logged())
@@ -56,7 +55,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		return
 	}
 	s := &lasting{Session: tunnel.NewServer(c, out.tunnelConfig(&out.cfg.Channels)), ch: c}
-	out.serveChannel(ctx, &openChannel{peer: peer, since: time.Now(), session: s}, via)
+	out.serveChannel(ctx, &openChannel{peer: peer, since: time.Now(), session: s, listed: place.listed, streams: map[*served]struct{}{}}, via)
 }
 
 func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {
@@ -96,6 +95,7 @@ func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 
 func (out *Outlet) pathMoved(c *channel.Channel, m channel.Move) {
 	out.paths.moved(m)
+	out.trust.shown(c)
 	id, instance := c.Remote()
 	const message = "path changed"
 	out.log.Log(out.loud(out.pathLevel(), id, message), message,
@@ -115,6 +115,7 @@ func viaField(via string) zap.Field {
 func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string) {
 	out.channels.add(ch)
 	defer out.channels.remove(ch)
+	out.trust.shown(ch.session.ch) // since its handshake things may have changed
 	log := out.log.With(zap.Stringer("peer", ch.peer.Identifier), zap.Stringer("instance", ch.peer.Instance), zap.Stringer("channel", ch.session.ch.ID()))
 	loud := func(level zapcore.Level, message string, fields ...zap.Field) {
 		log.Log(out.loud(level, ch.peer.Identifier, message), message, fields...)
@@ -140,7 +141,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 				return // the session is over
 			}
 			streams.Go(func() {
-				if p := out.serveStream(ctx, ch.session.ch.ID(), req); p != nil {
+				if p := out.serveStream(ctx, ch, req); p != nil {
 					// The dial has made this goroutine's stack large for as long as
 					// it lives: the stream gets another one.
 					streams.Go(func() { p.carry(ctx) })
@@ -167,7 +168,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 // A served stream is one that a peer wants, or has got.
 type served struct {
 	out     *Outlet
-	channel channel.ID
+	ch      *openChannel
 	req     *tunnel.Request
 	began   time.Time
 	service *outletService // nil: there is none of that name
@@ -180,8 +181,8 @@ type served struct {
 
 // serveStream answers one stream that a peer wants. It returns what is to be
 // carried, or nil when the stream has ended already.
-func (out *Outlet) serveStream(ctx context.Context, ch channel.ID, req *tunnel.Request) *served {
-	p := &served{out: out, channel: ch, req: req, began: time.Now(), service: out.services[req.Service], metrics: out.unknown}
+func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel.Request) *served {
+	p := &served{out: out, ch: ch, req: req, began: time.Now(), service: out.services[req.Service], metrics: out.unknown}
 	if p.service != nil {
 		p.metrics = p.service.metrics
 		p.service.streams.Add(1)
@@ -205,6 +206,7 @@ func (p *served) carry(ctx context.Context) {
 
 // ended counts and logs the stream's end.
 func (p *served) ended(e streamEnd) {
+	p.ch.forget(p)
 	p.metrics.active.Dec()
 	p.metrics.ended(e)
 	p.audit(e)
@@ -219,7 +221,7 @@ func (p *served) ended(e streamEnd) {
 // event returns what is recorded of the stream.
 func (p *served) event() audit.Event {
 	e := audit.Event{
-		Action: audit.Open, ID: streamID(p.channel, p.req.StreamID()), Peer: auditPeer(p.req.Peer()), Service: p.req.Service, Client: p.req.ClientAddress,
+		Action: audit.Open, ID: streamID(p.ch.session.ch.ID(), p.req.StreamID()), Peer: p.out.auditJudged(p.req.Peer()), Service: p.req.Service, Client: p.req.ClientAddress,
 	}
 	if p.service != nil {
 		e.Target = p.service.address
@@ -264,20 +266,22 @@ func (p *served) answer(ctx context.Context) streamEnd {
 		}
 		return streamEnd{label: c.String(), reason: reason}
 	}
-	deny := func(why string) streamEnd {
-		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), why)
-	}
-	switch as := policyPeer(req.Peer()); {
+	asked := out.trust.times.Load()
+	switch as := out.trust.judge(req.Peer()); {
 	case s != nil:
-		// The peer hears that it is denied, the log why.
-		if d := out.policy.Decide(&policy.Request{Peer: as, Action: policy.Open, Service: s.Name}); !d.Allowed {
-			return deny(d.Reason + ": if it is to be, let it in under allow: of that service in this outlet's settings")
+		// The peer hears that it is denied, and what is wrong with its credential;
+		// the log why.
+		if d := out.denies(&as, s.Name); d != nil {
+			if d.why != "" {
+				d.why += ": if it is to be, let it in under allow: of that service in this outlet's settings"
+			}
+			return refuse(d.code, d.told, d.why)
 		}
-	case out.policy.knows(as):
+	case out.policy.knows(as.Peer):
 		return refuse(code.ServiceUnknown, fmt.Sprintf("this outlet has no service %q", req.Service), "")
 	default:
 		// One who may use nothing is not told what there is.
-		return deny("there is no such service")
+		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "there is no such service")
 	}
 	if err := p.grant(); err != nil {
 		return refuse(code.AuditFailed, unrecorded, err.Error())
@@ -304,15 +308,24 @@ func (p *served) answer(ctx context.Context) streamEnd {
 		return streamEnd{label: known(c), reason: reason}
 	}
 	abortive(nc)
-	p.stream, p.target = st, nc
+	if d := p.carries(st, nc, asked); d != nil {
+		_ = st.Reset(d.code) // it is over either way
+		_ = nc.Close()
+		return streamEnd{label: d.code.String(), reason: d.logged()}
+	}
 	return streamEnd{}
 }
 
 // host lets this process serve the stream itself.
 func (p *served) host(ctx context.Context) streamEnd {
-	if d := p.out.policy.Decide(&policy.Request{Peer: policyPeer(p.req.Peer()), Action: policy.Open, Service: p.service.Name}); !d.Allowed {
-		p.req.Refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", p.req.Peer().Identifier, p.req.Service))
-		return streamEnd{label: code.StreamDenied.String(), reason: d.Reason}
+	as := p.out.trust.judge(p.req.Peer())
+	if d := p.out.denies(&as, p.service.Name); d != nil {
+		p.req.Refuse(d.code, d.told)
+		return streamEnd{label: d.code.String(), reason: d.logged()}
+	}
+	if err := p.grant(); err != nil {
+		p.req.Refuse(code.AuditFailed, unrecorded)
+		return streamEnd{label: code.AuditFailed.String(), reason: unrecorded + ": " + err.Error()}
 	}
 	st, err := p.req.Accept()
 	if err != nil {

@@ -6,13 +6,12 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/relay"
 	"github.com/culvert-net/culvert/pkg/route"
 )
-
-// policyPeer returns what policies see of a peer.
-func policyPeer(p channel.Peer) policy.Peer { return policy.Peer{ID: p.Identifier} }
 
 // An OutletPolicy says which peers may use which services of an outlet. It does
 // not change.
@@ -46,6 +45,11 @@ func (p *OutletPolicy) Decide(r *policy.Request) policy.Decision {
 		return policy.Decision{Reason: "an outlet decides about open only"}
 	}
 	return p.services[r.Service].Decide(r)
+}
+
+// looks reports whether what is decided about a service depends on a variable.
+func (p *OutletPolicy) looks(service, variable string) bool {
+	return p.services[service].Uses(variable)
 }
 
 // knows reports whether the peer may use any service now.
@@ -120,32 +124,50 @@ func (p *RelayPolicy) decideExtend(r *policy.Request) policy.Decision {
 	return policy.Decision{Reason: "peer may neither connect nor register here: " + strings.Join(reasons, "; ")}
 }
 
+// looks reports whether what is decided about an action depends on a variable.
+func (p *RelayPolicy) looks(a policy.Action, variable string) bool {
+	switch {
+	case a == policy.Register:
+		return p.register.Uses(variable)
+	case a == policy.Connect:
+		return p.connect.Uses(variable)
+	case p.extend != nil:
+		return p.extend.Uses(variable)
+	}
+	return p.register.Uses(variable) || p.connect.Uses(variable)
+}
+
 // knows reports whether a peer may register or connect here now.
-func (p *RelayPolicy) knows(peer channel.Peer) bool {
-	who := policyPeer(peer)
+func (p *RelayPolicy) knows(who policy.Peer) bool {
 	return p.register.Allows(&policy.Request{Peer: who, Action: policy.Register}) ||
 		p.connect.Allows(&policy.Request{Peer: who, Action: policy.Connect})
 }
 
+// A relayGuard asks a relay's policy about peers as their credentials have them.
+type relayGuard struct {
+	policy *RelayPolicy
+	trust  *trust
+}
+
 // allow is Decide as a relay's authorizers have it. The caller hears that it is
-// not allowed, the log why.
-func (p *RelayPolicy) allow(peer channel.Peer, r policy.Request, what string) error {
-	r.Peer = policyPeer(peer)
-	d := p.Decide(&r)
-	if d.Allowed {
+// not allowed, and what is wrong with its credential; the log why.
+func (g *relayGuard) allow(peer channel.Peer, r policy.Request, other code.Code, what string) error {
+	j := g.trust.judge(peer)
+	d := j.decide(r, g.policy.Decide, other, "is not allowed to "+what, g.policy.looks(r.Action, "peer.attr"))
+	if d == nil {
 		return nil
 	}
-	return &relay.DeniedError{Told: fmt.Sprintf("%s is not allowed to %s", peer.Identifier, what), Why: d.Reason}
+	return &relay.DeniedError{Code: d.code, Told: d.told, Why: d.why}
 }
 
-func (p *RelayPolicy) mayRegister(peer channel.Peer) error {
-	return p.allow(peer, policy.Request{Action: policy.Register}, "register at this relay")
+func (g *relayGuard) mayRegister(peer channel.Peer) error {
+	return g.allow(peer, policy.Request{Action: policy.Register}, code.RegisterDenied, "register at this relay")
 }
 
-func (p *RelayPolicy) mayConnect(peer channel.Peer) error {
-	return p.allow(peer, policy.Request{Action: policy.Connect}, "connect at this relay")
+func (g *relayGuard) mayConnect(peer channel.Peer, outlet identity.Identifier) error {
+	return g.allow(peer, policy.Request{Action: policy.Connect, Target: outlet}, code.ConnectDenied, "connect at this relay")
 }
 
-func (p *RelayPolicy) mayExtend(peer channel.Peer, address string) error {
-	return p.allow(peer, policy.Request{Action: policy.Extend, To: address}, fmt.Sprintf("be carried on to %s by this relay", address))
+func (g *relayGuard) mayExtend(peer channel.Peer, address string) error {
+	return g.allow(peer, policy.Request{Action: policy.Extend, To: address}, code.ExtendDenied, fmt.Sprintf("be carried on to %s by this relay", address))
 }

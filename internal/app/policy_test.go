@@ -15,13 +15,14 @@ import (
 // Who is listed may do what the list says, and be carried on to what is listed
 // for that; nobody else may do anything.
 func TestRelayLists(t *testing.T) {
-	lists, err := NewRelayPolicy(&config.Relay{
+	policies, err := NewRelayPolicy(&config.Relay{
 		Register: policy.List(id(1)), Connect: policy.List(id(2)),
 		Extend: config.Extend{To: []config.Address{{Host: "b.example", Port: 4000}, {Host: "2001:db8::1", Port: 1}}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	lists := guardOf(t, policies)
 	for _, tt := range []struct {
 		peer                      identity.Identifier
 		register, connect, extend bool
@@ -35,7 +36,7 @@ func TestRelayLists(t *testing.T) {
 		if err := lists.mayRegister(p); (err == nil) != tt.register {
 			t.Errorf("%x… registers: %v, want allowed %v", tt.peer[:1], err, tt.register)
 		}
-		if err := lists.mayConnect(p); (err == nil) != tt.connect {
+		if err := lists.mayConnect(p, id(9)); (err == nil) != tt.connect {
 			t.Errorf("%x… connects: %v, want allowed %v", tt.peer[:1], err, tt.connect)
 		}
 		for address, listed := range map[string]bool{
@@ -47,14 +48,25 @@ func TestRelayLists(t *testing.T) {
 			}
 		}
 	}
-	none, err := NewRelayPolicy(&config.Relay{})
+	policies, err = NewRelayPolicy(&config.Relay{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	none := guardOf(t, policies)
 	p := channel.Peer{Identifier: id(1)}
-	if none.mayRegister(p) == nil || none.mayConnect(p) == nil || none.mayExtend(p, "b.example:4000") == nil {
+	if none.mayRegister(p) == nil || none.mayConnect(p, id(9)) == nil || none.mayExtend(p, "b.example:4000") == nil {
 		t.Error("a relay without lists serves somebody")
 	}
+}
+
+// guardOf returns a policy as a relay without authorities asks it.
+func guardOf(t *testing.T, p *RelayPolicy) *relayGuard {
+	t.Helper()
+	trust, err := newTrust(&config.Trust{}, &config.Common{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &relayGuard{p, trust}
 }
 
 func mustCompile(t *testing.T, action policy.Action, text string) *policy.Policy {
@@ -90,7 +102,7 @@ func TestRelayExtend(t *testing.T) {
 		}
 		for _, address := range []string{"b:1", "c:1", ""} {
 			for who := byte(1); who <= 3; who++ {
-				err := p.mayExtend(channel.Peer{Identifier: id(who)}, address)
+				err := guardOf(t, p).mayExtend(channel.Peer{Identifier: id(who)}, address)
 				if want := slices.Contains(tt.want[address], who); (err == nil) != want {
 					t.Errorf("%s: %d is carried on to %q: %v, want allowed %v", tt.name, who, address, err, want)
 				}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/relay"
 )
 
@@ -34,13 +35,14 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	if len(r.cfg.Listen) == 0 {
 		return nil, r.cfg.Fault("listen", errors.New("there is no address"))
 	}
-	may, err := NewRelayPolicy(&r.cfg)
+	policies, err := NewRelayPolicy(&r.cfg)
 	if err != nil {
 		return nil, err
 	}
-	if r.base, err = newBase(&r.cfg.Common, nil, may.knows, o); err != nil {
+	if r.base, err = newBase(&r.cfg.Common, nil, &r.cfg.Trust, policies.knows, o); err != nil {
 		return nil, err
 	}
+	may := &relayGuard{policies, r.trust}
 	l := r.cfg.Limits
 	server := relay.Config{
 		Local:    r.local,
@@ -66,6 +68,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 		return nil, fmt.Errorf("making the relay: %w", err)
 	}
 	r.metrics = newRelayMetrics(o.Registry, r.server)
+	r.recheck, r.recheckSome = r.server.Recheck, func(map[*channel.Channel]struct{}) {} // a relay has none
 	r.listens(listPlaces(r.cfg.Listen), func() any { return r.Status() }, r.work)
 	return r, nil
 }

@@ -8,10 +8,11 @@ import (
 
 // InletStatus is what an inlet's /status shows.
 type InletStatus struct {
-	Identifier string          `json:"identifier"`
-	Instance   string          `json:"instance"`
-	Services   []InletEntry    `json:"services"`
-	Channels   []ChannelStatus `json:"channels"`
+	Identifier string            `json:"identifier"`
+	Instance   string            `json:"instance"`
+	Credential *CredentialStatus `json:"credential,omitempty"` // nil: the process is nobody's member
+	Services   []InletEntry      `json:"services"`
+	Channels   []ChannelStatus   `json:"channels"`
 }
 
 // An InletEntry is a service as the inlet offers it to local clients.
@@ -85,7 +86,7 @@ type FinishingPart struct {
 
 // Status returns what /status shows.
 func (in *Inlet) Status() InletStatus {
-	st := InletStatus{Identifier: in.Identifier().String(), Instance: in.local.Instance().String()}
+	st := InletStatus{Identifier: in.Identifier().String(), Instance: in.local.Instance().String(), Credential: in.member.status()}
 	for i, s := range in.services {
 		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Outlet: s.Outlet.String(), Streams: s.streams.Load()}
 		if i < len(in.lns) {
@@ -147,6 +148,7 @@ func (l *link) routeStatus(i int, route string, used bool) RouteStatus {
 type OutletStatus struct {
 	Identifier    string               `json:"identifier"`
 	Instance      string               `json:"instance"`
+	Credential    *CredentialStatus    `json:"credential,omitempty"` // nil: the process is nobody's member
 	Listen        []string             `json:"listen"`
 	Services      []OutletEntry        `json:"services"`
 	Registrations []RegistrationStatus `json:"registrations"`
@@ -188,7 +190,7 @@ type PeerChannel struct {
 // Status returns what /status shows.
 func (out *Outlet) Status() OutletStatus {
 	st := OutletStatus{
-		Identifier: out.Identifier().String(), Instance: out.local.Instance().String(),
+		Identifier: out.Identifier().String(), Instance: out.local.Instance().String(), Credential: out.member.status(),
 		Listen: []string{}, Services: []OutletEntry{}, Registrations: []RegistrationStatus{}, Channels: []PeerChannel{},
 	}
 	for _, a := range out.Addrs() {
@@ -223,6 +225,7 @@ func (out *Outlet) Status() OutletStatus {
 type RelayStatus struct {
 	Identifier    string              `json:"identifier"`
 	Instance      string              `json:"instance"`
+	Credential    *CredentialStatus   `json:"credential,omitempty"` // nil: the process is nobody's member
 	Listen        []string            `json:"listen"`
 	Draining      bool                `json:"draining"`
 	Connections   int                 `json:"connections"`
@@ -258,7 +261,7 @@ type RelayJoin struct {
 func (r *Relay) Status() RelayStatus {
 	s := r.server.Status()
 	st := RelayStatus{
-		Identifier: r.Identifier().String(), Instance: r.local.Instance().String(), Listen: []string{},
+		Identifier: r.Identifier().String(), Instance: r.local.Instance().String(), Credential: r.member.status(), Listen: []string{},
 		Draining: s.Draining, Connections: s.Conns,
 		Registrations: []RelayRegistration{}, Joins: []RelayJoin{}, Refusals: map[string]uint64{},
 	}

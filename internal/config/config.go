@@ -103,6 +103,7 @@ type Channels struct {
 type Inlet struct {
 	Common
 	Channels
+	Trust
 	Services       []InletService // at least one
 	ConnectTimeout time.Duration  // how long a local client waits while there is no channel
 	Rekey          time.Duration  // how old the keys of a channel become, give or take a tenth; zero: what pkg/channel takes
@@ -120,6 +121,7 @@ type InletService struct {
 type Outlet struct {
 	Common
 	Channels
+	Trust
 	Relays      []route.Route   // registers at the last hop of each; this or Listen is not empty
 	Listen      []Address       // accepts channels directly
 	Services    []OutletService // at least one, names unique
@@ -143,6 +145,7 @@ type OutletService struct {
 // A Relay holds the settings of the relay command.
 type Relay struct {
 	Common
+	Trust
 	Listen      []Address      // at least one
 	Register    *policy.Policy // who may offer an outlet
 	Connect     *policy.Policy // who may be joined to one

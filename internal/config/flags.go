@@ -42,6 +42,13 @@ var commonSettings = []setting{
 	{flag: "audit-failure", key: "audit_failure", usage: "while it cannot be written continue or deny, as `CHOICE` (default continue)"},
 }
 
+// trustSettings are those about credentials, which inlets, outlets and relays have.
+var trustSettings = []setting{
+	{flag: "authority", key: "authorities", repeated: true, usage: "the `IDENTIFIER` of an authority whose credentials count; repeat for several"},
+	{flag: "ticket", key: "ticket", usage: "enrol by this `TICKET` at the first start; better in the environment, where other users do not see it"},
+	{flag: "kubernetes-token", key: "kubernetes_token", usage: "enrol and renew by the projected service account token in this `FILE`"},
+}
+
 var kindSettings = map[Kind][]setting{
 	KindInlet: {
 		{flag: "listen", key: "listen", inService: true, usage: "accept plain TCP at `HOST:PORT`"},
@@ -86,6 +93,10 @@ var kindSettings = map[Kind][]setting{
 
 // settingsOf returns the settings of a kind, its own first.
 func settingsOf(kind Kind) []setting {
+	switch kind {
+	case KindInlet, KindOutlet, KindRelay:
+		return slices.Concat(kindSettings[kind], trustSettings, commonSettings)
+	}
 	return slices.Concat(kindSettings[kind], commonSettings)
 }
 

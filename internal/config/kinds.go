@@ -65,7 +65,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindInlet)
 	s.hints["limits"] = "it is a key of the commands outlet and relay"
-	c := &Inlet{Common: s.common(), Channels: s.channels()}
+	c := &Inlet{Common: s.common(), Channels: s.channels(), Trust: s.trust()}
 	c.ConnectTimeout = s.duration("connect_timeout", MinTimeout, MaxTimeout)
 	c.Rekey = s.duration("rekey", MinRekey, MaxRekey)
 	for _, v := range s.sections("services", "say what to listen at and where to carry it (services: in a file, or --listen, --service, --outlet and --route)") {
@@ -118,7 +118,7 @@ func (d *decoder) outlet(root *value) *Outlet {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindOutlet)
 	s.synonyms = map[string]string{"routes": "relays", "register": "relays"}
-	c := &Outlet{Common: s.common(), Channels: s.channels()}
+	c := &Outlet{Common: s.common(), Channels: s.channels(), Trust: s.trust()}
 	c.Relays = s.routes("relays", nil)
 	c.Listen = s.listenAddresses("listen")
 	if len(s.items("relays"))+len(s.items("listen")) == 0 && s.v.shape == shapeMap {
@@ -196,7 +196,7 @@ func (d *decoder) relay(root *value) *Relay {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindRelay)
 	s.hints["services"] = "it is a key of the commands inlet and outlet"
-	c := &Relay{Common: s.common()}
+	c := &Relay{Common: s.common(), Trust: s.trust()}
 	s.need("listen", "say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)")
 	c.Listen = s.listenAddresses("listen")
 	s.notEmpty("listen", "write at least one address")

@@ -193,7 +193,7 @@ extend: peer.attr.role == "x"
 relay.yaml:3:11: register: to has no meaning for register: it is where a relay carries a caller on to, which its extend decides about; ` + known + `
     to == "a:1"
     ^
-relay.yaml:4:10: connect: service has no meaning for connect: it is the service of a stream, which an outlet's allow decides about; ` + known + `
+relay.yaml:4:10: connect: service has no meaning for connect: it is the service of a stream, which an outlet's allow decides about; ` + known + `, target
     service == "db"
     ^
 relay.yaml:5:9: extend: whoever this is true for would be carried on to any address: say where, as in 'to == "relay-b:4000" && …', or list the addresses under to and write this under allow`,
@@ -280,6 +280,8 @@ func TestPolicyDocument(t *testing.T) {
 				file += example
 			case strings.Contains(example, "allow:") && !strings.Contains(example, "extend:"):
 				file += "services:\n  - name: db\n    target: a:1\n    " + strings.ReplaceAll(example, "\n", "\n    ")
+			case strings.Contains(example, "connect:"):
+				kind, file = KindRelay, file+example
 			default:
 				kind, file = KindRelay, file+"connect: [<ID>]\n"+example
 			}

@@ -46,6 +46,18 @@ func (e *IdentityError) Error() string {
 	return fmt.Sprintf("peer proves to be %s, wanted %s", e.Got, e.Want)
 }
 
+// A PeerError says why a peer is not admitted that has proven its identity, by
+// [LocalConfig.Admit]. The peer is told the code and the text.
+type PeerError struct {
+	Code code.Code
+	Err  error
+}
+
+func (e *PeerError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *PeerError) Unwrap() error { return e.Err }
+
 // A VersionError says that the peer speaks another version of the protocol.
 type VersionError struct {
 	Highest byte // the peer's highest version

@@ -25,6 +25,7 @@ type keeper struct {
 	timing Timing
 	// Signals from others, of which one of a kind waits.
 	moves chan struct{} // Move was called
+	shown chan struct{} // Renew was called
 	worn  chan struct{} // the path's keys have carried enough
 	// planned is the path that the times below are for.
 	planned *Conn
@@ -32,6 +33,7 @@ type keeper struct {
 	// or not.
 	renewAt time.Time
 	rest    bool
+	stale   bool // Renew was called, and no handshake has worked since
 	// When better routes are tried again, and how long the present one has to
 	// hold before that.
 	returnAt time.Time
@@ -41,7 +43,7 @@ type keeper struct {
 }
 
 func newKeeper(d *Caller, c *Channel) *keeper {
-	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), moves: make(chan struct{}, 1), worn: make(chan struct{}, 1)}
+	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), moves: make(chan struct{}, 1), shown: make(chan struct{}, 1), worn: make(chan struct{}, 1)}
 	k.hold = k.timing.Return
 	k.pause = backoff.ExponentialBackOff{
 		InitialInterval: 30 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: k.timing.MaxPause,
@@ -78,6 +80,16 @@ func forget(c <-chan struct{}) {
 func (c *Channel) Move() {
 	if c.keeper != nil {
 		signal(c.keeper.moves)
+	}
+}
+
+// Renew asks for a new handshake, over the present route if it works, while the
+// present path works: what one of the sides shows in it has changed, such as its
+// credentials. It is tried again until it has worked. It does nothing at the
+// responder.
+func (c *Channel) Renew() {
+	if c.keeper != nil {
+		signal(c.keeper.shown)
 	}
 }
 
@@ -125,7 +137,7 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 		// A tenth more or less, so that not all channels of a process renew
 		// their keys at once.
 		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1)) //nolint:gosec // no secret
-		k.rest = false
+		k.rest, k.stale = false, false
 		forget(k.worn) // the keys before
 		k.returnAt = st.Since.Add(k.hold)
 	}
@@ -145,6 +157,9 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 	case <-changed:
 	case <-k.moves:
 		return Asked
+	case <-k.shown:
+		k.stale = true
+		return Renewed
 	case <-worn:
 		return Renewed
 	case <-renew.C:
@@ -165,6 +180,7 @@ func (k *keeper) path() *Conn {
 // recover makes a path for a channel that has none, or ends it.
 func (k *keeper) recover(ctx context.Context) {
 	forget(k.moves) // another path comes anyway
+	forget(k.shown) // and shows what there is to show
 	st := k.c.State()
 	if st.Up {
 		return
@@ -203,6 +219,10 @@ func (k *keeper) recover(ctx context.Context) {
 		}
 	}
 }
+
+// stalePause is the longest pause after a handshake that did not work and was to
+// show something new.
+const stalePause = 5 * time.Second
 
 // passingPause is the longest pause after an attempt that has come as far as a
 // relay that works.
@@ -269,7 +289,7 @@ func verdictOf(p *Conn, err error) error {
 		return verdict{&LostError{Code: code.Protocol, Err: fmt.Errorf("resuming: %w", p.lie)}}
 	}
 	var r *RefusedError
-	if errors.As(err, &r) && (r.Code == code.UnknownChannel || r.Code == code.ChannelDenied || r.Code == code.Diverged || r.Code == code.Protocol) {
+	if errors.As(err, &r) && (r.Code == code.UnknownChannel || r.Code == code.ChannelDenied || r.Code == code.Diverged || r.Code == code.IdentityRevoked || r.Code == code.Protocol) {
 		return verdict{&LostError{Code: r.Code, Err: fmt.Errorf("resuming: %w", r)}}
 	}
 	return err
@@ -289,6 +309,11 @@ func (k *keeper) hopeless(err error) bool {
 // left.
 func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct{}) {
 	st := k.c.State()
+	select {
+	case <-k.shown: // this handshake shows it
+		k.stale = true
+	default:
+	}
 	var order []int
 	switch cause {
 	case Renewed:
@@ -327,7 +352,11 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 	}
 	switch cause {
 	case Renewed: // the keys are good for much more
-		k.renewAt, k.rest = time.Now().Add(k.timing.Renew/20), true
+		pause := k.timing.Renew / 20
+		if k.stale {
+			pause = min(pause, stalePause)
+		}
+		k.renewAt, k.rest = time.Now().Add(pause), true
 	case Returned:
 		k.returnAt = time.Now().Add(k.timing.Return)
 	}

@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
 	"errors"
@@ -40,6 +41,11 @@ type LocalConfig struct {
 	// them out of the Memory. Whom this process calls is remembered in any case.
 	// Nil means that everybody is known.
 	Known func(Peer) bool
+	// Admit is asked about every peer whose identity has been accepted, in
+	// handshakes that this process begins and in those that it answers. Its error
+	// ends the handshake; a [PeerError] in it has the code that a caller hears.
+	// Nil means that everybody is admitted.
+	Admit func(Peer) error
 }
 
 // Local is one process's part in every handshake: what it shows, which is its
@@ -51,10 +57,12 @@ type Local struct {
 	name       string
 	memory     *identity.Memory
 	known      func(Peer) bool
+	admit      func(Peer) error
 
-	mu    sync.Mutex
-	id    *identity.Identity
-	shown *shown // with id's key; nil when it has to be made anew
+	mu          sync.Mutex
+	id          *identity.Identity
+	shown       *shown   // with id's key; nil when it has to be made anew
+	credentials [][]byte // shown beside it; not to be written
 }
 
 // A shown is what a handshake shows that belongs together. It does not change.
@@ -76,7 +84,7 @@ func NewLocalWith(id *identity.Identity, c LocalConfig) (*Local, error) {
 			return nil, err
 		}
 	}
-	l := &Local{identifier: id.Identifier(), name: c.Name, memory: c.Memory, known: c.Known}
+	l := &Local{identifier: id.Identifier(), name: c.Name, memory: c.Memory, known: c.Known, admit: c.Admit}
 	if l.memory == nil {
 		l.memory = identity.NewMemory(0)
 	}
@@ -125,11 +133,67 @@ func (l *Local) SetIdentity(id *identity.Identity) error {
 	if err != nil {
 		return err
 	}
+	if err := l.checkRoom(s, l.credentials); err != nil {
+		return err
+	}
 	if err := l.memory.Accept(id.History()); err != nil {
 		return err
 	}
 	l.id, l.shown = id, s
 	return nil
+}
+
+// SetCredentials makes bundles what every handshake that begins from now on
+// shows beside the identity, in the place of those before; none is allowed. Paths
+// that are in use have shown what they have: [Channel.Renew] makes others. The
+// bundles are opaque here. On an error everything stays as it was: there are more
+// than 16, or more than 8,192 bytes of them, or together with the identity's
+// history they do not fit into a handshake's message.
+func (l *Local) SetCredentials(bundles [][]byte) error {
+	own := make([][]byte, len(bundles))
+	for i, b := range bundles {
+		own[i] = bytes.Clone(b)
+	}
+	if err := checkCredentials(own); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.checkRoom(l.shown, own); err != nil {
+		return err
+	}
+	l.credentials = own
+	return nil
+}
+
+// presents returns the credentials that a handshake shows now.
+func (l *Local) presents() [][]byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.credentials
+}
+
+// checkRoom checks that what is shown fits into message 2, which has the least
+// room but for requests.
+func (l *Local) checkRoom(s *shown, credentials [][]byte) error {
+	b, err := l.payloadOf(s, credentials, nil)
+	if err != nil {
+		return err
+	}
+	if n := len(b) + message2Cost; n > maxHandshakeMsg {
+		return fmt.Errorf("credentials of %d bytes beside a history of %d do not fit into a handshake, whose messages have %d at most: have fewer or shorter attributes",
+			credentialBytes(credentials), len(s.history), maxHandshakeMsg)
+	}
+	return nil
+}
+
+// Admit says whether a peer, as a handshake has proven it, is admitted now: nil,
+// or why not.
+func (l *Local) Admit(p Peer) error {
+	if l.admit == nil {
+		return nil
+	}
+	return l.admit(p)
 }
 
 // shows returns what a handshake shows that begins now.
@@ -165,20 +229,32 @@ func show(id *identity.Identity, now time.Time) (*shown, error) {
 	return s, nil
 }
 
-// called checks the history of a peer that this process has called.
-func (l *Local) called(p Peer) error { return l.memory.Accept(p.History) }
-
-// caller checks the history of a peer that calls.
-func (l *Local) caller(p Peer) error {
-	if l.known != nil && !l.known(p) {
-		return l.memory.Check(p.History)
+// called checks a peer that this process has called.
+func (l *Local) called(p Peer) error {
+	if err := l.memory.Accept(p.History); err != nil {
+		return err
 	}
-	return l.memory.Accept(p.History)
+	return l.Admit(p)
+}
+
+// caller checks a peer that calls.
+func (l *Local) caller(p Peer) error {
+	remember := l.memory.Accept
+	if l.known != nil && !l.known(p) {
+		remember = l.memory.Check
+	}
+	if err := remember(p.History); err != nil {
+		return err
+	}
+	return l.Admit(p)
 }
 
 // identityCode returns the code that says why a peer's identity was not accepted.
 func identityCode(err error) code.Code {
+	var denied *PeerError
 	switch {
+	case errors.As(err, &denied):
+		return denied.Code
 	case errors.Is(err, identity.ErrRolledBack):
 		return code.RolledBack
 	case errors.Is(err, identity.ErrDiverged):

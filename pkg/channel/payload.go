@@ -31,10 +31,15 @@ func (l *Local) payload(s *shown, request []byte) ([]byte, error) {
 	if len(request) > maxRequest {
 		return nil, fmt.Errorf("request of %d bytes, at most %d", len(request), maxRequest)
 	}
+	return l.payloadOf(s, l.presents(), request)
+}
+
+func (l *Local) payloadOf(s *shown, credentials [][]byte, request []byte) ([]byte, error) {
 	return canon.Marshal(payload{
 		History:     s.history,
 		Attestation: s.attestation,
 		Instance:    l.instance[:],
+		Credentials: credentials,
 		Request:     request,
 		Name:        l.name,
 	})
@@ -81,15 +86,8 @@ func verifyPayload(b, static []byte, now time.Time, skew time.Duration) (Peer, [
 }
 
 func (p *payload) checkSizes() error {
-	if len(p.Credentials) > maxCredentials {
-		return fmt.Errorf("%d credentials, at most %d", len(p.Credentials), maxCredentials)
-	}
-	total := 0
-	for _, c := range p.Credentials {
-		total += len(c)
-	}
-	if total > maxCredentialBytes {
-		return fmt.Errorf("credentials of %d bytes, at most %d", total, maxCredentialBytes)
+	if err := checkCredentials(p.Credentials); err != nil {
+		return err
 	}
 	if len(p.Request) > maxRequest {
 		return fmt.Errorf("request of %d bytes, at most %d", len(p.Request), maxRequest)
@@ -98,6 +96,24 @@ func (p *payload) checkSizes() error {
 		return identity.CheckName(p.Name)
 	}
 	return nil
+}
+
+// checkCredentials holds the bounds of what a handshake carries.
+func checkCredentials(bundles [][]byte) error {
+	if len(bundles) > maxCredentials {
+		return fmt.Errorf("%d credentials, at most %d", len(bundles), maxCredentials)
+	}
+	if n := credentialBytes(bundles); n > maxCredentialBytes {
+		return fmt.Errorf("credentials of %d bytes, at most %d", n, maxCredentialBytes)
+	}
+	return nil
+}
+
+func credentialBytes(bundles [][]byte) (n int) {
+	for _, b := range bundles {
+		n += len(b)
+	}
+	return n
 }
 
 // A channelRequest is the request of a handshake with [PurposeChannel]: it names

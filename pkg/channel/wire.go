@@ -26,6 +26,9 @@ const (
 const (
 	message1Len     = 1216     // e 32, e1 1184
 	maxHandshakeMsg = 16 << 10 // messages 2 and 3
+	// What message 2 has beside its payload: e 32, ekem1 1088 and s 32, and three
+	// tags. Message 3 has 80 bytes and the request.
+	message2Cost = 32 + 1088 + 32 + 3*tagLen
 )
 
 // A record is a big-endian u16 length and that many bytes of AEAD ciphertext.

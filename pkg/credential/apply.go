@@ -155,7 +155,7 @@ func (v *Verifier) checkHead(h head, a authority, now time.Time) *Error {
 	case h.number == held.head.number && h.state != held.head.state:
 		return fault(code.RevocationsOld, "revocation list %d differs from the one held, which has that number: the authority's store has gone back, or its key is in two hands", h.number)
 	default:
-		return fault(code.RevocationsOld, "revocation list %d is not newer than the one held, %d", h.number, held.head.number)
+		return fault(code.RevocationsOld, "revocation list %d: %w, %d", h.number, ErrNotNewer, held.head.number)
 	}
 }
 

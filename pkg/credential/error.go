@@ -13,6 +13,11 @@ import (
 // to be asked for.
 var ErrNeedFull = errors.New("the full revocation list is needed")
 
+// ErrNotNewer is wrapped by the errors of [Verifier.ApplyList] and
+// [Verifier.ApplyDelta] when a list as new is held already, and does not
+// contradict this one: it has come on two ways.
+var ErrNotNewer = errors.New("it is not newer than the one held")
+
 // An Error says why a credential or a revocation list does not count. Its text
 // shows nothing of what was presented that was not checked first.
 type Error struct {

@@ -22,6 +22,18 @@ func (v *Verifier) Verify(subject identity.Identifier, bundle []byte, now time.T
 }
 
 func (v *Verifier) verify(subject identity.Identifier, bundle []byte, now time.Time) (*Credential, *Error) {
+	c, fail := v.prove(subject, bundle)
+	if fail != nil {
+		return nil, fail
+	}
+	if fail := v.check(c, now); fail != nil {
+		return nil, fail
+	}
+	return c, nil
+}
+
+// prove does of verify what no time changes, and takes in the history.
+func (v *Verifier) prove(subject identity.Identifier, bundle []byte) (*Credential, *Error) {
 	opened, fail := openBundle(bundle)
 	if fail != nil {
 		return nil, fail
@@ -41,9 +53,6 @@ func (v *Verifier) verify(subject identity.Identifier, bundle []byte, now time.T
 	}
 	if c.Subject != subject {
 		return nil, fault(code.CredentialSubject, "it is for %s, not for %s, who presents it", c.Subject, subject).of(c.Issuer, c.Serial)
-	}
-	if fail := v.check(c, now); fail != nil {
-		return nil, fail
 	}
 	return c, nil
 }
@@ -141,68 +150,5 @@ func (v *Verifier) checkTime(c *Credential, now time.Time) *Error {
 		return fault(code.CredentialExpired, "%w: it ended at %s and the clock says %s: have it renewed, or check the clocks on both sides",
 			identity.ErrExpired, c.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	return nil
-}
-
-// MaxBundles is how many bundles of one peer count at most: what a handshake
-// carries.
-const MaxBundles = 16
-
-// A Verified is what the credentials of one peer say together.
-type Verified struct {
-	Credentials []*Credential // those that count, in the order presented
-	Attributes  Attributes    // of all of them
-	NotAfter    time.Time     // when the first of them ends; zero if there is none
-	Refused     []*Error      // why the others do not count
-}
-
-// VerifyAll verifies every bundle that a peer presents, as [Verifier.Verify]
-// does, and joins the attributes of those that count. Those that do not are in
-// Refused: they neither help the peer nor harm it.
-//
-// An error, which is an [*Error], means that nothing of the peer counts: its
-// identifier is revoked; it presents more than [MaxBundles]; or two of its
-// credentials that count, of two authorities or of one, give an attribute
-// different values. Nobody here can say then which one is meant, and to leave
-// the attribute out would grant what a policy denies to one of the values.
-func (v *Verifier) VerifyAll(subject identity.Identifier, bundles [][]byte, now time.Time) (Verified, error) {
-	if err := v.revoked(subject); err != nil {
-		return Verified{}, err
-	}
-	if len(bundles) > MaxBundles {
-		return Verified{}, fault(code.CredentialMalformed, "reading credentials: %d of them, at most %d", len(bundles), MaxBundles)
-	}
-	var all Verified
-	for _, b := range bundles {
-		c, fail := v.verify(subject, b, now)
-		if fail != nil {
-			all.Refused = append(all.Refused, fail)
-			continue
-		}
-		if fail := all.add(c); fail != nil {
-			return Verified{}, fail
-		}
-	}
-	return all, nil
-}
-
-// add joins c's attributes to those that are there.
-func (all *Verified) add(c *Credential) *Error {
-	for name, value := range c.Attributes {
-		if was, ok := all.Attributes[name]; ok && was != value {
-			return fault(code.AttributeConflict, "attribute %s is %+q here and %+q in another credential that the peer presents: have one of the authorities drop it, or present one of the two",
-				name, value, was).of(c.Issuer, c.Serial)
-		}
-	}
-	if all.Attributes == nil {
-		all.Attributes = Attributes{}
-	}
-	for name, value := range c.Attributes {
-		all.Attributes[name] = value
-	}
-	if all.NotAfter.IsZero() || c.NotAfter.Before(all.NotAfter) {
-		all.NotAfter = c.NotAfter
-	}
-	all.Credentials = append(all.Credentials, c)
 	return nil
 }

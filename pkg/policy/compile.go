@@ -21,6 +21,7 @@ const (
 	varNow     = "now"
 	varService = "service"
 	varTo      = "to"
+	varTarget  = "target"
 )
 
 // A variable is declared in every expression, so that one in the wrong place
@@ -39,12 +40,13 @@ var variables = []variable{
 	{name: varAction, typ: cel.StringType},
 	{name: varNow, typ: cel.TimestampType},
 	{name: varService, typ: cel.StringType, only: Open, what: "the service of a stream, which an outlet's allow decides about"},
+	{name: varTarget, typ: cel.StringType, only: Connect, what: "the outlet that a caller wants, which a relay's connect decides about"},
 	{name: varTo, typ: cel.StringType, only: Extend, what: "where a relay carries a caller on to, which its extend decides about"},
 }
 
 // variableSizes is never written: the most characters of those that are texts.
 var variableSizes = map[string]uint64{
-	varID: 52, varAction: 8, varService: 63, varTo: uint64(253 + len("[]:65535")),
+	varID: 52, varAction: 8, varService: 63, varTarget: 52, varTo: uint64(253 + len("[]:65535")),
 }
 
 // variablesOf returns the names of those that apply to an action.
@@ -280,6 +282,11 @@ func (a *activation) ResolveName(name string) (any, bool) {
 		return types.Timestamp{Time: a.now.UTC()}, true
 	case varService:
 		return types.String(a.r.Service), true
+	case varTarget:
+		if a.r.Target.IsZero() {
+			return types.String(""), true
+		}
+		return types.String(a.r.Target.String()), true
 	case varTo:
 		return types.String(a.r.To), true
 	}

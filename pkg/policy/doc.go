@@ -13,6 +13,7 @@
 //	action     string               open, register, connect or extend
 //	now        timestamp            when the peer asks
 //	service    string               open: the service's name
+//	target     string               connect: the identifier of the wanted outlet
 //	to         string               extend: the host:port, as in a hop's URL
 //
 // and the functions and macros are those of CEL's standard library, of which

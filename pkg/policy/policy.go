@@ -35,9 +35,10 @@ type Peer struct {
 type Request struct {
 	Peer    Peer
 	Action  Action
-	Service string    // of Open: the service's name
-	To      string    // of Extend: host:port, canonical as in a hop's URL
-	Now     time.Time // when; zero means the time of the call
+	Service string              // of Open: the service's name
+	Target  identity.Identifier // of Connect: the wanted outlet; zero: none in particular, for which expressions see ""
+	To      string              // of Extend: host:port, canonical as in a hop's URL
+	Now     time.Time           // when; zero means the time of the call
 }
 
 // A Decision is a policy's answer. The zero Decision denies.

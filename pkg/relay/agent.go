@@ -105,6 +105,7 @@ type Agent struct {
 	handlers sync.WaitGroup
 
 	mu        sync.Mutex
+	renewing  chan struct{}       // closed, and made anew, by Renew
 	stations  map[string]*station // by address
 	lookupErr error
 	since     time.Time
@@ -152,7 +153,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	}
 	cfg.Trace = cfg.Trace.filled()
 	a := &Agent{
-		cfg: cfg, dialer: cfg.Dialer.withDefaults(), draining: make(chan struct{}),
+		cfg: cfg, dialer: cfg.Dialer.withDefaults(), draining: make(chan struct{}), renewing: make(chan struct{}),
 		stations: make(map[string]*station), since: time.Now(),
 	}
 	a.find = newFinder(a.dialer, cfg.Route)
@@ -163,6 +164,17 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 // want any instance elsewhere, and those who want this one still here. It
 // cannot be undone and does not end Run.
 func (a *Agent) Drain() { a.drain.Do(func() { close(a.draining) }) }
+
+// Renew makes another registration, in the place of each that there is and while
+// that one holds: what handshakes show has changed, such as the credentials. It
+// returns at once, and is tried until it has worked. A relay that is not admitted
+// any more ([channel.Local.Admit]) is left instead.
+func (a *Agent) Renew() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.renewing)
+	a.renewing = make(chan struct{})
+}
 
 // Status returns what the agent has at each address, in the addresses' order.
 // While none is known there is one entry, for the last hop itself.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 // A Config is what a [Server] is made of. Local is required; everything else
@@ -19,8 +20,8 @@ type Config struct {
 
 	// Register says who may offer an outlet here; nil denies all.
 	Register func(peer channel.Peer) error
-	// Connect says who may be joined to an outlet; nil denies all.
-	Connect func(peer channel.Peer) error
+	// Connect says who may be joined to that outlet; nil denies all.
+	Connect func(peer channel.Peer, outlet identity.Identifier) error
 	// Extend says who may be carried on to the host:port address, which is
 	// canonical as in a hop's URL; nil denies all.
 	Extend func(peer channel.Peer, address string) error

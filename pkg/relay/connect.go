@@ -40,7 +40,7 @@ func declinef(c code.Code, format string, args ...any) error {
 func (c *call) connect(ctx context.Context) {
 	err := errors.New("relay lets nobody connect to an outlet")
 	if c.cfg.Connect != nil {
-		err = c.cfg.Connect(c.peer)
+		err = c.cfg.Connect(c.peer, identity.Identifier(c.req.Outlet))
 	}
 	if err != nil {
 		c.deny(code.ConnectDenied, err)
@@ -65,7 +65,7 @@ func (c *call) connect(ctx context.Context) {
 	}
 	defer sp.ticket.release()
 	j := &join{
-		kind: kindConnect, caller: c.peer, grant: c.grant,
+		kind: kindConnect, caller: c.peer, outlet: sp.r.peer, grant: c.grant,
 		target: sp.r.peer.Identifier.String(), targetInstance: sp.r.peer.Instance.String(),
 	}
 	c.join(ctx, j, message{Kind: msgOK}, sp.raw, sp.first)

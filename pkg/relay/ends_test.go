@@ -13,6 +13,7 @@ import (
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -119,7 +120,7 @@ func TestRecheck(t *testing.T) {
 	}
 	relay := startRelay(t, func(c *Config) {
 		c.Register = func(channel.Peer) error { return check(&noRegister) }
-		c.Connect = func(channel.Peer) error { return check(&noConnect) }
+		c.Connect = func(channel.Peer, identity.Identifier) error { return check(&noConnect) }
 		c.Extend = func(channel.Peer, string) error { return check(&noExtend) }
 	})
 	agent := startAgent(t, newLocal(t), route.Route{relay.hop(t)})

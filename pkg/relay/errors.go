@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -71,10 +72,11 @@ func (e *PathError) Unwrap() []error {
 }
 
 // A DeniedError is an authorizer's error that tells the refused caller less than
-// this side's log.
+// this side's log, or another code than that of what was asked for.
 type DeniedError struct {
-	Told string // what the caller reads
-	Why  string // for the [Trace] alone
+	Code code.Code // OK: register_denied, connect_denied or extend_denied
+	Told string    // what the caller reads
+	Why  string    // for the [Trace] alone
 }
 
 // Error has both: it is not for the caller.

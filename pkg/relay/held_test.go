@@ -9,6 +9,7 @@ import (
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -41,7 +42,7 @@ func TestHeldWhileDraining(t *testing.T) {
 func TestHeldWhileRechecked(t *testing.T) {
 	var denied atomic.Bool
 	relay := startRelay(t, func(c *Config) {
-		c.Connect = func(channel.Peer) error {
+		c.Connect = func(channel.Peer, identity.Identifier) error {
 			if denied.Load() {
 				return errors.New("not any more")
 			}

@@ -155,8 +155,9 @@ func (r *testRelay) hop(t testing.TB, host ...string) route.Hop {
 	return h
 }
 
-func allowAll(channel.Peer) error           { return nil }
-func allowAllTo(channel.Peer, string) error { return nil }
+func allowAll(channel.Peer) error                             { return nil }
+func allowAllOutlets(channel.Peer, identity.Identifier) error { return nil }
+func allowAllTo(channel.Peer, string) error                   { return nil }
 func listen(t testing.TB, a string) net.Listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", a)
@@ -176,7 +177,7 @@ func startRelayOn(t testing.TB, ln net.Listener, local *channel.Local, with ...f
 	t.Helper()
 	log := newJournal()
 	cfg := Config{
-		Local: local, Register: allowAll, Connect: allowAll, Extend: allowAllTo, Trace: log.trace(),
+		Local: local, Register: allowAll, Connect: allowAllOutlets, Extend: allowAllTo, Trace: log.trace(),
 		Limits: Limits{HandshakesPerSecond: 100_000},
 	}
 	for _, w := range with {

@@ -17,6 +17,7 @@ import (
 type join struct {
 	kind           requestKind
 	caller         channel.Peer
+	outlet         channel.Peer // of connect: as its registration has proven it
 	grant          uint64
 	target         string
 	targetInstance string

@@ -1,11 +1,19 @@
 package relay
 
-import "github.com/culvert-net/culvert/pkg/code"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+)
 
 // Recheck asks the authorizers again about everybody who is here, and ends
-// what is allowed no more: registrations with [code.RegisterDenied], joins with
-// a reset. Who was allowed before and is not here yet is asked about again on
-// arrival. It is for after the lists behind the authorizers have changed.
+// what is allowed no more: registrations with [code.RegisterDenied] or the code of a
+// [*DeniedError], and with a reset joins, those to an outlet whose registration ends this way among them.
+// Whoever [channel.Local.Admit] does not admit any more loses everything, with
+// the code that it says. Who was allowed before and is not here yet is asked about
+// again on arrival. It is for after the lists behind the authorizers have changed.
 func (s *Server) Recheck() {
 	s.mu.Lock()
 	s.rechecks++
@@ -13,23 +21,44 @@ func (s *Server) Recheck() {
 	for _, rs := range s.outlets {
 		registrations = append(registrations, rs...)
 	}
+	s.mu.Unlock()
+	denied := make(map[string]error) // by instance
+	for _, r := range registrations {
+		if err := r.recheck(); err != nil {
+			denied[instanceKey(r.peer)] = err
+		}
+	}
+	s.mu.Lock()
 	joins := s.joinsLocked()
 	s.mu.Unlock()
-	for _, r := range registrations {
-		r.recheck()
-	}
 	for _, j := range joins {
-		if err := s.allowed(j); err != nil {
+		err := s.allowed(j)
+		if err == nil && j.kind == kindConnect {
+			err = denied[instanceKey(j.outlet)]
+		}
+		if err != nil {
 			j.cancel(err)
 		}
 	}
 }
 
-func (r *registration) recheck() {
-	if err := r.s.cfg.Register(r.peer); err != nil {
-		reason, _ := told(err)
-		r.end(ending{code: code.RegisterDenied, reason: reason, err: err})
+func instanceKey(p channel.Peer) string { return string(p.Identifier[:]) + string(p.Instance[:]) }
+
+// recheck ends a registration that is allowed no more, and says why.
+func (r *registration) recheck() error {
+	if err := r.s.admitted(r.peer); err != nil {
+		var d *declinedError
+		errors.As(err, &d)
+		r.end(ending{code: d.code, reason: d.reason, err: err})
+		return err
 	}
+	err := r.s.cfg.Register(r.peer)
+	if err == nil {
+		return nil
+	}
+	reason, _ := told(err)
+	r.end(ending{code: codeOf(code.RegisterDenied, err), reason: reason, err: err})
+	return denial(code.RegisterDenied, fmt.Errorf("the outlet may not be offered here any more: %w", err))
 }
 
 // outdated reports whether there was a Recheck since the caller came, so that
@@ -43,19 +72,49 @@ func (c *call) outdated() bool {
 // denial declines for an authorizer's error.
 func denial(c code.Code, err error) error {
 	reason, why := told(err)
-	return &declinedError{code: c, reason: reason, why: why}
+	return &declinedError{code: codeOf(c, err), reason: reason, why: why}
+}
+
+// codeOf returns the code of an authorizer's error: its own, or that of the kind of
+// request.
+func codeOf(c code.Code, err error) code.Code {
+	var d *DeniedError
+	if errors.As(err, &d) && d.Code != code.OK {
+		return d.Code
+	}
+	return c
+}
+
+// admitted declines a peer whose identity is not accepted any more.
+func (s *Server) admitted(p channel.Peer) error {
+	err := s.cfg.Local.Admit(p)
+	if err == nil {
+		return nil
+	}
+	c := code.ChannelDenied
+	var denied *channel.PeerError
+	if errors.As(err, &denied) {
+		c = denied.Code
+	}
+	return &declinedError{code: c, reason: err.Error()}
 }
 
 // allowed asks about a live join. Whoever has one was allowed it, so there is
 // an authorizer to ask.
 func (s *Server) allowed(j *join) error {
+	if err := s.admitted(j.caller); err != nil {
+		return err
+	}
 	if j.kind == kindExtend {
 		if err := s.cfg.Extend(j.caller, j.target); err != nil {
 			return denial(code.ExtendDenied, err)
 		}
 		return nil
 	}
-	if err := s.cfg.Connect(j.caller); err != nil {
+	if err := s.admitted(j.outlet); err != nil {
+		return err
+	}
+	if err := s.cfg.Connect(j.caller, j.outlet.Identifier); err != nil {
 		return denial(code.ConnectDenied, err)
 	}
 	return nil

@@ -210,7 +210,7 @@ func (c *call) refuse(cd code.Code, reason string) { c.refuseWhy(cd, reason, "")
 // deny is refuse for an authorizer's error.
 func (c *call) deny(cd code.Code, err error) {
 	reason, why := told(err)
-	c.refuseWhy(cd, reason, why)
+	c.refuseWhy(codeOf(cd, err), reason, why)
 }
 
 func (c *call) refuseWhy(cd code.Code, reason, why string) {

@@ -16,6 +16,7 @@ import (
 	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -45,7 +46,7 @@ func TestDenied(t *testing.T) {
 		}},
 		{"by func", func(c *Config) {
 			c.Register = func(channel.Peer) error { return denied }
-			c.Connect = func(channel.Peer) error { return denied }
+			c.Connect = func(channel.Peer, identity.Identifier) error { return denied }
 			c.Extend = func(_ channel.Peer, address string) error { return fmt.Errorf("%s: %w", address, denied) }
 		}, [3]string{"register_denied: identifier is not", "connect_denied: identifier is not", "extend_denied: 127.0.0.1:1: identifier is not"}},
 	} {
@@ -82,7 +83,7 @@ func TestDeniedTellsLess(t *testing.T) {
 	refusals := make(chan Refusal, 1)
 	ended := make(chan error, 1)
 	relay := startRelay(t, func(c *Config) {
-		c.Connect = func(channel.Peer) error { return fmt.Errorf("asking: %w", denied) }
+		c.Connect = func(channel.Peer, identity.Identifier) error { return fmt.Errorf("asking: %w", denied) }
 		c.Register = func(channel.Peer) error {
 			if deny.Load() {
 				return denied
@@ -124,7 +125,7 @@ func TestDeniedTellsLess(t *testing.T) {
 func TestAuthorizerSeesPeer(t *testing.T) {
 	peers := make(chan channel.Peer, 1)
 	relay := startRelay(t, func(c *Config) {
-		c.Connect = func(p channel.Peer) error { peers <- p; return errors.New("no") }
+		c.Connect = func(p channel.Peer, _ identity.Identifier) error { peers <- p; return errors.New("no") }
 	})
 	me := newLocal(t)
 	noPath(t, &Dialer{Local: me}, route.Route{relay.hop(t)}, newLocal(t).Identifier(), nil)

@@ -32,6 +32,8 @@ type session struct {
 	conn  *channel.Conn
 	relay channel.Peer
 	renew time.Duration
+	// renewing is closed when the registration is to be made anew.
+	renewing <-chan struct{}
 
 	handle func(nc net.Conn) // takes a raw conn over, and returns at once
 	parks  sync.WaitGroup
@@ -41,32 +43,78 @@ type session struct {
 	owed   int // conns that the relay has asked for beyond these
 }
 
-// session registers at st and keeps the registration until it is lost or ctx
-// ends.
+// session registers at st and keeps the registration, and those that [Agent.Renew]
+// puts in its place, until one is lost or ctx ends.
 func (a *Agent) session(ctx context.Context, st *station) error {
 	s, err := a.register(ctx, st)
 	if err != nil {
 		a.set(st, func(s *AddressStatus) { s.Err = err })
 		return err
 	}
-	s.handle = func(nc net.Conn) {
-		a.handlers.Go(func() { a.cfg.Handle(ctx, nc, st.address) })
+	for s != nil {
+		a.cfg.Trace.Registered(st.address, s.relay)
+		s, err = s.keep(ctx)
 	}
-	a.cfg.Trace.Registered(st.address, s.relay)
-	sctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() { s.speak(sctx) })
-	err = s.listen(sctx)
-	cancel()
-	wg.Wait()
-	s.parks.Wait()
 	a.set(st, func(s *AddressStatus) {
 		*s = AddressStatus{Address: st.address, Since: time.Now(), Err: err}
 	})
 	return err
 }
 
+// keep keeps the registration until another one has taken its place, which it
+// returns, or it is lost or ctx ends, which is the error.
+func (s *session) keep(ctx context.Context) (next *session, err error) {
+	a := s.a
+	s.handle = func(nc net.Conn) {
+		a.handlers.Go(func() { a.cfg.Handle(ctx, nc, s.st.address) })
+	}
+	sctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.speak(sctx) })
+	var leave error
+	wg.Go(func() {
+		if next, leave = s.replace(ctx, sctx); next != nil || leave != nil {
+			cancel() // the relay has ended a replaced one already, if it is the same process
+		}
+	})
+	err = s.listen(sctx)
+	cancel()
+	wg.Wait()
+	s.parks.Wait()
+	if leave != nil {
+		err = leave
+	}
+	return next, err
+}
+
+// replace waits until the registration is to be made anew, and does so. It returns
+// nothing when live, the registration's life, ends first. An attempt that has begun
+// goes on then: it may be what has ended the registration. The error says why the
+// relay is to be left.
+func (s *session) replace(ctx, live context.Context) (*session, error) {
+	select {
+	case <-s.renewing:
+	case <-live.Done():
+		return nil, nil
+	}
+	for retry := s.a.newBackoff(); ; {
+		if err := s.a.dialer.Local.Admit(s.relay); err != nil {
+			return nil, err
+		}
+		next, err := s.a.register(ctx, s.st)
+		if err == nil {
+			return next, nil
+		}
+		if !sleep(live, retry.NextBackOff()) {
+			return nil, nil
+		}
+	}
+}
+
 func (a *Agent) register(ctx context.Context, st *station) (*session, error) {
+	a.mu.Lock()
+	renewing := a.renewing // before the handshake, which shows what there is from here on
+	a.mu.Unlock()
 	nc, err := a.find.reach(ctx, st.address)
 	if err != nil {
 		return nil, err
@@ -76,11 +124,11 @@ func (a *Agent) register(ctx context.Context, st *station) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{a: a, st: st, conn: conn, relay: conn.Peer(), renew: fromMillis(m.Lease, minLease, maxLease) / 3}
+	s := &session{a: a, st: st, conn: conn, relay: conn.Peer(), renew: fromMillis(m.Lease, minLease, maxLease) / 3, renewing: renewing}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	st.instance = s.relay.Instance
-	st.status = AddressStatus{Address: st.address, Registered: true, Since: time.Now()}
+	st.status = AddressStatus{Address: st.address, Registered: true, Since: time.Now(), Spares: st.status.Spares}
 	return s, nil
 }
 

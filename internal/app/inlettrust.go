@@ -1,0 +1,130 @@
+package app
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// refreshAgain is how long another path is waited for that shows the outlet's new
+// credentials, before one is asked for again.
+const refreshAgain = 30 * time.Second
+
+// renewAll makes paths that show this inlet's new credential.
+func (in *Inlet) renewAll() {
+	for _, l := range in.links {
+		for _, h := range l.sessions() {
+			if s, ok := h.session.(*lasting); ok {
+				s.ch.Renew()
+			}
+		}
+	}
+}
+
+// recheckAll asks about every channel again.
+func (in *Inlet) recheckAll() { in.recheckThose(func(*lasting) bool { return true }) }
+
+// recheckChannels asks about some channels again.
+func (in *Inlet) recheckChannels(some map[*channel.Channel]struct{}) {
+	in.recheckThose(func(s *lasting) bool { _, is := some[s.ch]; return is })
+}
+
+// recheckThose ends channels of outlets that are revoked, and makes paths where the
+// outlet's credentials end soon, by which it shows others.
+func (in *Inlet) recheckThose(meant func(*lasting) bool) {
+	for _, l := range in.links {
+		for _, h := range l.sessions() {
+			s, ok := h.session.(*lasting)
+			if !ok || !meant(s) {
+				continue
+			}
+			if err := in.trust.admit(s.Peer()); err != nil {
+				in.cut(s, code.IdentityRevoked, err.Error())
+				continue
+			}
+			if r, _, down := s.Path(); down == nil && in.revokedHop(l.routes[r]) {
+				s.ch.Move() // to a route that the inlet may still take, if there is one
+			}
+			in.refresh(h, s)
+		}
+	}
+}
+
+// revokedHop reports whether a relay on a route is revoked.
+func (in *Inlet) revokedHop(r route.Route) bool {
+	return slices.ContainsFunc(r, func(h route.Hop) bool { return in.trust.verifier.Revoked(h.Identifier) != nil })
+}
+
+// refresh makes another path when the outlet's credentials have a quarter of their
+// time left: the outlet has had others for long then. It belongs to the goroutine
+// that rechecks.
+func (in *Inlet) refresh(h *held, s *lasting) {
+	j := in.trust.judge(s.Peer())
+	if len(j.credentials) == 0 {
+		return
+	}
+	now := time.Now()
+	var lifetime time.Duration
+	for _, c := range j.credentials {
+		if c.NotAfter.Equal(j.notAfter) {
+			lifetime = c.NotAfter.Sub(c.NotBefore)
+		}
+	}
+	at := j.notAfter.Add(-lifetime / 4)
+	if again := h.refreshed.Add(refreshAgain); at.Before(again) {
+		at = again
+	}
+	if at.After(now) {
+		in.trust.due(at)
+		return
+	}
+	h.refreshed = now
+	in.trust.due(now.Add(refreshAgain))
+	s.ch.Renew()
+}
+
+// deniedTime is how long a channel waits for another path where no way to its
+// outlet lets this inlet through: the outlet has given it up, or will.
+const deniedTime = 2 * time.Second
+
+// giveUp ends the channels that have no path while nobody on any route lets this
+// inlet through: its credential or its identity has been revoked, say. The outlet's
+// own word could not come.
+func (l *inletLink) giveUp() {
+	var last error
+	for i := range l.errs {
+		err := l.errs[i].Load()
+		if err == nil || deniedCode(*err) == code.OK {
+			return
+		}
+		last = *err
+	}
+	for _, h := range l.sessions() {
+		s, ok := h.session.(*lasting)
+		if !ok || isOver(s) {
+			continue
+		}
+		if st := s.ch.State(); !st.Up && time.Since(st.Since) >= deniedTime {
+			s.Fail(deniedCode(last), last)
+		}
+	}
+}
+
+// deniedCode returns the code of a relay's or an outlet's word that this process may
+// not come there, OK for any other error.
+func deniedCode(err error) code.Code {
+	var r *channel.RefusedError
+	if !errors.As(err, &r) {
+		return code.OK
+	}
+	switch c := r.Code; {
+	case c == code.ConnectDenied, c == code.ExtendDenied, c == code.ChannelDenied,
+		c >= code.UntrustedAuthority && c <= code.RevocationsOverdue:
+		return c
+	}
+	return code.OK
+}

@@ -1,0 +1,374 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/member"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+const (
+	// authorityService is what a member opens a stream to, at the authority.
+	authorityService = "culvert.authority"
+	// authorityBuffers bounds what the channel to the authority holds, in bytes.
+	authorityBuffers = 16 << 20
+)
+
+// A membership keeps the process's own credential, by a channel to the authority.
+// The zero membership has none to keep.
+type membership struct {
+	b         *base
+	authority identity.Identifier
+	routes    []route.Route
+	member    *member.Member // nil: this process is nobody's member
+	caller    *channel.Caller
+	told      quiet
+
+	enrolled     chan struct{} // closed once there is a credential
+	enrolledOnce sync.Once
+	renewed      func() // shows the new credential to whom it matters; set by the process, nil for nobody
+
+	mu      sync.Mutex
+	channel *channel.Channel // the present one to the authority; nil: none
+
+	renewals *prometheus.CounterVec // result
+}
+
+// newMembership reads what the folder `state` has, and makes the authority trusted.
+func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
+	m := &membership{b: b, enrolled: make(chan struct{}), authority: cfg.Authority.Identifier, routes: cfg.Authority.Routes}
+	var store *member.Store
+	if b.common.State != "" {
+		store = member.NewStore(b.common.State, b.Identifier())
+		stored, err := store.Load()
+		if err != nil {
+			return nil, b.common.Fault("state", err)
+		}
+		if err := m.complete(cfg, stored); err != nil {
+			return nil, b.common.Fault("state", err)
+		}
+	}
+	if m.authority.IsZero() {
+		close(m.enrolled) // there is nothing to wait for
+		return m, nil
+	}
+	if all := cfg.Trusted(); !slices.Contains(all, m.authority) {
+		if err := b.trust.trusts(append(all, m.authority)); err != nil {
+			return nil, b.common.Fault("authorities", err)
+		}
+	}
+	m.caller = m.newCaller()
+	mc := member.Config{
+		Identifier: b.Identifier(), Authority: m.authority, Verifier: b.trust.verifier, Open: m.open,
+		Store: store, Ticket: cfg.Ticket, Trace: m.trace(),
+	}
+	for _, r := range m.routes {
+		mc.Routes = append(mc.Routes, r.String())
+	}
+	mc.Routes = mc.Routes[:min(len(mc.Routes), credential.MaxTicketRoutes)]
+	if cfg.KubernetesToken != "" {
+		mc.Token = func() (credential.Secret, error) { return readToken(cfg.KubernetesToken) }
+	}
+	var err error
+	if m.member, err = member.New(mc); err != nil {
+		return nil, b.common.Fault("state", err)
+	}
+	m.register(b.obs.Registry)
+	if bundle := m.member.Bundle(); bundle != nil {
+		m.show(bundle)
+	}
+	return m, nil
+}
+
+// complete finds out which authority it is, where the settings do not say: the
+// ticket's, or that of the credential that there is.
+func (m *membership) complete(cfg *config.Trust, stored *member.Membership) error {
+	switch {
+	case !m.authority.IsZero():
+	case cfg.Ticket != nil:
+		m.authority, m.routes = cfg.Ticket.Authority, cfg.TicketRoutes
+	case stored != nil:
+		m.authority = stored.Authority
+		for _, text := range stored.Routes {
+			r, err := route.Parse(text)
+			if err != nil {
+				return fmt.Errorf("a route that was kept with the credential: %w", err)
+			}
+			m.routes = append(m.routes, r)
+		}
+	}
+	if !m.authority.IsZero() && len(m.routes) == 0 {
+		return fmt.Errorf("there is a credential of authority %s, and no route to it: write one (authority: with identifier and routes)", m.authority)
+	}
+	return nil
+}
+
+// readToken reads a projected service account token.
+func readToken(path string) (credential.Secret, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return credential.Secret{}, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, credential.MaxToken+1))
+	defer clear(b)
+	switch {
+	case err != nil:
+		return credential.Secret{}, err
+	case len(b) == 0 || len(b) > credential.MaxToken:
+		return credential.Secret{}, fmt.Errorf("%s has %d bytes, want a token of 1 to %d", path, len(b), credential.MaxToken)
+	}
+	return credential.NewSecret(b), nil
+}
+
+// newCaller returns what makes channels to the authority, as an inlet does to an
+// outlet.
+func (m *membership) newCaller() *channel.Caller {
+	path := m.b.newDialer().Path
+	return &channel.Caller{
+		Local: m.b.local, Peer: m.authority, Routes: len(m.routes),
+		Path: func(ctx context.Context, i int, instance *channel.Instance, address int) (net.Conn, error) {
+			nc, err := path(ctx, m.routes[i], m.authority, instance, address)
+			if err == nil {
+				m.b.tune(nc)
+			}
+			return nc, err
+		},
+		Settings: channel.Settings{Keepalive: m.b.common.Keepalive, Buffers: channel.NewBuffers(authorityBuffers)},
+	}
+}
+
+// open opens a stream to the authority on a channel of its own.
+func (m *membership) open(ctx context.Context) (net.Conn, error) {
+	ch, err := m.caller.Dial(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	c := &authorityConn{
+		m: m, session: &lasting{Session: tunnel.NewClient(ch, tunnel.Config{}), ch: ch}, done: make(chan struct{}),
+	}
+	m.set(ch)
+	// Not ctx, which bounds the opening: until the stream is closed.
+	go func() {
+		defer close(c.done)
+		_ = c.session.Run(context.Background()) // the stream says why
+	}()
+	if c.Stream, err = c.session.Open(ctx, tunnel.Open{Service: authorityService}); err == nil {
+		err = c.Answered(ctx)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// An authorityConn is the one stream of a channel to the authority.
+type authorityConn struct {
+	*tunnel.Stream
+	m       *membership
+	session *lasting
+	done    chan struct{} // closed when the session has ended
+}
+
+// Close ends the stream and the channel, and returns when nothing of them runs.
+func (c *authorityConn) Close() error {
+	c.m.set(nil)
+	c.session.Close(code.OK, "")
+	c.session.hurry()
+	<-c.done
+	return nil
+}
+
+func (m *membership) set(ch *channel.Channel) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.channel = ch
+}
+
+// show makes a credential what handshakes show from now on.
+func (m *membership) show(bundle []byte) {
+	if err := m.b.local.SetCredentials([][]byte{bundle}); err != nil {
+		m.b.log.Error("the credential cannot be shown", zap.Error(err))
+	}
+	m.enrolledOnce.Do(func() { close(m.enrolled) })
+}
+
+// await waits until there is a credential, where there is to be one: what is
+// begun without would be refused.
+func (m *membership) await(ctx context.Context) {
+	select {
+	case <-m.enrolled:
+	case <-ctx.Done():
+	}
+}
+
+// run keeps the credential until ctx ends. An error means that only an operator
+// can help.
+func (m *membership) run(ctx context.Context) error {
+	if m.member == nil {
+		return nil
+	}
+	m.b.obs.Ready.SetFunc("credential", m.ready)
+	err := m.member.Run(ctx)
+	if err != nil {
+		err = fmt.Errorf("enrolling at authority %s: %w", m.authority, err)
+		m.b.log.Error("not enrolled", zap.Stringer("authority", m.authority), zap.Error(err))
+	}
+	return err
+}
+
+// ready returns nil while there is a credential that holds.
+func (m *membership) ready() error {
+	s := m.member.Status()
+	switch {
+	case s.Credential == nil && s.Err != nil:
+		return fmt.Errorf("not enrolled: %w", s.Err)
+	case s.Credential == nil:
+		return errors.New("not enrolled: still connecting to the authority")
+	case s.Credential.NotAfter.Before(time.Now()) && s.Err != nil:
+		return fmt.Errorf("the credential ended at %s: %w", s.Credential.NotAfter.Format(time.RFC3339), s.Err)
+	case s.Credential.NotAfter.Before(time.Now()):
+		return fmt.Errorf("the credential ended at %s", s.Credential.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (m *membership) trace() *member.Trace {
+	log := m.b.log.With(zap.Stringer("authority", m.authority))
+	return &member.Trace{
+		Issued: func(c *credential.Credential, bundle []byte, enrolled bool) {
+			m.told.forget()
+			m.renewals.WithLabelValues("ok").Inc()
+			m.show(bundle)
+			level, message := zapcore.DebugLevel, "credential renewed"
+			if enrolled {
+				level, message = zapcore.InfoLevel, "enrolled"
+			}
+			log.Log(level, message, zap.Stringer("serial", c.Serial), zap.Any("attributes", c.Attributes), zap.Time("expires", c.NotAfter))
+			m.refresh()
+		},
+		Listed: func(l *credential.List) {
+			log.Info("revocation list holds", zap.Uint64("number", l.Number()), zap.Int("entries", l.Set().Len()))
+			m.b.trust.changed()
+		},
+		Failed: func(err error) {
+			m.renewals.WithLabelValues("failed").Inc()
+			m.b.quietly(&m.told, zapcore.WarnLevel, "authority cannot be reached, or refuses: trying on", err.Error(),
+				zap.Stringer("authority", m.authority), zap.String("code", memberLabel(err)), zap.Error(err))
+		},
+		Unkept: func(err error) {
+			log.Error("what the authority has said cannot be kept, and is forgotten when this process ends", zap.Error(err))
+		},
+		Ended: func(c *credential.Credential) {
+			log.Error("credential has ended and is not renewed: peers will refuse what it was for", zap.Stringer("serial", c.Serial), zap.Time("expired", c.NotAfter))
+		},
+	}
+}
+
+// memberLabel is label for what a member has failed at.
+func memberLabel(err error) string {
+	var refused *member.RefusedError
+	if errors.As(err, &refused) {
+		return known(refused.Code)
+	}
+	return label(err, code.Unreachable)
+}
+
+// refresh has paths made that show the new credential.
+func (m *membership) refresh() {
+	m.mu.Lock()
+	ch := m.channel
+	m.mu.Unlock()
+	if ch != nil {
+		ch.Renew()
+	}
+	if m.renewed != nil {
+		m.renewed()
+	}
+}
+
+func (m *membership) register(r prometheus.Registerer) {
+	newGauge(r, "culvert_channel_credential_expires_timestamp_seconds", "When this process's credential ends; 0 while there is none.", func() float64 {
+		if c := m.member.Status().Credential; c != nil {
+			return float64(c.NotAfter.Unix())
+		}
+		return 0
+	})
+	newGauge(r, "culvert_channel_authority_connected", "1 while there is a stream to the authority.", func() float64 {
+		if m.member.Status().Connected {
+			return 1
+		}
+		return 0
+	})
+	newGauge(r, "culvert_channel_revocation_list_number", "Number of the authority's revocation list that holds; 0 while there is none.", func() float64 {
+		if l := m.b.trust.verifier.List(m.authority); l != nil {
+			return float64(l.Number())
+		}
+		return 0
+	})
+	m.renewals = newCounterVec(r, "culvert_channel_credential_renewals_total", "Credentials that the authority has issued, and attempts at something with it that failed.", "result")
+	m.renewals.WithLabelValues("ok")
+	m.renewals.WithLabelValues("failed")
+}
+
+// A CredentialStatus is the process's own credential, and what it has of its
+// authority.
+type CredentialStatus struct {
+	Authority       string            `json:"authority"`
+	Connected       bool              `json:"connected"`
+	Serial          string            `json:"serial,omitempty"` // "": not enrolled yet
+	Attributes      map[string]string `json:"attributes,omitempty"`
+	Expires         *time.Time        `json:"expires,omitempty"`
+	Renewal         *time.Time        `json:"renewal,omitempty"`         // when it is due
+	RevocationList  uint64            `json:"revocation_list,omitempty"` // its number; 0: none yet
+	RevocationCount int               `json:"revocations"`
+	LastError       string            `json:"last_error,omitempty"`
+}
+
+// status returns nil for a process that is nobody's member.
+func (m *membership) status() *CredentialStatus {
+	if m.member == nil {
+		return nil
+	}
+	s := m.member.Status()
+	st := &CredentialStatus{Authority: m.authority.String(), Connected: s.Connected}
+	if c := s.Credential; c != nil {
+		st.Serial, st.Attributes, st.Expires, st.Renewal = c.Serial.String(), c.Attributes, &c.NotAfter, &s.Renewal
+	}
+	if l := m.b.trust.verifier.List(m.authority); l != nil {
+		st.RevocationList, st.RevocationCount = l.Number(), l.Set().Len()
+	}
+	if s.Err != nil {
+		st.LastError = s.Err.Error()
+	}
+	return st
+}
+
+// awaited returns why there is no credential yet that is waited for, or nil.
+func (m *membership) awaited() error {
+	select {
+	case <-m.enrolled:
+		return nil
+	default:
+		return m.ready()
+	}
+}

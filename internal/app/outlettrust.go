@@ -1,0 +1,160 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/policy"
+	"github.com/culvert-net/culvert/pkg/tunnel"
+)
+
+// toldFirst is how long streams that are cut have to tell their peer why, before
+// the channel that nobody may use any more is closed under them.
+const toldFirst = time.Second
+
+// denies says why a peer may not use a service that there is, or nil.
+func (out *Outlet) denies(j *judgement, service string) *denial {
+	return j.decide(policy.Request{Action: policy.Open, Service: service}, out.policy.Decide, code.StreamDenied,
+		fmt.Sprintf("is not allowed to use the service %q", service), out.policy.looks(service, "peer.attr"))
+}
+
+// renewAll registers anew at the relays, with the new credential.
+func (out *Outlet) renewAll() {
+	for _, a := range out.agents {
+		a.Renew()
+	}
+}
+
+// recheckAll asks about everything that lives again.
+func (out *Outlet) recheckAll() {
+	for _, ch := range out.channels.list() {
+		out.recheckOpen(ch)
+	}
+	for _, a := range out.agents {
+		if relay := a.route[len(a.route)-1].Identifier; out.trust.verifier.Revoked(relay) != nil {
+			a.Renew() // which leaves it
+		}
+	}
+}
+
+// recheckChannels asks about some channels again.
+func (out *Outlet) recheckChannels(some map[*channel.Channel]struct{}) {
+	for _, ch := range out.channels.list() {
+		if _, is := some[ch.session.ch]; is {
+			out.recheckOpen(ch)
+		}
+	}
+}
+
+// recheckOpen cuts the channel of a peer that is revoked, the streams that it may
+// not have any more, and a channel by which it may use nothing any more.
+func (out *Outlet) recheckOpen(ch *openChannel) {
+	j := out.trust.judge(ch.session.Peer())
+	if j.nothing != nil && j.nothing.Code == code.IdentityRevoked {
+		out.cut(ch.session, j.nothing.Code, j.nothing.Error())
+		return
+	}
+	denied := map[string]*denial{} // by service
+	for p := range ch.carried() {
+		d, asked := denied[p.service.Name]
+		if !asked {
+			d = out.denies(&j, p.service.Name)
+			denied[p.service.Name] = d
+		}
+		if d != nil {
+			p.cut(d)
+		}
+	}
+	if !ch.listed || out.policy.knows(j.Peer) {
+		return
+	}
+	if ch.session.Streams() > 0 && !ch.told {
+		ch.told = true
+		out.trust.due(time.Now().Add(toldFirst))
+		return
+	}
+	c, reason := code.ChannelDenied, fmt.Sprintf("%s may use no service here any more", j.ID)
+	for _, why := range []*credential.Error{j.nothing, j.refused} {
+		if why != nil {
+			c, reason = why.Code, reason+": "+why.Error()
+			break
+		}
+	}
+	out.cut(ch.session, c, reason)
+}
+
+// carries enters a stream among those that are asked about again. Where everything
+// was asked about since the peer was, it is asked about at once: a denial is
+// returned, and the stream not entered.
+func (p *served) carries(st *tunnel.Stream, nc *net.TCPConn, asked uint64) *denial {
+	p.ch.mu.Lock()
+	p.stream, p.target = st, nc
+	p.ch.streams[p] = struct{}{}
+	p.ch.mu.Unlock()
+	if p.out.trust.times.Load() == asked {
+		return nil
+	}
+	j := p.out.trust.judge(p.req.Peer())
+	d := p.out.denies(&j, p.service.Name)
+	if d != nil {
+		p.ch.mu.Lock()
+		defer p.ch.mu.Unlock()
+		p.stream = nil
+		delete(p.ch.streams, p)
+	}
+	return d
+}
+
+// cut ends a stream that is carried, and says why to its peer; the copy ends with
+// it.
+func (p *served) cut(d *denial) {
+	p.ch.mu.Lock()
+	st := p.stream
+	p.ch.mu.Unlock()
+	if st == nil {
+		return
+	}
+	p.out.log.Warn("stream is cut", zap.String("service", p.service.Name), zap.Stringer("peer", p.req.Peer().Identifier),
+		zap.String("code", d.code.String()), zap.String("reason", d.logged()))
+	_ = st.Reset(d.code) // it is over either way
+}
+
+// carried returns the channel's streams that have a target.
+func (ch *openChannel) carried() map[*served]struct{} {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return maps.Clone(ch.streams)
+}
+
+func (ch *openChannel) forget(p *served) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	delete(ch.streams, p)
+}
+
+// cut ends a channel whose peer may not have it any more, and says why.
+func (b *base) cut(s *lasting, c code.Code, reason string) {
+	if isOver(s) {
+		return
+	}
+	b.log.Warn("channel is cut", zap.Stringer("peer", s.Peer().Identifier), zap.Stringer("channel", s.ch.ID()), zap.String("code", c.String()), zap.String("reason", reason))
+	s.Close(c, reason)
+	s.endWithin(c, errors.New(reason))
+}
+
+func isOver(s *lasting) bool {
+	select {
+	case <-s.Lost():
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,303 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/member"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
+	"github.com/culvert-net/culvert/pkg/route"
+)
+
+// cutTimeout is within what time whoever is revoked has to be gone.
+const cutTimeout = 5 * time.Second
+
+// startTrusting starts a system in which nobody is listed: everybody enrols by a
+// ticket, and may do what its role says.
+func startTrusting(t *testing.T, a *testAuthority, change ...func(*setup)) *system {
+	t.Helper()
+	s := setup{
+		relay: func(c *config.Relay) {
+			c.State, c.Trust = t.TempDir(), a.ticket(credential.Attributes{"role": "relay"})
+			c.Register = mustCompile(t, policy.Register, `peer.attr.role == "outlet"`)
+			c.Connect = mustCompile(t, policy.Connect, `peer.attr.role == "inlet"`)
+		},
+		outlet: func(c *config.Outlet) {
+			c.State, c.Trust = t.TempDir(), a.ticket(credential.Attributes{"role": "outlet"})
+			c.Services[0].Allow = mustCompile(t, policy.Open, `peer.attr.role == "inlet"`)
+		},
+		inlet: func(c *config.Inlet) {
+			c.State, c.Trust = t.TempDir(), a.ticket(credential.Attributes{"role": "inlet"})
+		},
+	}
+	for _, f := range change {
+		f(&s)
+	}
+	return startSystem(t, s)
+}
+
+// Attributes alone let a stream through a relay and an outlet, after nothing but a
+// ticket each; and a renewal reaches everybody without a break.
+func TestAttributesLetIn(t *testing.T) {
+	a := startAuthority(t)
+	a.lifetime = 4 * time.Second
+	sys := startTrusting(t, a)
+	nc := sys.dial(t)
+	wantEcho(t, nc, "hello")
+	first := a.of(sys.inlet.Identifier())
+	eventually(t, "all three have renewed twice", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.renewals >= 6
+	})
+	wantEcho(t, nc, "still here")
+	eventually(t, "the outlet has been shown the inlet's new credential", func() bool {
+		for _, ch := range sys.outlet.channels.list() {
+			j := sys.outlet.trust.judge(ch.session.Peer())
+			if len(j.credentials) == 1 && j.credentials[0].Serial != first.Serial {
+				return true
+			}
+		}
+		return false
+	})
+	wantEcho(t, sys.dial(t), "and new ones")
+	if lost := sys.inletLog.lines(t, map[string]string{"msg": "path lost, streams wait for another"}); len(lost) != 0 {
+		t.Errorf("paths were lost: %v", lost)
+	}
+}
+
+// Whoever is revoked is cut in time, everywhere, with a code, and not let in again.
+func TestRevocationCuts(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		revoke func(a *testAuthority, sys *system)
+		code   code.Code
+	}{
+		{"identifier of the inlet", func(a *testAuthority, sys *system) {
+			a.revoke([]identity.Identifier{sys.inlet.Identifier()})
+		}, code.IdentityRevoked},
+		{"credential of the inlet", func(a *testAuthority, sys *system) {
+			a.revoke(nil, a.of(sys.inlet.Identifier()))
+		}, code.CredentialRevoked},
+		{"identifier of the outlet", func(a *testAuthority, sys *system) {
+			a.revoke([]identity.Identifier{sys.outlet.Identifier()})
+		}, code.IdentityRevoked},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := startAuthority(t)
+			sys := startTrusting(t, a, func(s *setup) {
+				inlet := s.inlet
+				s.inlet = func(c *config.Inlet) { inlet(c); c.ConnectTimeout = 500 * time.Millisecond }
+			})
+			nc := sys.dial(t)
+			wantEcho(t, nc, "hello")
+			tt.revoke(a, sys)
+			cutWithin(t, nc, cutTimeout)
+			cutWithin(t, sys.dial(t), cutTimeout)
+			eventually(t, "somebody's log names the code", func() bool {
+				for _, log := range []*logBuffer{sys.outletLog, sys.inletLog, sys.relayLog} {
+					if len(log.lines(t, map[string]string{"code": tt.code.String()})) > 0 {
+						return true
+					}
+				}
+				return false
+			})
+		})
+	}
+}
+
+// A stream that may not be any more ends with the reason; one that a list allows,
+// and so the channel, go on.
+func TestOnlyWhatIsDeniedIsCut(t *testing.T) {
+	a := startAuthority(t)
+	target := serveTCP(t, echo)
+	var listed config.InletService
+	sys := startTrusting(t, a, func(s *setup) {
+		relay, outlet, inlet := s.relay, s.outlet, s.inlet
+		s.relay = func(c *config.Relay) { relay(c); c.Connect = mustCompile(t, policy.Connect, "true") }
+		s.outlet = func(c *config.Outlet) {
+			c.Services = append(c.Services, config.OutletService{Name: "listed", Target: target, Allow: c.Services[0].Allow})
+			outlet(c)
+		}
+		s.inlet = func(c *config.Inlet) {
+			inlet(c)
+			listed = c.Services[0]
+			listed.Service = "listed"
+			c.Services = append(c.Services, listed)
+		}
+	})
+	byRole, byList := sys.dial(t), dialTCP(t, sys.inlet.Addrs()[1])
+	wantEcho(t, byRole, "hello")
+	wantEcho(t, byList, "hello")
+	a.revoke(nil, a.of(sys.inlet.Identifier()))
+	cutWithin(t, byRole, cutTimeout)
+	eventually(t, "the outlet says which stream it has cut", func() bool {
+		lines := sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "service": "echo", "code": "credential_revoked"})
+		return len(lines) == 1
+	})
+	wantEcho(t, byList, "still here")
+}
+
+// A credential that ends and is not renewed cuts, by the outlet's clock and the
+// skew that it grants.
+func TestExpiryCuts(t *testing.T) {
+	a := startAuthority(t)
+	a.lifetime = 3 * time.Second
+	sys := startTrusting(t, a, func(s *setup) {
+		relay := s.relay
+		s.relay = func(c *config.Relay) { relay(c); c.Connect = mustCompile(t, policy.Connect, "true") }
+		s.before = func(out *Outlet) {
+			// Nobody's clock is off here, and nobody has five minutes.
+			strict, err := credential.NewVerifier(credential.Config{Authorities: []identity.Identifier{a.id.Identifier()}, Skew: time.Nanosecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out.trust.verifier = strict
+		}
+	})
+	nc := sys.dial(t)
+	wantEcho(t, nc, "hello")
+	// The authority forgets the inlet: what it has ends.
+	a.mu.Lock()
+	delete(a.members, sys.inlet.Identifier())
+	a.mu.Unlock()
+	cutWithin(t, nc, 3*time.Second+cutTimeout)
+	eventually(t, "the outlet says why", func() bool {
+		return len(sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "code": "credential_expired"})) > 0
+	})
+	eventually(t, "the inlet's own log says that its credential has ended", func() bool {
+		return strings.Contains(sys.inletLog.text(), "credential has ended and is not renewed")
+	})
+}
+
+// A ticket that is refused ends the process with the reason; one that is used
+// does not matter at the second start.
+func TestTicketAtStart(t *testing.T) {
+	a := startAuthority(t)
+	key, id := newIdentity(t)
+	cfg := config.Relay{
+		Common: config.Common{Identity: key, State: t.TempDir(), DrainTimeout: time.Second}, Trust: a.ticket(nil),
+		Listen: []config.Address{local(0)}, Connect: policy.List(id),
+	}
+	r, _, stop := startRelay(t, cfg)
+	eventually(t, "it is enrolled", func() bool { return r.member.member.Bundle() != nil })
+	stop()
+	r, _, stop = startRelay(t, cfg)
+	if r.member.member.Bundle() == nil {
+		t.Error("the second start has no credential")
+	}
+	stop()
+
+	cfg.Identity, _ = newIdentity(t)
+	o, _ := newObs(t, "relay")
+	again, err := NewRelay(&cfg, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err = again.Run(ctx)
+	var refused *member.RefusedError
+	if !errors.As(err, &refused) || refused.Code != code.TicketRefused {
+		t.Errorf("another identity with the used ticket: Run = %v, want %s", err, code.TicketRefused)
+	}
+}
+
+// What is wrong with a credential is told to the peer that shows it, and the log.
+func TestDenialNamesTheCredential(t *testing.T) {
+	a, stranger := startAuthority(t), startAuthority(t)
+	sys := startTrusting(t, a, func(s *setup) {
+		relay := s.relay
+		s.relay = func(c *config.Relay) { relay(c); c.Connect = mustCompile(t, policy.Connect, "true") }
+		s.inlet = func(c *config.Inlet) {
+			c.State, c.Trust = t.TempDir(), stranger.ticket(credential.Attributes{"role": "inlet"})
+		}
+	})
+	wantRefused(t, sys.inlet.Addrs()[0])
+	for name, log := range map[string]*logBuffer{"outlet": sys.outletLog, "inlet": sys.inletLog} {
+		eventually(t, "the "+name+" says why", func() bool {
+			lines := log.lines(t, map[string]string{"msg": "stream refused", "code": "untrusted_authority"})
+			return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), "it is not trusted here")
+		})
+	}
+}
+
+// While there is no authority to enrol at, the log, /readyz and the status say so.
+func TestNotEnrolledYet(t *testing.T) {
+	a := startAuthority(t)
+	sys := startTrusting(t, a, func(s *setup) {
+		inlet := s.inlet
+		s.inlet = func(c *config.Inlet) {
+			inlet(c)
+			c.ConnectTimeout = 300 * time.Millisecond
+			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(freePort(t)), Identifier: a.id.Identifier()}}}
+		}
+	})
+	wantRefused(t, sys.inlet.Addrs()[0])
+	eventually(t, "the log says why there is no stream", func() bool {
+		lines := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})
+		return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), "not enrolled: ")
+	})
+	if st := sys.inlet.Status().Credential; st == nil || st.Serial != "" || st.LastError == "" {
+		t.Errorf("status: %+v", st)
+	}
+	if st := sys.outlet.Status().Credential; st == nil || st.Serial == "" || st.Attributes["role"] != "outlet" || !st.Connected {
+		t.Errorf("the outlet's status: %+v", st)
+	}
+}
+
+// A token's file is read whole, in bounds, and an error shows none of it.
+func TestReadToken(t *testing.T) {
+	folder := t.TempDir()
+	for _, tt := range []struct {
+		name string
+		n    int
+		want string
+	}{{"empty", 0, "has 0 bytes"}, {"one", 1, ""}, {"longest", credential.MaxToken, ""}, {"too long", credential.MaxToken + 1, "want a token of 1 to"}} {
+		file := filepath.Join(folder, "token")
+		if err := os.WriteFile(file, bytes.Repeat([]byte("x"), tt.n), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readToken(file)
+		if tt.want == "" && (err != nil || got.Len() != tt.n) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "xx")) {
+			t.Errorf("%s: got %d bytes, %v, want %q", tt.name, got.Len(), err, tt.want)
+		}
+	}
+	if _, err := readToken(filepath.Join(folder, "missing")); err == nil {
+		t.Error("a missing file is no error")
+	}
+}
+
+// The audit logs of an outlet and a relay name the credentials that counted for a
+// decision.
+func TestAuditNamesCredentials(t *testing.T) {
+	a := startAuthority(t)
+	folder := t.TempDir()
+	sys := startTrusting(t, a, func(s *setup) {
+		relay, outlet := s.relay, s.outlet
+		s.relay = func(c *config.Relay) { relay(c); c.Audit = filepath.Join(folder, "relay") }
+		s.outlet = func(c *config.Outlet) { outlet(c); c.Audit = filepath.Join(folder, "outlet") }
+	})
+	wantEcho(t, sys.dial(t), "hello")
+	for process, action := range map[string]string{"outlet": "open", "relay": "connect"} {
+		eventually(t, "the "+process+"'s log names the inlet's credential", func() bool {
+			for _, line := range auditFile(filepath.Join(folder, process)).lines(t, map[string]string{"action": action, "event": "decision"}) {
+				serials, _ := line["credentials"].([]any)
+				if len(serials) == 1 && serials[0] == a.of(sys.inlet.Identifier()).Serial.String() {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}
