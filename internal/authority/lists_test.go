@@ -177,6 +177,34 @@ func TestListsModel(t *testing.T) {
 	}
 }
 
+// A credential that was revoked, and has ended, does not come back: a delta from
+// the lists that had it would lead astray.
+func TestRevokeWhatWasDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, Config{Lifetime: time.Minute})
+		c := f.enrol(identifier(1), nil)
+		revoke := Revocation{Serials: []credential.Serial{c.Serial}}
+		if _, err := f.Revoke(t.Context(), revoke); err != nil {
+			t.Fatal(err)
+		}
+		v := f.verifier()
+		f.apply(t, v)
+		time.Sleep(time.Minute + credential.DropAfter)
+		if err := f.relist(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := f.Revoke(t.Context(), revoke)
+		wantText(t, err, "could still hold")
+		if err := f.relist(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		f.apply(t, v)
+		if n := v.List(f.Identifier()).Set().Len(); n != 0 {
+			t.Errorf("the verifier has %d entries", n)
+		}
+	})
+}
+
 // A replaced key makes a list at once, which those take that know of the new key.
 func TestSetIdentity(t *testing.T) {
 	f := start(t, Config{})

@@ -224,7 +224,7 @@ func (a *Authority) revoke(r Revocation) (Revoked, error) {
 			more.identifiers = append(more.identifiers, id)
 		}
 	}
-	if more.serials, err = a.store.findSerials(r.Serials, was); err != nil {
+	if more.serials, err = a.store.findSerials(r.Serials, was, now); err != nil {
 		return Revoked{}, err
 	}
 	out := Revoked{Added: len(more.identifiers) + len(more.serials)}
@@ -267,9 +267,11 @@ func (r *Revocation) check(own identity.Identifier) error {
 	return nil
 }
 
-// findSerials returns the credentials of that serials that was has not, with
-// their ends, which members' records have.
-func (s *Store) findSerials(serials []credential.Serial, was *credential.Set) (found []revokingSerial, err error) {
+// findSerials returns the credentials of these serials that was has not, with
+// their ends, which members' records have. One that ended so long ago that a list
+// would drop it is none of them: it may have been dropped before, and what was
+// dropped is not to come back.
+func (s *Store) findSerials(serials []credential.Serial, was *credential.Set, now time.Time) (found []revokingSerial, err error) {
 	wanted := map[credential.Serial]bool{}
 	for _, serial := range serials {
 		if !was.HasSerial(serial) {
@@ -286,7 +288,7 @@ func (s *Store) findSerials(serials []credential.Serial, was *credential.Set) (f
 				return fmt.Errorf("member %x: %w: %w", k, ErrDamaged, err)
 			}
 			for _, o := range m.issued {
-				if wanted[o.serial] {
+				if wanted[o.serial] && now.Before(o.end.Add(credential.DropAfter)) {
 					delete(wanted, o.serial)
 					found = append(found, revokingSerial{credential.RevokedSerial{Serial: o.serial, End: o.end}, identity.Identifier(k)})
 				}
