@@ -223,10 +223,10 @@ func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tun
 	defer cancel()
 	for {
 		h, err := s.link.acquire(ctx)
-		if why := in.member.awaited(); err != nil && why != nil {
-			return nil, nil, &noChannelError{outlet: s.Outlet, last: why}
-		}
 		if err != nil {
+			if why := in.member.awaited(); why != nil {
+				err = &noChannelError{outlet: s.Outlet, last: why}
+			}
 			return nil, nil, err
 		}
 		st, err := h.session.Open(ctx, o)

@@ -166,10 +166,10 @@ func (m *membership) open(ctx context.Context) (net.Conn, error) {
 		m: m, session: &lasting{Session: tunnel.NewClient(ch, tunnel.Config{}), ch: ch}, done: make(chan struct{}),
 	}
 	m.set(ch)
-	// Not ctx, which bounds the opening: until the stream is closed.
+	life := context.WithoutCancel(ctx) // which bounds the opening alone
 	go func() {
-		defer close(c.done)
-		_ = c.session.Run(context.Background()) // the stream says why
+		defer close(c.done)     // which Close waits for
+		_ = c.session.Run(life) // the stream says why
 	}()
 	if c.Stream, err = c.session.Open(ctx, tunnel.Open{Service: authorityService}); err == nil {
 		err = c.Answered(ctx)

@@ -64,7 +64,7 @@ func (c *call) register(ctx context.Context) {
 		return
 	}
 	if c.outdated() {
-		r.recheck()
+		_ = r.recheck() // which ends what it denies
 	}
 	stop := context.AfterFunc(ctx, func() {
 		r.end(ending{code: code.Shutdown, reason: "relay is stopping", err: context.Cause(ctx)})
