@@ -127,7 +127,7 @@ func TestAdmit(t *testing.T) {
 			code code.Code
 		}{
 			{"for a reason of its own", &PeerError{Code: code.IdentityRevoked, Err: errors.New("it was revoked")}, code.IdentityRevoked},
-			{"for any", errors.New("it was not liked"), code.ChannelDenied},
+			{"for any", errors.New("it was not liked"), code.IdentityDenied},
 		} {
 			t.Run(fmt.Sprint(purpose, " ", tt.name), func(t *testing.T) {
 				testAdmit(t, purpose, tt.err, tt.code)
