@@ -16,7 +16,7 @@ func TestFaults(t *testing.T) {
 		{Open, "", "the expression is empty\n    \n    ^"},
 		{Open, `peer.role == "api"`, "a peer has peer.id and its attributes, as peer.attr.NAME, and nothing else\n    peer.role == \"api\"\n    ^"},
 		{Open, `peer.attr.role == api`, "\"api\" is not known here: there are peer.id, peer.attr, action, now, service; a text stands in quotes\n    peer.attr.role == api\n                      ^"},
-		{Connect, `peer.id != "" && service == "a"`, "service has no meaning for connect: it is the service of a stream, which an outlet's allow decides about; there are peer.id, peer.attr, action, now\n" +
+		{Connect, `peer.id != "" && service == "a"`, "service has no meaning for connect: it is the service of a stream, which an outlet's allow decides about; there are peer.id, peer.attr, action, now, target\n" +
 			"    peer.id != \"\" && service == \"a\"\n                     ^"},
 		{Open, `to == "a:1"`, "to has no meaning for open: it is where a relay carries a caller on to, which its extend decides about; there are peer.id, peer.attr, action, now, service\n    to == \"a:1\"\n    ^"},
 		{Open, `service`, "the result is of type string: want a comparison, or another thing that is true or false\n    service\n    ^"},
