@@ -13,10 +13,10 @@ import (
 func (w *world) state(name string) string {
 	w.t.Helper()
 	folder := filepath.Join(w.dir, "state-"+name)
-	if err := os.Mkdir(folder, 0o777); err != nil { //nolint:gosec // G301: for processes of another user
+	if err := os.Mkdir(folder, 0o777); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.Chmod(folder, 0o777); err != nil { //nolint:gosec // G302: whatever the umask is
+	if err := os.Chmod(folder, 0o777); err != nil {
 		w.t.Fatal(err)
 	}
 	return "state: " + folder + "\n"
