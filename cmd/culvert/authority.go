@@ -102,16 +102,12 @@ again, and only then gives it its name. It holds no key: back up the identity
 file, too.`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := loadAuthority(cmd)
+			cfg, owner, err := loadOwner(cmd)
 			if err != nil {
 				return err
 			}
-			id, err := identity.ReadPublicFile(cfg.Identity)
-			if err != nil {
-				return cfg.Fault("identity", err)
-			}
 			err = withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
-				return authority.WriteBackup(args[0], id.Identifier(), func(w io.Writer) error { return s.Backup(ctx, w) })
+				return authority.WriteBackup(args[0], owner, func(w io.Writer) error { return s.Backup(ctx, w) })
 			})
 			if err != nil {
 				return err
@@ -134,15 +130,11 @@ was enrolled has to be so again, and what was revoked has to be revoked again,
 before members take a list of this authority.`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := loadAuthority(cmd)
+			cfg, owner, err := loadOwner(cmd)
 			if err != nil {
 				return err
 			}
-			id, err := identity.ReadPublicFile(cfg.Identity)
-			if err != nil {
-				return cfg.Fault("identity", err)
-			}
-			kept, err := authority.Restore(cfg.Store, args[0], id.Identifier(), time.Now())
+			kept, err := authority.Restore(cfg.Store, args[0], owner, time.Now())
 			if errors.Is(err, authority.ErrInUse) {
 				err = fmt.Errorf("%w: stop the authority first", err)
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/culvert-net/culvert/internal/authority/admin"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/credential"
+	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 // configFlag adds --config, by which a command finds the authority.
@@ -29,6 +30,19 @@ func configFlag(cmd *cobra.Command) {
 // loadAuthority reads the settings of the authority that a command is about.
 func loadAuthority(cmd *cobra.Command) (*config.Authority, error) {
 	return config.LoadAuthority(config.Source{Flags: cmd.Flags(), Environ: os.Environ()})
+}
+
+// loadOwner is loadAuthority with the authority's identifier, whose the store is.
+func loadOwner(cmd *cobra.Command) (*config.Authority, identity.Identifier, error) {
+	cfg, err := loadAuthority(cmd)
+	if err != nil {
+		return nil, identity.Identifier{}, err
+	}
+	id, err := identity.ReadPublicFile(cfg.Identity)
+	if err != nil {
+		return nil, identity.Identifier{}, cfg.Fault("identity", err)
+	}
+	return cfg, id.Identifier(), nil
 }
 
 // withAuthority does something at the authority: by its admin address if it runs,

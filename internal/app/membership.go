@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/culvert-net/culvert/internal/authority"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/member"
 	"github.com/culvert-net/culvert/pkg/channel"
@@ -25,12 +26,8 @@ import (
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
-const (
-	// authorityService is what a member opens a stream to, at the authority.
-	authorityService = "culvert.authority"
-	// authorityBuffers bounds what the channel to the authority holds, in bytes.
-	authorityBuffers = 16 << 20
-)
+// authorityBuffers bounds what the channel to the authority holds, in bytes.
+const authorityBuffers = 16 << 20
 
 // A membership keeps the process's own credential, by a channel to the authority.
 // The zero membership has none to keep.
@@ -171,7 +168,7 @@ func (m *membership) open(ctx context.Context) (net.Conn, error) {
 		defer close(c.done)     // which Close waits for
 		_ = c.session.Run(life) // the stream says why
 	}()
-	if c.Stream, err = c.session.Open(ctx, tunnel.Open{Service: authorityService}); err == nil {
+	if c.Stream, err = c.session.Open(ctx, tunnel.Open{Service: authority.ServiceName}); err == nil {
 		err = c.Answered(ctx)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/authority"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -96,7 +97,7 @@ func (a *testAuthority) serve(ctx context.Context, nc net.Conn) {
 			if err != nil {
 				return
 			}
-			if req.Service != authorityService {
+			if req.Service != authority.ServiceName {
 				req.Refuse(code.ServiceUnknown, "")
 				continue
 			}

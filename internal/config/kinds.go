@@ -92,10 +92,7 @@ func (d *decoder) inletService(v *value, path string) (c InletService) {
 		return serviceName(text)
 	})
 	s.need("outlet", "say whose the service is (outlet: IDENTIFIER or --outlet)")
-	s.read("outlet", func(text string) (err error) {
-		c.Outlet, err = parseIdentifier(text)
-		return err
-	})
+	c.Outlet = s.identifier("outlet")
 	s.need("routes", "say how to get there (routes: [tcp://host:port/IDENTIFIER] or --route); the outlet's own address, if it listens, is a route too")
 	c.Routes = s.routes("routes", func(r route.Route) error { return endsAt(r, c.Outlet) })
 	s.notEmpty("routes", "write at least one route")

@@ -67,10 +67,7 @@ func (s *section) authority(v *value) (a AuthorityRef) {
 	in := s.section(v, "authority")
 	in.synonyms = map[string]string{"route": "routes", "relays": "routes", "id": "identifier"}
 	in.need("identifier", "say who the authority is (identifier: IDENTIFIER)")
-	in.read("identifier", func(text string) (err error) {
-		a.Identifier, err = parseIdentifier(text)
-		return err
-	})
+	a.Identifier = in.identifier("identifier")
 	in.need("routes", "say how to get there (routes: [tcp://host:port/IDENTIFIER]); the authority's own address, if it listens, is a route too")
 	a.Routes = in.routes("routes", func(r route.Route) error { return endsAt(r, a.Identifier) })
 	in.notEmpty("routes", "write at least one route")

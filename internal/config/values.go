@@ -73,6 +73,15 @@ func (s *section) identifiers(key string) (list []identity.Identifier) {
 	return list
 }
 
+// identifier reads one identifier.
+func (s *section) identifier(key string) (id identity.Identifier) {
+	s.read(key, func(text string) (err error) {
+		id, err = parseIdentifier(text)
+		return err
+	})
+	return id
+}
+
 // parseIdentifier adds to identity.ParseIdentifier what people put in its place.
 func parseIdentifier(text string) (identity.Identifier, error) {
 	id, err := identity.ParseIdentifier(text)
