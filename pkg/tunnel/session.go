@@ -233,6 +233,10 @@ func (s *Session) finish() {
 	s.mu.Unlock()
 	_ = s.carrier.CloseWithReason(s.stopCode, s.stopReason)
 	s.wg.Wait()
+	s.mu.Lock()
+	// A user who was just ending a stream of his own takes it off the list later.
+	clear(s.streams)
+	s.mu.Unlock()
 	close(s.ended)
 }
 

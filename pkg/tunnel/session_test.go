@@ -186,6 +186,23 @@ func TestStuckInMidStream(t *testing.T) {
 	}
 }
 
+// TestEndWhileStreamEnds has a session end between the two halves of a stream's
+// own end: none is listed once Run has returned.
+func TestEndWhileStreamEnds(t *testing.T) {
+	p := newPair(t, Config{})
+	client, _ := p.open(t)
+	e := ending{err: &ResetError{Code: code.Aborted}, deserted: true}
+	if !client.conclude(e) {
+		t.Fatal("the stream had ended before")
+	}
+	p.client.Close(code.OK, "")
+	await(t, p.client.Done(), "the session's end")
+	if n := p.client.Streams(); n != 0 {
+		t.Errorf("%d streams are left", n)
+	}
+	client.leave(e)
+}
+
 // stick opens streams, stops the client's carrier and has a Read and a Write
 // wait on each, and an Open. The first stream is reset.
 func (p *pair) stick(t *testing.T, v *valve, n int) (reset, waits chan error) {
