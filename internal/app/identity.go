@@ -2,6 +2,9 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -71,6 +74,9 @@ func newIdentityKeeper(c *config.Common, lc channel.LocalConfig, o *obs.Obs) (*i
 		asked: make(chan struct{}, 1), every: identityEvery,
 	}
 	if c.State != "" {
+		if err := makeFolder(c.State, o.Log); err != nil {
+			return nil, c.Fault("state", err)
+		}
 		k.state = filepath.Join(c.State, historiesFile)
 		if err := k.memory.Sync(k.state); err != nil {
 			return nil, c.Fault("state", err)
@@ -88,6 +94,19 @@ func newIdentityKeeper(c *config.Common, lc channel.LocalConfig, o *obs.Obs) (*i
 	}
 	k.register(o.Registry)
 	return k, nil
+}
+
+// makeFolder makes the folder for what is to be known after a restart, at the first
+// start. The folder that it stands in is to be there: what is mistyped, or a volume
+// that is not mounted, rather fails.
+func makeFolder(path string, log *zap.Logger) error {
+	switch err := os.Mkdir(path, 0o700); {
+	case err == nil:
+		log.Info("folder made", zap.String("state", path))
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: make the folder above it", err)
+	}
+	return nil // whether what is there can be used is seen when it is
 }
 
 func (k *identityKeeper) register(r prometheus.Registerer) {

@@ -315,7 +315,8 @@ func TestStateThatCannotBeUsed(t *testing.T) {
 	m := identity.NewMemory(0)
 	must(t, errors.Join(m.Accept(rotate(t, readIdentity(t, key)).History()), m.Sync(filepath.Join(mine, historiesFile))))
 	for _, tt := range []struct{ state, want string }{
-		{filepath.Join(t.TempDir(), "nowhere"), "state: histories file"},
+		{filepath.Join(t.TempDir(), "no", "where"), "state: mkdir"},
+		{key, "state: histories file"},
 		{damaged, "restore it, or remove it"},
 		{mine, "identity: identity " + readIdentity(t, key).Identifier().String() + ": history is older"},
 	} {
@@ -324,6 +325,20 @@ func TestStateThatCannotBeUsed(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("got %v, want %q", err, tt.want)
 		}
+	}
+}
+
+// A new machine needs no folder made by hand, nor does one that others can read come
+// of it.
+func TestStateIsMade(t *testing.T) {
+	key, _ := newIdentity(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	o, log := newObs(t, "inlet")
+	_, err := newIdentityKeeper(&config.Common{Identity: key, State: dir}, channel.LocalConfig{}, o)
+	must(t, err)
+	waitLine(t, log, map[string]string{"msg": "folder made", "state": dir})
+	if fi, err := os.Stat(dir); err != nil || fi.Mode() != os.ModeDir|0o700 {
+		t.Errorf("the folder is %v, %v", fi, err)
 	}
 }
 
