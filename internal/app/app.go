@@ -77,7 +77,7 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	if err != nil {
 		return nil, err
 	}
-	k, err := newIdentityKeeper(c, channel.LocalConfig{Name: name, Known: func(p channel.Peer) bool { return known(t.judge(p).Peer) }, Admit: t.admit}, o)
+	k, err := newIdentityKeeper(c, channel.LocalConfig{Name: name, Known: func(p channel.Peer) bool { return known(t.judge(p).Peer) }, Admit: t.admit, Skew: c.ClockSkew}, o)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func newTrust(cfg *config.Trust, c *config.Common) (*trust, error) {
 	t := &trust{proven: map[[32]byte]*credential.Proven{}}
 	t.changes.init()
 	var err error
-	if t.verifier, err = credential.NewVerifier(credential.Config{}); err != nil {
+	if t.verifier, err = credential.NewVerifier(credential.Config{Skew: c.ClockSkew}); err != nil {
 		return nil, err
 	}
 	if err := t.trusts(cfg.Trusted()); err != nil {

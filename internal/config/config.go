@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -61,6 +62,8 @@ const (
 	// MaxKeepalive leaves two pings in the 60 s after which a relay takes a
 	// silent connection for dead.
 	MaxKeepalive = 30 * time.Second
+	MinSkew      = time.Second
+	MaxSkew      = credential.MaxSkew
 	MinRekey     = time.Second
 	MaxRekey     = 24 * time.Hour
 	MinTimeout   = time.Millisecond
@@ -84,6 +87,7 @@ type Common struct {
 	Admin        string        // where to serve these and /status: "host:port" of a loopback, "unix:///path", or "" for nowhere
 	DrainTimeout time.Duration // how long a stopping process waits for its streams
 	Keepalive    time.Duration // a peer that was sent nothing for this long is pinged
+	ClockSkew    time.Duration // how far others' clocks may be off; zero: what pkg/channel and pkg/credential take
 	LogFormat    string        // console or json
 	LogLevel     string        // debug, info, warn or error
 	Audit        string        // where the audit log goes: a file's path, stdout, stderr, or "" for nowhere

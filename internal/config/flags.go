@@ -36,6 +36,7 @@ var commonSettings = []setting{
 	{flag: "admin", key: "admin", usage: "serve these and /status at a loopback's `HOST:PORT`, or unix:///path"},
 	{flag: "drain-timeout", key: "drain_timeout", usage: "when stopping, wait this `TIME` for streams to end (default 30s)"},
 	{flag: "keepalive", key: "keepalive", usage: "ping a peer that was sent nothing for this `TIME` (1s to 30s, default 5s)"},
+	{flag: "clock-skew", key: "clock_skew", usage: "let the clocks of others be off by this `TIME` (1s to 30m, default 5m)"},
 	{flag: "log-format", key: "log_format", usage: "console or json, as `FORMAT` (default console)"},
 	{flag: "log-level", key: "log_level", usage: "debug, info, warn or error, as `LEVEL` (default info)"},
 	{flag: "audit", key: "audit", usage: "write a line for each decision to this `FILE`, or to stdout or stderr"},

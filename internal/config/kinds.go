@@ -32,6 +32,7 @@ func (s *section) common() (c Common) {
 	})
 	c.DrainTimeout = s.duration("drain_timeout", MinTimeout, MaxTimeout)
 	c.Keepalive = s.duration("keepalive", MinKeepalive, MaxKeepalive)
+	c.ClockSkew = s.duration("clock_skew", MinSkew, MaxSkew)
 	c.LogFormat = s.choice("log_format", "console", "json")
 	c.LogLevel = s.choice("log_level", "debug", "info", "warn", "error")
 	s.read("audit", func(text string) error {

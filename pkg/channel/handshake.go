@@ -154,7 +154,7 @@ func (h *handshake) initiate(l *Local, want identity.Identifier, p Purpose, requ
 	if err != nil {
 		return nil, h.readError("message 2", err)
 	}
-	peer, _, err := verifyPayload(b, ns.RemoteStatic(), time.Now(), h.opt.Skew)
+	peer, _, err := verifyPayload(b, ns.RemoteStatic(), time.Now(), l.skew)
 	if err != nil {
 		return nil, &HandshakeError{Step: "identity", Err: err}
 	}
@@ -204,7 +204,7 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	}
 	// From here on the peer holds the static key it claims: a refusal can be
 	// authenticated, and says why.
-	peer, request, verifyErr := verifyPayload(b, ns.RemoteStatic(), time.Now(), h.opt.Skew)
+	peer, request, verifyErr := verifyPayload(b, ns.RemoteStatic(), time.Now(), l.skew)
 	if verifyErr == nil {
 		verifyErr = l.caller(peer)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/canon"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/noise"
 )
 
@@ -382,6 +383,44 @@ func TestResponderRefusesWrongPayloads(t *testing.T) {
 				t.Error("Respond accepted")
 			}
 		})
+	}
+}
+
+// How far a peer's clock may be off is the process's own to say, 5 min if it does not.
+func TestClockSkew(t *testing.T) {
+	honest := newLocal(t)
+	for _, tt := range []struct {
+		skew, ahead time.Duration
+		want        bool
+	}{
+		{0, 4 * time.Minute, true},
+		{0, 6 * time.Minute, false},
+		{time.Minute, 2 * time.Minute, false},
+		{10 * time.Minute, 6 * time.Minute, true},
+	} {
+		a, b := tcpPair(t)
+		responder := localWith(t, newIdentity(t), LocalConfig{Skew: tt.skew})
+		ch := make(chan error, 1)
+		go func() {
+			in, err := Respond(context.Background(), b, responder, PurposeChannel, Options{})
+			if err == nil {
+				_ = in.Accept().Close()
+			}
+			ch <- err
+		}()
+		_ = initiateWith(t, a, honest, func(p *payload) {
+			s, err := honest.shows(time.Now())
+			if err == nil {
+				from := time.Now().Add(tt.ahead)
+				p.Attestation, err = honest.id.Attest([32]byte(s.static.PublicKey().Bytes()), from, from.Add(time.Hour))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+		if err := <-ch; (err == nil) != tt.want || err != nil && !errors.Is(err, identity.ErrNotYetValid) {
+			t.Errorf("skew %s, clock %s ahead: %v", tt.skew, tt.ahead, err)
+		}
 	}
 }
 

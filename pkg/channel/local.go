@@ -46,7 +46,12 @@ type LocalConfig struct {
 	// ends the handshake; a [PeerError] in it has the code that a caller hears.
 	// Nil means that everybody is admitted.
 	Admit func(Peer) error
+	// Skew is how far peers' clocks may be off, where they say from when and until
+	// when something holds; 0 means 5 min.
+	Skew time.Duration
 }
+
+const defaultSkew = 5 * time.Minute
 
 // Local is one process's part in every handshake: what it shows, which is its
 // identity, its instance and an X25519 static key that lives in memory only, and
@@ -58,6 +63,7 @@ type Local struct {
 	memory     *identity.Memory
 	known      func(Peer) bool
 	admit      func(Peer) error
+	skew       time.Duration
 
 	mu          sync.Mutex
 	id          *identity.Identity
@@ -84,9 +90,12 @@ func NewLocalWith(id *identity.Identity, c LocalConfig) (*Local, error) {
 			return nil, err
 		}
 	}
-	l := &Local{identifier: id.Identifier(), name: c.Name, memory: c.Memory, known: c.Known, admit: c.Admit}
+	l := &Local{identifier: id.Identifier(), name: c.Name, memory: c.Memory, known: c.Known, admit: c.Admit, skew: c.Skew}
 	if l.memory == nil {
 		l.memory = identity.NewMemory(0)
+	}
+	if l.skew <= 0 {
+		l.skew = defaultSkew
 	}
 	if _, err := rand.Read(l.instance[:]); err != nil {
 		return nil, fmt.Errorf("drawing an instance: %w", err)

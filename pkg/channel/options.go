@@ -54,8 +54,6 @@ type Options struct {
 	// Suite is the initiator's choice; 0 means AES-GCM where the CPU has AES
 	// instructions, else ChaCha20-Poly1305. A responder takes either.
 	Suite noise.Suite
-	// Skew is how far the peer's clock may be off; 0 means 5 min.
-	Skew time.Duration
 	// Linger bounds how long Close waits for what was written to leave, and
 	// for the peer to end its side; 0 means 1 s.
 	Linger time.Duration
@@ -64,9 +62,6 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second
-	}
-	if o.Skew <= 0 {
-		o.Skew = 5 * time.Minute
 	}
 	if o.Linger <= 0 {
 		o.Linger = time.Second
