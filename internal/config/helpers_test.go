@@ -81,6 +81,8 @@ func load(kind Kind, src Source) (any, error) {
 		return LoadInlet(src)
 	case KindOutlet:
 		return LoadOutlet(src)
+	case KindAuthority:
+		return LoadAuthority(src)
 	}
 	return LoadRelay(src)
 }
