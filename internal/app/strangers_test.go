@@ -64,9 +64,12 @@ func TestPathLinesAreBounded(t *testing.T) {
 	sys := startSystem(t, setup{})
 	const times = 3 * pathLines
 	l, peer := sys.inlet.links[0], &channel.Channel{}
-	for range times {
+	for i := range times {
 		l.pathLost(peer, 0, errors.New("reset"))
 		l.pathMoved(peer, channel.Move{Cause: channel.Lost})
+		if i%100 == 0 {
+			sys.inlet.obs.FlushLog(t.Context()) // or there would be too many at once
+		}
 	}
 	count := func(level string) int {
 		return len(sys.inletLog.lines(t, map[string]string{"msg": "path lost, streams wait for another", "level": level})) +
