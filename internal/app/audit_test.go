@@ -260,6 +260,11 @@ func TestAuditOfRefusals(t *testing.T) {
 				tt.setup.inlet = inlet
 			}
 			a := startAudited(t, tt.setup)
+			if tt.outlet == nil {
+				eventually(t, "an attempt has failed, whose code is the client's", func() bool {
+					return len(a.inletLog.lines(t, map[string]string{"msg": "cannot reach the outlet, trying on"})) > 0
+				})
+			}
 			wantRefused(t, a.inlet.Addrs()[0])
 			for _, want := range []struct {
 				f    auditFile

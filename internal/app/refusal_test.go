@@ -102,6 +102,10 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 				}
 			}
 			sys := startSystem(t, tt.setup)
+			eventually(t, "an attempt has failed, for the reason that the client's end is to have", func() bool {
+				_, states := sys.inlet.obs.Ready.Check()
+				return strings.Contains(states[0].Err.Error(), tt.reason)
+			})
 			began := time.Now()
 			wantRefused(t, sys.inlet.Addrs()[0])
 			if took := time.Since(began); took < 200*time.Millisecond || took > 3*time.Second {

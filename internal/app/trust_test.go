@@ -97,7 +97,7 @@ func TestRevocationCuts(t *testing.T) {
 			a := startAuthority(t)
 			sys := startTrusting(t, a, func(s *setup) {
 				inlet := s.inlet
-				s.inlet = func(c *config.Inlet) { inlet(c); c.ConnectTimeout = 500 * time.Millisecond }
+				s.inlet = func(c *config.Inlet) { inlet(c); c.ConnectTimeout = 2 * time.Second }
 			})
 			nc := sys.dial(t)
 			wantEcho(t, nc, "hello")
