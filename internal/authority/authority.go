@@ -58,6 +58,9 @@ type Trace struct {
 	Refused   func(peer identity.Identifier, request string, err *Refusal)
 	Published func(number uint64, entries int) // a revocation list
 	Failed    func(doing string, err error)    // what is tried again later
+	// Changed says that a peer has become a member, or is none any more:
+	// [Authority.IsMember] has which.
+	Changed func(peer identity.Identifier)
 }
 
 // An Issue is a credential that was issued.
@@ -99,7 +102,7 @@ type Authority struct {
 	current *published // the newest list; never nil
 
 	tokens  chan struct{} // places for tokens under verification
-	members streams
+	streams streams
 }
 
 // New returns the authority of a store, and makes a revocation list, which is
@@ -173,7 +176,7 @@ func (a *Authority) Run(ctx context.Context) {
 		case <-t.C:
 		}
 		next := every
-		if err := errors.Join(a.relist(time.Now()), a.store.tidy(wholeSeconds(time.Now()), a.cfg.RenewWithoutToken)); err != nil {
+		if err := errors.Join(a.relist(time.Now()), a.tidy(wholeSeconds(time.Now()))); err != nil {
 			if a.cfg.Trace.Failed != nil {
 				a.cfg.Trace.Failed("looking after the store", err)
 			}

@@ -245,6 +245,9 @@ func (a *Authority) revoke(r Revocation) (Revoked, error) {
 	if err != nil {
 		return Revoked{}, err
 	}
+	for _, id := range more.identifiers {
+		a.changed(id)
+	}
 	out.Number = l.Number()
 	return out, nil
 }
