@@ -26,8 +26,20 @@ import (
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
-// maxMemberChannels bounds an authority's channels: its members all hold one.
-const maxMemberChannels = 16_384
+// authorityBounds are those of an authority's channels. Its members all hold one,
+// and a rollout brings hundreds of newcomers at once. Strangers have a minute to
+// become members, and send what a few tokens have: identities cost nothing, so that
+// there may be any number of those who mean no more than to hold places.
+func (a *Authority) authorityBounds() *channelBounds {
+	return &channelBounds{
+		all: 16_384, strangers: 512, eachStranger: 4,
+		yields: true, idle: a.isIdle, time: authority.EnrolTime, bytes: 256 << 10,
+	}
+}
+
+// authorityStreams is how many streams one channel to an authority may have: a
+// member needs one, and another while that one is being ended.
+const authorityStreams = 2
 
 // An Authority is an outlet with one service, which this process serves itself:
 // the streams of members. It is made by [NewAuthority] and started by
@@ -63,7 +75,7 @@ func NewAuthority(cfg *config.Authority, o *obs.Obs) (*Authority, error) {
 		Services: []config.OutletService{{Name: authority.ServiceName, Allow: everyone}},
 	}
 	a.Outlet, err = newOutlet(out, hosting{
-		kind: string(config.KindAuthority), known: a.isMember, channels: maxMemberChannels,
+		kind: string(config.KindAuthority), known: a.isMember, bounds: a.authorityBounds(), streams: authorityStreams,
 		handlers: map[string]streamHandler{authority.ServiceName: a.serveMember},
 	}, o)
 	if err != nil {
@@ -111,7 +123,13 @@ func (a *Authority) register(r prometheus.Registerer) {
 	})
 }
 
-// isMember reports whether a peer's history is worth remembering.
+// isIdle reports whether nothing is being decided about a peer now.
+func (a *Authority) isIdle(peer identity.Identifier) bool {
+	d := a.deciding.Load()
+	return d == nil || !d.Deciding(peer)
+}
+
+// isMember reports whether a peer is no stranger.
 func (a *Authority) isMember(p policy.Peer) bool {
 	d := a.deciding.Load()
 	return d != nil && d.IsMember(p.ID)
@@ -232,6 +250,7 @@ func (a *Authority) trace() *authority.Trace {
 		Published: func(number uint64, entries int) {
 			a.log.Info("revocation list made", zap.Uint64("number", number), zap.Int("entries", entries))
 		},
+		Changed: a.channels.reclass,
 		Failed: func(doing string, err error) {
 			a.log.Error(doing+" failed, trying on", zap.Error(err))
 		},
