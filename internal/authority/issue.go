@@ -39,7 +39,9 @@ const (
 type decide func(tx *bolt.Tx, was *member) (*member, error)
 
 // grant issues a credential to peer as decide says, and returns its bundle when
-// all of it is on disk. A *[Refusal] says that nothing was changed.
+// all of it is on disk, and in the record. A *[Refusal] says that nothing was
+// changed, but for one of code.AuditFailed: then the peer may be a member all the
+// same, and gets its credential when it asks again.
 func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]byte, error) {
 	now, err := clock()
 	if err != nil {
@@ -64,6 +66,11 @@ func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]b
 	if err := a.store.db.View(func(tx *bolt.Tx) error { _, _, err := change(tx); return err }); err != nil {
 		return nil, err
 	}
+	// Before anything is stored: who is refused for this tries on, and each time
+	// would make another credential outstanding.
+	if err := a.recordable(); err != nil {
+		return nil, err
+	}
 	var bundle []byte
 	err = a.store.db.Batch(func(tx *bolt.Tx) error {
 		was, is, err := change(tx)
@@ -83,7 +90,7 @@ func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]b
 		is.renewed = now
 		bundle = b
 		issue.Peer, issue.Serial, issue.NotAfter, issue.New = peer, c.Serial, c.NotAfter, was == nil
-		issue.Ticket, issue.Subject = is.ticket, is.subject
+		issue.Ticket, issue.Subject, issue.Attributes = is.ticket, is.subject, is.attributes
 		return putMember(tx, peer, was, is)
 	})
 	if err != nil {
@@ -92,10 +99,23 @@ func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]b
 	if issue.New {
 		a.changed(peer)
 	}
+	if err := a.record(issue.decision()); err != nil {
+		return nil, err
+	}
 	if a.cfg.Trace.Issued != nil {
 		a.cfg.Trace.Issued(issue)
 	}
 	return bundle, nil
+}
+
+// decision returns what is recorded of a credential that was issued.
+func (i *Issue) decision() *Decision {
+	d := &Decision{Action: ActionRenew, Peer: i.Peer, Ticket: i.Ticket, Subject: i.Subject, Attributes: i.Attributes, Serial: i.Serial}
+	// Who shows a ticket enrols, with what the ticket says, whether it is new or not.
+	if i.New || i.Request == requestTicket {
+		d.Action = ActionEnroll
+	}
+	return d
 }
 
 // refuseRevoked refuses an identifier that this authority has revoked.

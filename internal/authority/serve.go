@@ -139,21 +139,26 @@ func (s *stream) answer(ctx context.Context, id uint32, request credential.Reque
 		return s.fetched(id, f.Since)
 	}
 	var name string
+	d := &Decision{Action: ActionRenew, Peer: s.peer}
 	var bundle []byte
 	var err error
 	switch m := request.(type) {
 	case credential.EnrollTicket:
 		name = requestTicket
+		d.Action, d.Ticket = ActionEnroll, m.ID
 		bundle, err = a.enrollTicket(s.peer, m)
 	case credential.EnrollKubernetes:
 		name = requestKubernetes
+		if !s.member.Load() {
+			d.Action = ActionEnroll
+		}
 		bundle, err = a.enrollKubernetes(ctx, s.peer, m)
 	case credential.Renew:
 		name = requestRenew
 		bundle, err = a.renew(s.peer)
 	}
 	if err != nil {
-		return s.refuse(id, name, err)
+		return s.refuse(id, name, d, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,13 +167,16 @@ func (s *stream) answer(ctx context.Context, id uint32, request credential.Reque
 
 // refuse tells the peer why it does not get what it has asked for. What the peer
 // can do nothing about is not told in detail, and ends the stream.
-func (s *stream) refuse(id uint32, request string, err error) error {
+func (s *stream) refuse(id uint32, request string, d *Decision, err error) error {
 	var r *Refusal
 	if !errors.As(err, &r) {
 		r = refuse(code.Internal, "the authority cannot say: see its log, and try again")
 		r.Detail = err
 	} else {
 		err = r
+	}
+	if d.Refusal = r; !r.recorded {
+		_ = s.authority.record(d) // a refusal stands
 	}
 	if t := s.authority.cfg.Trace.Refused; t != nil {
 		t(s.peer, request, r)
@@ -191,14 +199,14 @@ func (s *stream) fetched(id uint32, since uint64) error {
 	a := s.authority
 	p := a.list()
 	if p.list.Set().HasIdentifier(s.peer) {
-		return s.refuse(id, requestFetch, refuse(code.IdentityRevoked, "the authority has revoked the identifier %s, for ever: make a new identity, and enrol that", s.peer))
+		return s.refuse(id, requestFetch, &Decision{Action: ActionFetch, Peer: s.peer}, refuse(code.IdentityRevoked, "the authority has revoked the identifier %s, for ever: make a new identity, and enrol that", s.peer))
 	}
 	if !s.member.Load() {
-		return s.refuse(id, requestFetch, refuseStranger(s.peer))
+		return s.refuse(id, requestFetch, &Decision{Action: ActionFetch, Peer: s.peer}, refuseStranger(s.peer))
 	}
 	answer, err := a.since(p, since)
 	if err != nil {
-		return s.refuse(id, requestFetch, err)
+		return s.refuse(id, requestFetch, &Decision{Action: ActionFetch, Peer: s.peer}, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
