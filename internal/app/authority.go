@@ -54,7 +54,10 @@ type Authority struct {
 	deciding atomic.Pointer[authority.Authority]
 
 	issued, refused *prometheus.CounterVec
-	told            quiet
+
+	// What can come again and again is told apart by who can cause it, as an
+	// outlet's is: nobody hides what others do.
+	toldKeys, toldMembers, toldNewcomers quiet
 }
 
 // NewAuthority checks the settings and reads the identity. It opens nothing yet.
@@ -98,7 +101,7 @@ func (a *Authority) kubetokens(k *config.Kubernetes) kubetoken.Config {
 		BearerTokenFile: k.BearerTokenFile, Skew: k.ClockSkew, Algorithms: k.Algorithms, Namespaces: k.Namespaces, AllowWithoutPod: k.AllowWithoutPod,
 		Refreshed: func(keys int, err error) {
 			if err != nil {
-				a.quietly(&a.told, zap.WarnLevel, "cannot read the keys of the Kubernetes issuer, trying on", err.Error(), zap.Int("keys_held", keys), zap.Error(err))
+				a.quietly(&a.toldKeys, zap.WarnLevel, "cannot read the keys of the Kubernetes issuer, trying on", err.Error(), zap.Int("keys_held", keys), zap.Error(err))
 			}
 		},
 	}
@@ -149,7 +152,7 @@ func (a *Authority) Listen(ctx context.Context) (err error) {
 func (a *Authority) listen(ctx context.Context) error {
 	cfg := authority.Config{
 		Identity: a.keys.current, Lifetime: a.cfg.CredentialLifetime, ListLifetime: a.cfg.ListLifetime,
-		RenewWithoutToken: a.cfg.RenewWithoutToken, Trace: a.trace(),
+		RenewWithoutToken: a.cfg.RenewWithoutToken, Trace: a.trace(), Recorder: decisionLog{a.audit, byAdmin},
 	}
 	for _, r := range a.cfg.Routes {
 		cfg.Routes = append(cfg.Routes, r.String())
@@ -245,7 +248,11 @@ func (a *Authority) trace() *authority.Trace {
 			if r.Detail != nil {
 				fields = append(fields, zap.Error(r.Detail))
 			}
-			a.quietly(&a.told, zap.WarnLevel, "request refused", peer.String()+request+r.Code.String(), fields...)
+			told := &a.toldNewcomers
+			if a.channels.knows(peer) {
+				told = &a.toldMembers
+			}
+			a.log.Log(told.levelOf(peer.String(), request+r.Code.String(), zap.WarnLevel), "request refused", fields...)
 		},
 		Published: func(number uint64, entries int) {
 			a.log.Info("revocation list made", zap.Uint64("number", number), zap.Int("entries", entries))
@@ -278,6 +285,7 @@ func (v tokenVerifier) Verify(ctx context.Context, token string) (string, creden
 type Offline struct {
 	*authority.Authority
 	store *authority.Store
+	audit *offlineAudit
 }
 
 // OpenOffline opens the store of the authority with these settings, for one
@@ -294,7 +302,8 @@ func OpenOffline(cfg *config.Authority) (*Offline, error) {
 	if err != nil {
 		return nil, cfg.Fault("store", err)
 	}
-	c := authority.Config{Identity: id, Lifetime: cfg.CredentialLifetime, ListLifetime: cfg.ListLifetime}
+	log := &offlineAudit{cfg: cfg, owner: id.Identifier()}
+	c := authority.Config{Identity: id, Lifetime: cfg.CredentialLifetime, ListLifetime: cfg.ListLifetime, Recorder: log}
 	for _, r := range cfg.Routes {
 		c.Routes = append(c.Routes, r.String())
 	}
@@ -302,11 +311,12 @@ func OpenOffline(cfg *config.Authority) (*Offline, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	return &Offline{a, store}, nil
+	return &Offline{a, store, log}, nil
 }
 
-// Close lets the authority start.
-func (o *Offline) Close() error { return o.store.Close() }
+// Close lets the authority start. The error says also what could not be recorded of
+// what was done.
+func (o *Offline) Close() error { return errors.Join(o.store.Close(), o.audit.Close()) }
 
 var _ interface {
 	authority.Operator

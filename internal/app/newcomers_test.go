@@ -21,27 +21,37 @@ import (
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
-// startListening starts an authority that accepts members itself; change is
-// called before it runs.
-func startListening(t *testing.T, change func(a *Authority)) *Authority {
+// routesTo is a way to an authority, for its tickets.
+func routesTo(id identity.Identifier) []route.Route {
+	return []route.Route{{{Host: "127.0.0.1", Port: 1, Identifier: id}}}
+}
+
+// startAuthorityOf starts an authority with these settings; change is called before
+// it runs.
+func startAuthorityOf(t *testing.T, cfg config.Authority, change ...func(a *Authority)) (a *Authority, stop func()) {
 	t.Helper()
-	key, id := newIdentity(t)
 	o, _ := newObs(t, "authority")
-	a, err := NewAuthority(&config.Authority{
-		Common: config.Common{Identity: key, DrainTimeout: time.Millisecond},
-		Store:  filepath.Join(t.TempDir(), "authority.db"), Listen: []config.Address{local(0)},
-		Routes: []route.Route{{{Host: "127.0.0.1", Port: 1, Identifier: id}}},
-	}, o)
+	a, err := NewAuthority(&cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if change != nil {
-		change(a)
+	for _, f := range change {
+		f(a)
 	}
 	if err := a.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	run(t, a.Run)
+	return a, run(t, a.Run)
+}
+
+// startListening is startAuthorityOf for one that accepts members itself.
+func startListening(t *testing.T, change ...func(a *Authority)) *Authority {
+	t.Helper()
+	key, id := newIdentity(t)
+	a, _ := startAuthorityOf(t, config.Authority{
+		Common: config.Common{Identity: key, DrainTimeout: time.Millisecond},
+		Store:  filepath.Join(t.TempDir(), "authority.db"), Listen: []config.Address{local(0)}, Routes: routesTo(id),
+	}, change...)
 	return a
 }
 
@@ -166,7 +176,7 @@ func TestStrangersKeepNobodyFromTheAuthority(t *testing.T) {
 // A stranger's channel ends when its time is over, whatever it asks; that of one who
 // has enrolled does not, and does once it is no member any more.
 func TestStrangersLeaveAnAuthority(t *testing.T) {
-	a := startListening(t, nil)
+	a := startListening(t)
 	expire := func() { // as their timers do
 		a.channels.mu.Lock()
 		var all []*reservation
@@ -249,7 +259,7 @@ func TestStrangersSendLittle(t *testing.T) {
 
 // A channel to an authority carries a stream, and another while that one ends.
 func TestStreamsToAnAuthorityAreFew(t *testing.T) {
-	a := startListening(t, nil)
+	a := startListening(t)
 	s := newStranger(t, a, nil)
 	for range authorityStreams {
 		s.open(t).ask(credential.Renew{})
