@@ -171,11 +171,12 @@ func (a *Authority) listen(ctx context.Context) error {
 		}
 	}
 	if a.cfg.Admin != "" {
-		token, err := admin.NewToken(admin.TokenFile(a.cfg.Store))
+		access, err := admin.NewAccess(admin.AccessFile(a.cfg.Store))
 		if err != nil {
 			return a.cfg.Fault("admin", err)
 		}
-		a.more = map[string]http.Handler{admin.Prefix: admin.Handler(d, token)}
+		a.more = map[string]http.Handler{admin.Prefix: admin.Handler(d, access)}
+		a.adminTLS = access.ServerTLS()
 	}
 	return a.Outlet.Listen(ctx)
 }
