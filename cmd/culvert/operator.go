@@ -53,20 +53,25 @@ func withAuthority(cmd *cobra.Command, do func(ctx context.Context, s admin.Serv
 	if err != nil {
 		return err
 	}
+	var asked error
 	if cfg.Admin != "" {
-		token, err := admin.ReadToken(admin.TokenFile(cfg.Store))
+		access, err := admin.ReadAccess(admin.AccessFile(cfg.Store))
 		if err == nil {
-			err = do(cmd.Context(), admin.NewClient(cfg.Admin, token))
+			err = do(cmd.Context(), admin.NewClient(cfg.Admin, access))
 		}
-		if !errors.Is(err, admin.ErrNotRunning) {
+		// An impostor's address says nothing about whether the authority runs.
+		if !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrImpostor) {
 			return err
 		}
+		asked = err
 	}
 	offline, err := app.OpenOffline(cfg)
-	if errors.Is(err, authority.ErrInUse) {
+	switch {
+	case errors.Is(err, authority.ErrInUse) && errors.Is(asked, admin.ErrImpostor):
+		return fmt.Errorf("%w: the authority runs, and was told nothing: %w: if it was started with another admin address, start it anew; if not, look who listens there", err, asked)
+	case errors.Is(err, authority.ErrInUse):
 		return fmt.Errorf("%w: the authority runs, and nobody answers at its admin address (%s): set admin in its settings, and start it anew", err, orNone(cfg.Admin))
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "culvert: the authority does not run: working on its store %s\n", cfg.Store)

@@ -77,9 +77,12 @@ const unrecorded = "what is allowed here cannot be recorded now"
 // grant records that e is allowed. An error says that it must not be, since it
 // cannot be recorded, and is not for the peer; the log then has e's refusal, or
 // its end, as far as it can be written.
-func (b *base) grant(e *audit.Event) error {
+func (b *base) grant(e *audit.Event) error { return auditAllowed(b.audit, e) }
+
+// auditAllowed is grant for a log.
+func auditAllowed(l *audit.Log, e *audit.Event) error {
 	e.Code = code.OK.String()
-	recorded, err := b.audit.Allow(e)
+	recorded, err := l.Allow(e)
 	if err == nil {
 		return nil
 	}
@@ -87,17 +90,20 @@ func (b *base) grant(e *audit.Event) error {
 	refused.Code, refused.Reason = code.AuditFailed.String(), err.Error()
 	if recorded {
 		refused.Kind = audit.End
-		b.audit.Record(&refused)
+		l.Record(&refused)
 	} else {
-		b.deny(&refused)
+		auditDenied(l, &refused)
 	}
 	return err
 }
 
 // deny records that e, which has its code and reason, is not allowed.
-func (b *base) deny(e *audit.Event) {
+func (b *base) deny(e *audit.Event) { auditDenied(b.audit, e) }
+
+// auditDenied is deny for a log.
+func auditDenied(l *audit.Log, e *audit.Event) {
 	e.Kind, e.Allowed = audit.Decision, false
-	b.audit.Record(e)
+	l.Record(e)
 }
 
 // end records the end of what was allowed as e.

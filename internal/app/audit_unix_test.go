@@ -14,6 +14,8 @@ import (
 	"github.com/culvert-net/culvert/internal/audit"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
 )
 
 // While the log of one of the three fails, nothing new gets through where the
@@ -92,6 +94,35 @@ func TestAuditFailure(t *testing.T) {
 			sys.stopRelay()
 			_ = r.Close()
 			<-done
+		})
+	}
+}
+
+// While an authority's log fails, it issues nothing where the settings say deny.
+func TestAuditFailureOfAnAuthority(t *testing.T) {
+	for failure, want := range map[string]code.Code{"continue": code.OK, "deny": code.AuditFailed} {
+		t.Run(failure, func(t *testing.T) {
+			dir := t.TempDir()
+			fifo := filepath.Join(dir, "fifo")
+			if err := unix.Mkfifo(fifo, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			key, id := newIdentity(t)
+			a, _ := startAuthorityOf(t, config.Authority{
+				Common: config.Common{Identity: key, DrainTimeout: time.Millisecond, Audit: fifo, AuditFailure: failure},
+				Store:  filepath.Join(dir, "authority.db"), Listen: []config.Address{local(0)}, Routes: routesTo(id),
+			})
+			enrol := ticketOf(t, a, 1)
+			c := newStranger(t, a, nil).open(t)
+			c.ask(credential.Renew{}) // so that the stream is open
+			stuff(t, fifo, a.base)
+			got := code.OK
+			if r, ok := c.ask(enrol).(credential.Refused); ok {
+				got = r.Code
+			}
+			if got != want {
+				t.Errorf("enrolling ends with %s, want %s", got, want)
+			}
 		})
 	}
 }

@@ -26,8 +26,20 @@ import (
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
-// maxMemberChannels bounds an authority's channels: its members all hold one.
-const maxMemberChannels = 16_384
+// authorityBounds are those of an authority's channels. Its members all hold one,
+// and a rollout brings hundreds of newcomers at once. Strangers have a minute to
+// become members, and send what a few tokens have: identities cost nothing, so that
+// there may be any number of those who mean no more than to hold places.
+func (a *Authority) authorityBounds() *channelBounds {
+	return &channelBounds{
+		all: 16_384, strangers: 512, eachStranger: 4,
+		yields: true, idle: a.isIdle, time: authority.EnrolTime, bytes: 256 << 10,
+	}
+}
+
+// authorityStreams is how many streams one channel to an authority may have: a
+// member needs one, and another while that one is being ended.
+const authorityStreams = 2
 
 // An Authority is an outlet with one service, which this process serves itself:
 // the streams of members. It is made by [NewAuthority] and started by
@@ -42,7 +54,10 @@ type Authority struct {
 	deciding atomic.Pointer[authority.Authority]
 
 	issued, refused *prometheus.CounterVec
-	told            quiet
+
+	// What can come again and again is told apart by who can cause it, as an
+	// outlet's is: nobody hides what others do.
+	toldKeys, toldMembers, toldNewcomers quiet
 }
 
 // NewAuthority checks the settings and reads the identity. It opens nothing yet.
@@ -63,7 +78,7 @@ func NewAuthority(cfg *config.Authority, o *obs.Obs) (*Authority, error) {
 		Services: []config.OutletService{{Name: authority.ServiceName, Allow: everyone}},
 	}
 	a.Outlet, err = newOutlet(out, hosting{
-		kind: string(config.KindAuthority), known: a.isMember, channels: maxMemberChannels,
+		kind: string(config.KindAuthority), known: a.isMember, bounds: a.authorityBounds(), streams: authorityStreams,
 		handlers: map[string]streamHandler{authority.ServiceName: a.serveMember},
 	}, o)
 	if err != nil {
@@ -86,7 +101,7 @@ func (a *Authority) kubetokens(k *config.Kubernetes) kubetoken.Config {
 		BearerTokenFile: k.BearerTokenFile, Skew: k.ClockSkew, Algorithms: k.Algorithms, Namespaces: k.Namespaces, AllowWithoutPod: k.AllowWithoutPod,
 		Refreshed: func(keys int, err error) {
 			if err != nil {
-				a.quietly(&a.told, zap.WarnLevel, "cannot read the keys of the Kubernetes issuer, trying on", err.Error(), zap.Int("keys_held", keys), zap.Error(err))
+				a.quietly(&a.toldKeys, zap.WarnLevel, "cannot read the keys of the Kubernetes issuer, trying on", err.Error(), zap.Int("keys_held", keys), zap.Error(err))
 			}
 		},
 	}
@@ -111,7 +126,13 @@ func (a *Authority) register(r prometheus.Registerer) {
 	})
 }
 
-// isMember reports whether a peer's history is worth remembering.
+// isIdle reports whether nothing is being decided about a peer now.
+func (a *Authority) isIdle(peer identity.Identifier) bool {
+	d := a.deciding.Load()
+	return d == nil || !d.Deciding(peer)
+}
+
+// isMember reports whether a peer is no stranger.
 func (a *Authority) isMember(p policy.Peer) bool {
 	d := a.deciding.Load()
 	return d != nil && d.IsMember(p.ID)
@@ -131,7 +152,7 @@ func (a *Authority) Listen(ctx context.Context) (err error) {
 func (a *Authority) listen(ctx context.Context) error {
 	cfg := authority.Config{
 		Identity: a.keys.current, Lifetime: a.cfg.CredentialLifetime, ListLifetime: a.cfg.ListLifetime,
-		RenewWithoutToken: a.cfg.RenewWithoutToken, Trace: a.trace(),
+		RenewWithoutToken: a.cfg.RenewWithoutToken, Trace: a.trace(), Recorder: decisionLog{a.audit, byAdmin},
 	}
 	for _, r := range a.cfg.Routes {
 		cfg.Routes = append(cfg.Routes, r.String())
@@ -150,11 +171,12 @@ func (a *Authority) listen(ctx context.Context) error {
 		}
 	}
 	if a.cfg.Admin != "" {
-		token, err := admin.NewToken(admin.TokenFile(a.cfg.Store))
+		access, err := admin.NewAccess(admin.AccessFile(a.cfg.Store))
 		if err != nil {
 			return a.cfg.Fault("admin", err)
 		}
-		a.more = map[string]http.Handler{admin.Prefix: admin.Handler(d, token)}
+		a.more = map[string]http.Handler{admin.Prefix: admin.Handler(d, access)}
+		a.adminTLS = access.ServerTLS()
 	}
 	return a.Outlet.Listen(ctx)
 }
@@ -227,11 +249,16 @@ func (a *Authority) trace() *authority.Trace {
 			if r.Detail != nil {
 				fields = append(fields, zap.Error(r.Detail))
 			}
-			a.quietly(&a.told, zap.WarnLevel, "request refused", peer.String()+request+r.Code.String(), fields...)
+			told := &a.toldNewcomers
+			if a.channels.knows(peer) {
+				told = &a.toldMembers
+			}
+			a.log.Log(told.levelOf(peer.String(), request+r.Code.String(), zap.WarnLevel), "request refused", fields...)
 		},
 		Published: func(number uint64, entries int) {
 			a.log.Info("revocation list made", zap.Uint64("number", number), zap.Int("entries", entries))
 		},
+		Changed: a.channels.reclass,
 		Failed: func(doing string, err error) {
 			a.log.Error(doing+" failed, trying on", zap.Error(err))
 		},
@@ -259,6 +286,7 @@ func (v tokenVerifier) Verify(ctx context.Context, token string) (string, creden
 type Offline struct {
 	*authority.Authority
 	store *authority.Store
+	audit *offlineAudit
 }
 
 // OpenOffline opens the store of the authority with these settings, for one
@@ -275,7 +303,8 @@ func OpenOffline(cfg *config.Authority) (*Offline, error) {
 	if err != nil {
 		return nil, cfg.Fault("store", err)
 	}
-	c := authority.Config{Identity: id, Lifetime: cfg.CredentialLifetime, ListLifetime: cfg.ListLifetime}
+	log := &offlineAudit{cfg: cfg, owner: id.Identifier()}
+	c := authority.Config{Identity: id, Lifetime: cfg.CredentialLifetime, ListLifetime: cfg.ListLifetime, Recorder: log}
 	for _, r := range cfg.Routes {
 		c.Routes = append(c.Routes, r.String())
 	}
@@ -283,11 +312,12 @@ func OpenOffline(cfg *config.Authority) (*Offline, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	return &Offline{a, store}, nil
+	return &Offline{a, store, log}, nil
 }
 
-// Close lets the authority start.
-func (o *Offline) Close() error { return o.store.Close() }
+// Close lets the authority start. The error says also what could not be recorded of
+// what was done.
+func (o *Offline) Close() error { return errors.Join(o.store.Close(), o.audit.Close()) }
 
 var _ interface {
 	authority.Operator

@@ -121,11 +121,11 @@ func TestAuthorityBehindARelay(t *testing.T) {
 	a, log, stop := start()
 	eventually(t, "the authority is registered", func() bool { return a.deciding.Load() != nil && a.countRegistrations() > 0 })
 
-	token, err := admin.ReadToken(admin.TokenFile(cfg.Store))
+	access, err := admin.ReadAccess(admin.AccessFile(cfg.Store))
 	if err != nil {
 		t.Fatal(err)
 	}
-	operator := admin.NewClient(cfg.Admin, token)
+	operator := admin.NewClient(cfg.Admin, access)
 	ticket, info, err := operator.CreateTicket(t.Context(), authority.TicketRequest{Attributes: credential.Attributes{"role": "api"}})
 	if err != nil || ticket.Authority != id || len(ticket.Routes) != 1 || ticket.Routes[0] != way.String() {
 		t.Fatalf("ticket %s %+v, %v", ticket, info, err)

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
@@ -16,26 +15,52 @@ const (
 	// peer.
 	maxChannels     = 4096
 	maxPeerChannels = 64
-	// Peers that may use no service share a small part of that. They are let in
+	// Peers that may use no service have a few places of their own. They are let in
 	// so that they can be told, and the log can say, what they asked for.
 	maxStrangers        = 64
 	maxStrangerChannels = 4
 )
 
+// A channelBounds says how many channels there may be, and what those of
+// strangers may do.
+type channelBounds struct {
+	all          int // of peers that are no strangers
+	strangers    int // of strangers, beside them
+	eachStranger int // of one of them
+
+	// yields lets the oldest stranger's channel give way to another stranger's,
+	// where there are too many: an idle one if there is one. Otherwise the other is
+	// refused.
+	yields bool
+	idle   func(peer identity.Identifier) bool // nil: all are
+
+	time  time.Duration // for which a stranger may have a channel; 0: any
+	bytes int64         // that a stranger may send on one; 0: any number
+}
+
+// outletBounds are those of an outlet.
+func outletBounds() channelBounds {
+	return channelBounds{all: maxChannels, strangers: maxStrangers, eachStranger: maxStrangerChannels}
+}
+
 // channels is the table of an outlet's channels, which bounds them.
 type channels struct {
-	policy *OutletPolicy
-	most   int // in all
+	bounds channelBounds
+	// known reports whether a peer is no stranger.
+	known knowing
 	// evict ends the peer's channel that has been without a path for longest, and
 	// returns it, or nil: what processes leave that are no more keeps nobody out.
 	evict func(peer identity.Identifier) *channel.Channel
+	// end ends a stranger's channel, and says why. It is called with no lock held.
+	end func(ch *openChannel, r *refusal)
 
 	mu        sync.Mutex
 	all       map[*openChannel]struct{}
-	perPeer   map[identity.Identifier]int
-	listed    map[identity.Identifier]int              // those of perPeer that are no strangers'
+	places    map[identity.Identifier]map[*reservation]struct{}
 	leaving   map[*channel.Channel]identity.Identifier // evicted and not released yet: not counted any more
+	listed    int                                      // places of peers that are no strangers
 	strangers int
+	last      uint64 // number of the last place
 	draining  string // why; "" while not
 }
 
@@ -51,11 +76,10 @@ type openChannel struct {
 	streams map[*served]struct{}
 }
 
-func newChannels(p *OutletPolicy, most int, evict func(identity.Identifier) *channel.Channel) *channels {
+func newChannels(bounds channelBounds, known knowing, evict func(identity.Identifier) *channel.Channel) *channels {
 	return &channels{
-		policy: p, most: most, evict: evict, all: map[*openChannel]struct{}{},
-		perPeer: map[identity.Identifier]int{}, listed: map[identity.Identifier]int{},
-		leaving: map[*channel.Channel]identity.Identifier{},
+		bounds: bounds, known: known, evict: evict, end: func(*openChannel, *refusal) {}, all: map[*openChannel]struct{}{},
+		places: map[identity.Identifier]map[*reservation]struct{}{}, leaving: map[*channel.Channel]identity.Identifier{},
 	}
 }
 
@@ -74,100 +98,10 @@ func (r *refusal) logged() string {
 	return r.reason + ": " + r.remedy
 }
 
-// A reservation is the place of one channel in the table. Whether it is a
-// stranger's is decided when it is made: a policy may say something else later.
-type reservation struct {
-	peer   identity.Identifier
-	listed bool
-}
-
-// reserve counts a channel of the peer, or says why there is no room for it. At
-// the peer's own limit it takes the place of one that has no path. A reservation
-// is undone by release.
-func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
-	listed, most := c.policy.knows(p), maxPeerChannels
-	if !listed {
-		most = maxStrangerChannels
-	}
-	peer := p.ID
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := -len(c.leaving)
-	for _, k := range c.perPeer {
-		n += k
-	}
-	switch {
-	case c.draining != "":
-		return nil, &refusal{code.Draining, c.draining, ""}
-	case !listed && c.strangers >= maxStrangers:
-		return nil, &refusal{
-			code.Limit, fmt.Sprintf("%s is allowed no service here", peer),
-			fmt.Sprintf("%d channels of such peers are open already; if it is to use a service, list it under allow: in this outlet's settings", maxStrangers),
-		}
-	case n >= c.most:
-		return nil, &refusal{
-			code.Limit, fmt.Sprintf("there are %d channels here already", c.most),
-			"that is the most; start another outlet of this identity beside this one",
-		}
-	}
-	for c.countLocked(peer) >= most {
-		old := c.evict(peer)
-		if old == nil {
-			return nil, &refusal{
-				code.Limit, fmt.Sprintf("%s has %d channels here already, all of them in use", peer, most),
-				"that is the most of one identity; give some of its processes identities of their own",
-			}
-		}
-		c.leaving[old] = peer
-	}
-	c.perPeer[peer]++
-	if listed {
-		c.listed[peer]++
-	} else {
-		c.strangers++
-	}
-	return &reservation{peer, listed}, nil
-}
-
-// countLocked returns how many places the peer has taken.
-func (c *channels) countLocked(peer identity.Identifier) int {
-	n := c.perPeer[peer]
-	for _, p := range c.leaving {
-		if p == peer {
-			n--
-		}
-	}
-	return n
-}
-
-// release undoes reserve. ch is the channel that the place was used for, nil if
-// it was not.
-func (c *channels) release(r *reservation, ch *channel.Channel) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.leaving, ch)
-	uncount(c.perPeer, r.peer)
-	if r.listed {
-		uncount(c.listed, r.peer)
-	} else {
-		c.strangers--
-	}
-}
-
-// uncount takes one off a count, and the entry out with the last.
-func uncount(counts map[identity.Identifier]int, peer identity.Identifier) {
-	if counts[peer]--; counts[peer] <= 0 {
-		delete(counts, peer)
-	}
-}
-
 // knows reports whether the peer has a channel here as one that may use a
 // service, or may use one now by its identifier.
 func (c *channels) knows(peer identity.Identifier) bool {
-	c.mu.Lock()
-	n := c.listed[peer]
-	c.mu.Unlock()
-	return n > 0 || c.policy.knows(policy.Peer{ID: peer})
+	return c.hasListed(peer) || c.known(policy.Peer{ID: peer})
 }
 
 // add enters a channel, which is told at once if the outlet drains.

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -19,7 +20,9 @@ type daemon struct {
 	places []place
 	status func() any
 	work   func(ctx context.Context) error
-	more   map[string]http.Handler // of the admin server; see obs.Endpoints
+	// Of the admin server; see obs.Endpoints.
+	more     map[string]http.Handler
+	adminTLS *tls.Config
 	// recheck asks again whether everything that lives is allowed, recheckSome
 	// whether those channels are; nil: there is nothing to ask.
 	recheck     func()
@@ -121,6 +124,7 @@ func (b *base) listenObs(ctx context.Context, status func() any) (*obs.Server, e
 		AdminWhere:   b.common.Where("admin"),
 		Status:       status,
 		More:         b.more,
+		AdminTLS:     b.adminTLS,
 	})
 	if err != nil {
 		return nil, err

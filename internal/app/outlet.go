@@ -41,7 +41,10 @@ type Outlet struct {
 	table    *channel.Table
 	agents   []*agent
 	slots    chan struct{} // handshakes under way
-	rate     *rate.Limiter // of those with whom the outlet accepts itself: a relay has limits of its own
+	// maxStreams is how many streams one channel may have open; 0: as many as a
+	// session takes.
+	maxStreams int
+	rate       *rate.Limiter // of those with whom the outlet accepts itself: a relay has limits of its own
 
 	// What can come again and again is told apart by who can cause it, so that
 	// none hides another: anybody at all, those with an identity, those that may
@@ -79,8 +82,9 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 type hosting struct {
 	kind     string                   // begins the names of metrics, and is what logs call the process; "": outlet
 	handlers map[string]streamHandler // by service: what serves its streams, in the place of a target
-	known    knowing                  // whose histories are worth remembering; nil: of those that may use a service
-	channels int                      // how many there may be; 0: maxChannels
+	known    knowing                  // who is no stranger; nil: who may use a service
+	bounds   *channelBounds           // nil: outletBounds
+	streams  int                      // that one channel may have open; 0: as many as a session takes
 }
 
 // A streamHandler serves one stream and returns how that ended. It leaves
@@ -114,9 +118,14 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	out.recheck, out.recheckSome = out.recheckAll, out.recheckChannels
 	out.member.renewed = out.renewAll
 	out.handshakes = newHandshakeMetrics(o.Registry)
-	most := cmp.Or(h.channels, maxChannels)
-	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: most, DetachedPerInstance: maxPeerChannels})
-	out.channels = newChannels(out.policy, most, out.table.EvictOldest)
+	bounds := outletBounds()
+	if h.bounds != nil {
+		bounds = *h.bounds
+	}
+	out.maxStreams = h.streams
+	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: bounds.all, DetachedPerInstance: maxPeerChannels})
+	out.channels = newChannels(bounds, h.known, out.table.EvictOldest)
+	out.channels.end = out.endStranger
 	newGauge(o.Registry, "culvert_"+h.kind+"_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
 	newGauge(o.Registry, "culvert_"+h.kind+"_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
 	newGauge(o.Registry, "culvert_"+h.kind+"_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })

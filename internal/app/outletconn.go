@@ -54,8 +54,33 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		out.auditRefusal(audit.Channel, peer, via, c, err.Error())
 		return
 	}
-	s := &lasting{Session: tunnel.NewServer(c, out.tunnelConfig(&out.cfg.Channels)), ch: c}
-	out.serveChannel(ctx, &openChannel{peer: peer, since: time.Now(), session: s, listed: place.listed, streams: map[*served]struct{}{}}, via)
+	ch := &openChannel{peer: peer, since: time.Now(), session: out.newSession(c, place), streams: map[*served]struct{}{}}
+	out.channels.occupy(place, ch)
+	out.serveChannel(ctx, ch, via)
+}
+
+// newSession returns the session of a channel whose place is p.
+func (out *Outlet) newSession(c *channel.Channel, p *reservation) *lasting {
+	cfg := out.tunnelConfig(&out.cfg.Channels)
+	cfg.MaxStreams = out.maxStreams
+	if out.channels.bounds.bytes == 0 {
+		return &lasting{Session: tunnel.NewServer(c, cfg), ch: c}
+	}
+	m := &meteredChannel{Channel: c, place: p}
+	s := &lasting{Session: tunnel.NewServer(m, cfg), ch: c}
+	m.exceed = func() {
+		s.Close(code.Limit, fmt.Sprintf("%s is not known here, and has sent more than %d bytes", p.peer, out.channels.bounds.bytes))
+	}
+	return s
+}
+
+// endStranger ends a stranger's channel. Such are ended as often as strangers come.
+func (out *Outlet) endStranger(ch *openChannel, r *refusal) {
+	const message = "channel of a stranger is ended"
+	out.log.Log(out.loud(zapcore.InfoLevel, ch.peer.Identifier, message), message,
+		zap.Stringer("peer", ch.peer.Identifier), zap.Stringer("channel", ch.session.ch.ID()), zap.String("code", r.code.String()), zap.String("reason", r.reason))
+	ch.session.Close(r.code, r.reason)
+	ch.session.endWithin(r.code, errors.New(r.reason))
 }
 
 func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {

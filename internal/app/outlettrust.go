@@ -73,7 +73,7 @@ func (out *Outlet) recheckOpen(ch *openChannel) {
 			p.cut(d)
 		}
 	}
-	if !ch.listed || out.policy.knows(j.Peer) {
+	if !ch.listed || out.channels.known(j.Peer) {
 		return
 	}
 	if ch.session.Streams() > 0 && !ch.told {

@@ -179,14 +179,14 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 		return NewOutletPolicy([]config.OutletService{{Name: "a", Allow: mustCompile(t, policy.Open, text)}})
 	}
 	open, closed := of(`true`), of(`false`)
-	c = newChannels(closed, maxChannels, nobodyWaits)
+	c = newChannels(outletBounds(), closed.knows, nobodyWaits)
 	stranger, _ := c.reserve(policy.Peer{ID: id(1)})
-	c.policy = open
+	c.known = open.knows
 	friend, _ := c.reserve(policy.Peer{ID: id(1)})
 	if stranger == nil || friend == nil || stranger.listed || !friend.listed {
 		t.Fatalf("got %+v and %+v", stranger, friend)
 	}
-	c.policy = closed
+	c.known = closed.knows
 	if !c.knows(id(1)) || c.knows(id(2)) {
 		t.Error("a peer is known while it has a channel that it was allowed, and no other")
 	}
@@ -195,7 +195,7 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 		t.Errorf("%d strangers, want 1", c.strangers)
 	}
 	c.release(stranger, nil)
-	if c.strangers != 0 || len(c.perPeer)+len(c.listed) != 0 {
-		t.Errorf("left: %d strangers, %v, %v", c.strangers, c.perPeer, c.listed)
+	if c.strangers+c.listed+len(c.places) != 0 {
+		t.Errorf("left: %d strangers, %d others, %v", c.strangers, c.listed, c.places)
 	}
 }

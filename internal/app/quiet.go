@@ -2,6 +2,7 @@ package app
 
 import (
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,8 @@ const (
 	// quietKinds bounds how many different errors are remembered, and so how
 	// many lines there can be in that time.
 	quietKinds = 128
+	// quietEach bounds those of one peer, so that none takes all of them.
+	quietEach = 4
 )
 
 // A quiet keeps errors of retries from filling the log: a new one is told at
@@ -32,14 +35,41 @@ var ephemeral = regexp.MustCompile(`\S+->(\S+):\d+`)
 // or debug.
 func (q *quiet) level(text string, loud zapcore.Level) zapcore.Level {
 	key := ephemeral.ReplaceAllString(text, "$1")
-	now := time.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.tidyLocked(time.Now())
+	return q.levelLocked(key, loud)
+}
+
+// levelOf is level for what a peer has caused, of which there is a bound for each
+// peer, too.
+func (q *quiet) levelOf(peer, text string, loud zapcore.Level) zapcore.Level {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.tidyLocked(time.Now())
+	mine := 0
+	for k := range q.told {
+		if strings.HasPrefix(k, peer) {
+			mine++
+		}
+	}
+	if mine >= quietEach {
+		return zapcore.DebugLevel
+	}
+	return q.levelLocked(peer+text, loud)
+}
+
+// tidyLocked forgets what may be told again.
+func (q *quiet) tidyLocked(now time.Time) {
 	for k, at := range q.told {
 		if now.Sub(at) >= quietFor {
 			delete(q.told, k)
 		}
 	}
+}
+
+func (q *quiet) levelLocked(key string, loud zapcore.Level) zapcore.Level {
+	now := time.Now()
 	if _, ok := q.told[key]; ok || len(q.told) >= quietKinds {
 		return zapcore.DebugLevel
 	}

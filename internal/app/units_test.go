@@ -82,14 +82,21 @@ func TestChannelsTakePlacesOver(t *testing.T) {
 		return c
 	}
 	known := NewOutletPolicy([]config.OutletService{{Name: "a", Allow: policy.List(id(1))}})
-	c := newChannels(known, maxChannels, evict)
-	take := func(times int) (taken int) {
+	c := newChannels(outletBounds(), known.knows, evict)
+	var taken []*reservation
+	take := func(times int) (n int) {
 		for range times {
-			if _, r := c.reserve(policy.Peer{ID: id(1)}); r == nil {
-				taken++
+			if p, r := c.reserve(policy.Peer{ID: id(1)}); r == nil {
+				n++
+				taken = append(taken, p)
 			}
 		}
-		return taken
+		return n
+	}
+	next := func() *reservation {
+		p := taken[0]
+		taken = taken[1:]
+		return p
 	}
 	if got := take(maxPeerChannels + 1); got != maxPeerChannels {
 		t.Fatalf("%d channels taken, want %d", got, maxPeerChannels)
@@ -103,12 +110,12 @@ func TestChannelsTakePlacesOver(t *testing.T) {
 		t.Errorf("%d places of 3 channels without a path were taken, want 3", got)
 	}
 	for _, ch := range dead {
-		c.release(&reservation{peer: id(1), listed: true}, ch)
+		c.release(next(), ch)
 		if got := take(1); got != 0 {
 			t.Error("a place was given twice")
 		}
 	}
-	c.release(&reservation{peer: id(1), listed: true}, nil)
+	c.release(next(), nil)
 	if got := take(2); got != 1 {
 		t.Errorf("after one was released, %d were taken, want 1", got)
 	}
@@ -121,12 +128,16 @@ func TestChannelsTakePlacesOver(t *testing.T) {
 
 func TestChannelsAreBounded(t *testing.T) {
 	known := NewOutletPolicy([]config.OutletService{{Name: "a", Allow: policy.List(id(1), id(2))}})
-	c := newChannels(known, maxChannels, nobodyWaits)
+	c := newChannels(outletBounds(), known.knows, nobodyWaits)
+	var first *reservation
 	take := func(peer identity.Identifier, times int) (taken int) {
 		for range times {
-			_, r := c.reserve(policy.Peer{ID: peer})
+			p, r := c.reserve(policy.Peer{ID: peer})
 			if r == nil {
 				taken++
+				if first == nil {
+					first = p
+				}
 				continue
 			}
 			if r.code != code.Limit || r.reason == "" {
@@ -148,7 +159,7 @@ func TestChannelsAreBounded(t *testing.T) {
 	if got := take(id(2), 1); got != 1 {
 		t.Error("strangers keep a peer out that is allowed")
 	}
-	c.release(&reservation{peer: id(1), listed: true}, nil)
+	c.release(first, nil)
 	if got := take(id(1), 2); got != 1 {
 		t.Errorf("after one was released, %d were taken, want 1", got)
 	}
@@ -157,8 +168,12 @@ func TestChannelsAreBounded(t *testing.T) {
 		t.Errorf("while draining: %v", r)
 	}
 
-	all := newChannels(known, maxChannels, nobodyWaits)
-	all.perPeer[id(9)] = maxChannels
+	few := outletBounds()
+	few.all = 1
+	all := newChannels(few, known.knows, nobodyWaits)
+	if _, r := all.reserve(policy.Peer{ID: id(1)}); r != nil {
+		t.Error(r)
+	}
 	if _, r := all.reserve(policy.Peer{ID: id(2)}); r == nil || r.code != code.Limit {
 		t.Errorf("beyond the limit of all: %v", r)
 	}

@@ -76,7 +76,7 @@ func typeOf(v any) string {
 // The documentation names all members, in their order, with their types and the
 // lines that they are on.
 func TestDocumentedMembers(t *testing.T) {
-	full := Event{Allowed: true, Peer: Peer{Identifier: identity.Identifier{1}, Credentials: []string{"x"}}, Duration: time.Second}
+	full := Event{Allowed: true, Peer: Peer{Identifier: identity.Identifier{1}, Credentials: []string{"x"}}, Attributes: []string{"x"}, Duration: time.Second}
 	fill(reflect.ValueOf(&full).Elem(), "x")
 	for _, kind := range []Kind{Decision, End} {
 		var all, always []string

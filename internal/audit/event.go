@@ -33,12 +33,16 @@ const (
 
 	Enroll Action = "enroll" // become a member of an authority
 	Renew  Action = "renew"  // get a credential, as a member
-	Revoke Action = "revoke" // take a credential, or an identifier, back
+	Fetch  Action = "fetch"  // get an authority's revocation list
+
+	CreateTicket Action = "create_ticket" // make a ticket, by which others enrol
+	RevokeTicket Action = "revoke_ticket" // make a ticket worthless
+	Revoke       Action = "revoke"        // take a credential, or an identifier, back
 )
 
 // Actions returns all actions, in the order of the documentation.
 func Actions() []Action {
-	return []Action{Open, Channel, Resume, Handshake, Register, Park, Connect, Extend, Enroll, Renew, Revoke}
+	return []Action{Open, Channel, Resume, Handshake, Register, Park, Connect, Extend, Enroll, Renew, Fetch, CreateTicket, RevokeTicket, Revoke}
 }
 
 // A Process says who writes the log. It stands on every line.
@@ -69,8 +73,15 @@ type Event struct {
 	Service string // as the peer has called it
 	Target  string // what the peer wants to reach: an identifier or host:port
 	Client  string // the address of the program beside the inlet, as the inlet claims it
-	Code    string // a code's name, or a word of docs/audit.md
-	Reason  string // for people
+
+	// At an authority.
+	Ticket     string   // id of the ticket, never its secret
+	Serial     string   // of the credential that is issued or revoked
+	Subject    string   // whose token it was
+	Attributes []string // NAME=VALUE each
+
+	Code   string // a code's name, or a word of docs/audit.md
+	Reason string // for people
 
 	// Of an end.
 	ToService, ToClient int64         // bytes carried
@@ -92,6 +103,14 @@ const (
 	maxReason      = 1024
 	maxCredentials = 16 // more than a handshake carries
 	maxSerial      = 40
+	maxAttributes  = 1024 // all of them
+)
+
+// maxEnd bounds what stands on a line behind its attributes, and minTexts is the
+// least room in which it makes sense to begin a text, in bytes.
+const (
+	maxEnd   = maxWord + maxReason + len(`,"code":"","reason":"","to_service":,"to_client":,"duration":}`) + 20 + 20 + 24 + len("\n")
+	minTexts = 64
 )
 
 const timeLayout = "2006-01-02T15:04:05.000000Z"
@@ -140,6 +159,18 @@ func appendTail(dst, process []byte, e *Event) []byte {
 	o.optional("service", e.Service, maxName)
 	o.optional("target", e.Target, maxName)
 	o.optional("client", e.Client, maxAddress)
+	o.optional("ticket", e.Ticket, maxSerial)
+	o.optional("serial", e.Serial, maxSerial)
+	// What an authority writes has nothing of what fills other lines; where a line
+	// is full all the same, these two are what is cut.
+	room := MaxLine - maxHead - len(o.b) - maxEnd
+	if e.Subject != "" && room > minTexts {
+		o.text("subject", e.Subject, min(maxName, room-len(`,"subject":""`)))
+	}
+	room = MaxLine - maxHead - len(o.b) - maxEnd
+	if len(e.Attributes) > 0 && room > minTexts {
+		o.listWithin("attributes", e.Attributes, min(maxAttributes, room-len(`,"attributes":[]`)))
+	}
 	o.text("code", e.Code, maxWord)
 	o.optional("reason", e.Reason, maxReason)
 	if e.Kind == End {

@@ -64,6 +64,11 @@ func TestLine(t *testing.T) {
 			Event{Kind: End, Action: Open, ID: "c/1", Code: "ok", ToService: 1, ToClient: math.MaxInt64, Duration: 1500*time.Millisecond + 7*time.Microsecond},
 			`"event":"end","action":"open","id":"c/1","peer":"","code":"ok","to_service":1,"to_client":9223372036854775807,"duration":1.500007`,
 		},
+		{
+			"issued",
+			Event{Kind: Decision, Allowed: true, Action: Enroll, ID: "5e", Peer: Peer{Identifier: identity.Identifier{2}}, Ticket: "0a", Serial: "5e", Subject: "s", Attributes: []string{"role=api", "team=\""}, Code: "ok"},
+			`"event":"decision","action":"enroll","id":"5e","decision":"allowed","peer":"` + id + `","credentials":[],"ticket":"0a","serial":"5e","subject":"s","attributes":["role=api","team=\""],"code":"ok"`,
+		},
 	} {
 		got := string(encode(testProcess(), 7, at, &tt.e))
 		want := `{"time":"2026-02-03T03:05:06.000007Z","seq":7,"component":"outlet","identifier":"` + self + `","instance":"` + strings.Repeat("ab", 16) + `",` + tt.want + "}\n"
@@ -86,6 +91,7 @@ func TestHostileTexts(t *testing.T) {
 		fill(reflect.ValueOf(&p).Elem(), hostile)
 		for range 100 {
 			e.Peer.Credentials = append(e.Peer.Credentials, hostile)
+			e.Attributes = append(e.Attributes, hostile)
 		}
 		e.Duration, e.ToService, e.ToClient = math.MaxInt64, math.MaxInt64, math.MaxInt64
 		for _, e.Kind = range []Kind{Decision, End} {
@@ -100,6 +106,37 @@ func TestHostileTexts(t *testing.T) {
 	}
 	if head := appendHead(nil, math.MaxUint64, time.Now()); len(head) > maxHead {
 		t.Errorf("a head has %d bytes, more than %d", len(head), maxHead)
+	}
+}
+
+// An authority's line has room for its attributes, whoever has chosen them.
+func TestAttributesAreCut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		values := rapid.SliceOfN(rapid.OneOf(rapid.String(), rapid.StringN(0, 2000, 2000)), 1, 40).Draw(t, "attributes")
+		most := rapid.IntRange(minTexts, maxAttributes).Draw(t, "most")
+		o := object{[]byte("{")}
+		o.listWithin("a", values, most)
+		if n := len(o.b) - len(`{"a":[]`); n > most {
+			t.Fatalf("%d bytes, want at most %d", n, most)
+		}
+		var got struct{ A []string }
+		if err := json.Unmarshal(append(o.b, '}'), &got); err != nil {
+			t.Fatalf("%s: %v", o.b, err)
+		}
+		for i, v := range got.A {
+			whole := string([]rune(values[i]))
+			begin, cut := strings.CutSuffix(v, ellipsis)
+			if v != whole && (!cut || !strings.HasPrefix(whole, begin)) {
+				t.Fatalf("%q is written as %q", whole, v)
+			}
+		}
+		if last := got.A[len(got.A)-1]; len(got.A) < len(values) && !strings.HasSuffix(last, ellipsis) {
+			t.Fatalf("%d of %d values, and the last is %q", len(got.A), len(values), last)
+		}
+	})
+	e := Event{Kind: Decision, Action: Enroll, Peer: Peer{Identifier: identity.Identifier{2}}, Route: "admin", Ticket: strings.Repeat("0", 32), Serial: strings.Repeat("0", 32), Subject: strings.Repeat("s", 512), Attributes: []string{strings.Repeat("x", 900)}, Reason: strings.Repeat("r", 2000)}
+	if b := string(encode(testProcess(), 1, time.Now(), &e)); !strings.Contains(b, e.Attributes[0]) {
+		t.Errorf("%s has not all attributes", b)
 	}
 }
 

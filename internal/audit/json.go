@@ -43,6 +43,31 @@ func (o *object) list(key string, values []string, most int) {
 	o.b = append(o.b, ']')
 }
 
+// listWithin is list for values that take most bytes together, with their quotes
+// and commas. An ellipsis ends the value that is cut, or stands for those that have
+// no room.
+func (o *object) listWithin(key string, values []string, most int) {
+	const more = len(`,"` + ellipsis + `"`)
+	o.key(key)
+	o.b = append(o.b, '[')
+	end := len(o.b) + most
+	for i, v := range values {
+		if i > 0 {
+			o.b = append(o.b, ',')
+		}
+		room := end - len(o.b) - len(`""`)
+		if i < len(values)-1 {
+			room -= more
+		}
+		if room < len(ellipsis) {
+			o.b = appendText(o.b, ellipsis, len(ellipsis))
+			break
+		}
+		o.b = appendText(o.b, v, room)
+	}
+	o.b = append(o.b, ']')
+}
+
 func (o *object) number(key string, n uint64) {
 	o.key(key)
 	o.b = strconv.AppendUint(o.b, n, 10)

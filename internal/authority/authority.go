@@ -48,27 +48,32 @@ type Config struct {
 	// another one: then it goes on when its pod or service account has ended.
 	RenewWithoutToken bool
 
-	Trace *Trace // nil: nobody is told
+	Recorder Recorder // nil: nothing is recorded
+	Trace    *Trace   // nil: nobody is told
 }
 
 // A Trace is told what happens. Its funcs, each of which may be nil, are called
 // from many goroutines and must not block.
 type Trace struct {
-	Issued    func(Issue)
+	Issued    func(Issue) // on its way to the peer
 	Refused   func(peer identity.Identifier, request string, err *Refusal)
 	Published func(number uint64, entries int) // a revocation list
 	Failed    func(doing string, err error)    // what is tried again later
+	// Changed says that a peer has become a member, or is none any more:
+	// [Authority.IsMember] has which.
+	Changed func(peer identity.Identifier)
 }
 
 // An Issue is a credential that was issued.
 type Issue struct {
-	Peer     identity.Identifier
-	Request  string // "ticket", "kubernetes" or "renew"
-	Ticket   credential.TicketID
-	Subject  string // of a token; else ""
-	Serial   credential.Serial
-	NotAfter time.Time
-	New      bool // the peer was no member before
+	Peer       identity.Identifier
+	Request    string // "ticket", "kubernetes" or "renew"
+	Ticket     credential.TicketID
+	Subject    string // of a token; else ""
+	Attributes credential.Attributes
+	Serial     credential.Serial
+	NotAfter   time.Time
+	New        bool // the peer was no member before
 }
 
 // A Refusal is why a peer does not get what it asks for. Its text is told to
@@ -77,6 +82,8 @@ type Refusal struct {
 	Code   code.Code
 	Reason string
 	Detail error // more about it, for the log alone; nil if there is no more
+
+	recorded bool // by who could not record what it refuses
 }
 
 // Error returns the reason.
@@ -99,7 +106,7 @@ type Authority struct {
 	current *published // the newest list; never nil
 
 	tokens  chan struct{} // places for tokens under verification
-	members streams
+	streams streams
 }
 
 // New returns the authority of a store, and makes a revocation list, which is
@@ -173,7 +180,7 @@ func (a *Authority) Run(ctx context.Context) {
 		case <-t.C:
 		}
 		next := every
-		if err := errors.Join(a.relist(time.Now()), a.store.tidy(wholeSeconds(time.Now()), a.cfg.RenewWithoutToken)); err != nil {
+		if err := errors.Join(a.relist(time.Now()), a.tidy(wholeSeconds(time.Now()))); err != nil {
 			if a.cfg.Trace.Failed != nil {
 				a.cfg.Trace.Failed("looking after the store", err)
 			}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"github.com/culvert-net/culvert/pkg/credential"
 )
 
@@ -123,4 +125,61 @@ func TestBackupThatFails(t *testing.T) {
 			t.Errorf("left behind after %v: %q", err, left)
 		}
 	}
+}
+
+// A backup that is slow holds nobody up, however much is stored meanwhile.
+func TestSlowBackupHoldsNobodyUp(t *testing.T) {
+	if !sparseMaps {
+		t.Skip("a store maps what it has, and no more, on this system")
+	}
+	f := start(t, Config{})
+	f.enrol(identifier(1), nil)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() { done <- f.Backup(t.Context(), &stuckWriter{begun: begun, goOn: goOn}) }()
+	<-begun
+	before, err := os.Stat(f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grown := make(chan error, 1)
+	go func() { // until the file is four times as long
+		for {
+			err := f.store.db.Update(func(tx *bolt.Tx) error {
+				return tx.Bucket(bucketSubjects).Put([]byte("grow"+time.Now().String()), make([]byte, 64<<10))
+			})
+			info, err2 := os.Stat(f.path)
+			if err = errors.Join(err, err2); err != nil || info.Size() > 4*before.Size() {
+				grown <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-grown:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nothing can be stored while a backup is slow")
+	}
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A stuckWriter takes its first bytes when it is let.
+type stuckWriter struct {
+	once  sync.Once
+	begun chan<- struct{}
+	goOn  <-chan struct{}
+}
+
+func (w *stuckWriter) Write(b []byte) (int, error) {
+	w.once.Do(func() {
+		close(w.begun)
+		<-w.goOn
+	})
+	return len(b), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"path/filepath"
 	"strings"
@@ -137,11 +138,12 @@ func inspect(t testing.TB, bundle []byte) *credential.Credential {
 
 // A client is a member's side of one stream.
 type client struct {
-	t    testing.TB
-	conn net.Conn
-	last uint32
-	done chan struct{} // closed when Serve has returned
-	err  error         // what it returned, then
+	t       testing.TB
+	conn    net.Conn
+	last    uint32
+	unasked int           // lists that nobody had asked for, passed over by ask
+	done    chan struct{} // closed when Serve has returned
+	err     error         // what it returned, then
 }
 
 // dial has the authority serve a peer.
@@ -173,6 +175,7 @@ func (c *client) ask(m credential.Request) credential.Answer {
 		if id == c.last {
 			return a
 		}
+		c.unasked++
 	}
 }
 
@@ -214,6 +217,13 @@ func (c *client) wantEnd(want code.Code) {
 		return
 	}
 	wantRefusal(c.t, c.err, want)
+}
+
+// wantRevoked reads what there is and waits for the end as who is revoked.
+func (c *client) wantRevoked() {
+	c.t.Helper()
+	go func() { _, _ = io.Copy(io.Discard, c.conn) }() // until the conn is closed, with the stream
+	c.wantEnd(code.IdentityRevoked)
 }
 
 // wantRefusal fails unless err is a *Refusal of that code that has every part.

@@ -34,12 +34,14 @@ const (
 )
 
 // A decide turns who a peer was, nil for no member, into who it is to be. It is
-// called in a transaction, perhaps more than once, and keeps nothing of a call
-// that was not the last.
+// called in a transaction that only reads, and then in one that writes, perhaps
+// more than once, and keeps nothing of a call that was not the last.
 type decide func(tx *bolt.Tx, was *member) (*member, error)
 
 // grant issues a credential to peer as decide says, and returns its bundle when
-// all of it is on disk. A *[Refusal] says that nothing was changed.
+// all of it is on disk, and in the record. A *[Refusal] says that nothing was
+// changed, but for one of code.AuditFailed: then the peer may be a member all the
+// same, and gets its credential when it asks again.
 func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]byte, error) {
 	now, err := clock()
 	if err != nil {
@@ -49,16 +51,29 @@ func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]b
 	if err := signer.History().CheckTime(now, 0); err != nil {
 		return nil, refuse(code.AuthorityExpired, "the authority's own key does not hold: %v", err)
 	}
+	change := func(tx *bolt.Tx) (was, is *member, err error) {
+		if err := errors.Join(refuseRevoked(tx, peer), refuseRevoked(tx, a.store.owner)); err != nil {
+			return nil, nil, err
+		}
+		if was, err = getMember(tx, peer); err != nil {
+			return nil, nil, err
+		}
+		is, err = to(tx, was)
+		return was, is, err
+	}
+	// Who is refused is so by reading, which holds nobody up: a refusal in a batch
+	// has all others in it done again.
+	if err := a.store.db.View(func(tx *bolt.Tx) error { _, _, err := change(tx); return err }); err != nil {
+		return nil, err
+	}
+	// Before anything is stored: who is refused for this tries on, and each time
+	// would make another credential outstanding.
+	if err := a.recordable(); err != nil {
+		return nil, err
+	}
 	var bundle []byte
 	err = a.store.db.Batch(func(tx *bolt.Tx) error {
-		if err := errors.Join(refuseRevoked(tx, peer), refuseRevoked(tx, a.store.owner)); err != nil {
-			return err
-		}
-		was, err := getMember(tx, peer)
-		if err != nil {
-			return err
-		}
-		is, err := to(tx, was)
+		was, is, err := change(tx)
 		if err != nil {
 			return err
 		}
@@ -75,16 +90,32 @@ func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]b
 		is.renewed = now
 		bundle = b
 		issue.Peer, issue.Serial, issue.NotAfter, issue.New = peer, c.Serial, c.NotAfter, was == nil
-		issue.Ticket, issue.Subject = is.ticket, is.subject
+		issue.Ticket, issue.Subject, issue.Attributes = is.ticket, is.subject, is.attributes
 		return putMember(tx, peer, was, is)
 	})
 	if err != nil {
+		return nil, err
+	}
+	if issue.New {
+		a.changed(peer)
+	}
+	if err := a.record(issue.decision()); err != nil {
 		return nil, err
 	}
 	if a.cfg.Trace.Issued != nil {
 		a.cfg.Trace.Issued(issue)
 	}
 	return bundle, nil
+}
+
+// decision returns what is recorded of a credential that was issued.
+func (i *Issue) decision() *Decision {
+	d := &Decision{Action: ActionRenew, Peer: i.Peer, Ticket: i.Ticket, Subject: i.Subject, Attributes: i.Attributes, Serial: i.Serial}
+	// Who shows a ticket enrols, with what the ticket says, whether it is new or not.
+	if i.New || i.Request == requestTicket {
+		d.Action = ActionEnroll
+	}
+	return d
 }
 
 // refuseRevoked refuses an identifier that this authority has revoked.
@@ -151,6 +182,9 @@ func (a *Authority) enrollTicket(peer identity.Identifier, m credential.EnrollTi
 			is.enrolled = was.enrolled
 			return is, nil
 		}
+		if !tx.Writable() {
+			return is, nil
+		}
 		t.used++
 		return is, putRecord(tx, bucketTickets, m.ID[:], t)
 	})
@@ -210,7 +244,7 @@ func (a *Authority) renew(peer identity.Identifier) ([]byte, error) {
 	return a.grant(peer, Issue{Request: requestRenew}, func(_ *bolt.Tx, was *member) (*member, error) {
 		switch {
 		case was == nil:
-			return nil, refuse(code.NotEnrolled, "%s is no member of this authority: enrol it by a ticket (\"culvert ticket create\") or a Kubernetes token", peer)
+			return nil, refuseStranger(peer)
 		case was.how == ByKubernetes && !a.cfg.RenewWithoutToken:
 			return nil, refuse(code.TokenRefused, "%s was enrolled by a Kubernetes token, and renews by showing one again", peer)
 		}
@@ -219,10 +253,26 @@ func (a *Authority) renew(peer identity.Identifier) ([]byte, error) {
 	})
 }
 
+// refuseStranger refuses what only members get.
+func refuseStranger(peer identity.Identifier) *Refusal {
+	return refuse(code.NotEnrolled, "%s is no member of this authority: enrol it by a ticket (\"culvert ticket create\") or a Kubernetes token", peer)
+}
+
+// tidy gives up what the store's tidy does, and tells of members that are none
+// any more.
+func (a *Authority) tidy(now time.Time) error {
+	gone, err := a.store.tidy(now, a.cfg.RenewWithoutToken)
+	for _, id := range gone {
+		a.changed(id)
+	}
+	return err
+}
+
 // tidy gives up tickets that were over for long, and members that cannot renew:
 // those that have to show a token again, and have not for long.
-func (s *Store) tidy(now time.Time, renewWithoutToken bool) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+func (s *Store) tidy(now time.Time, renewWithoutToken bool) (gone []identity.Identifier, err error) {
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		gone = nil
 		err := deleteWhere(tx.Bucket(bucketTickets), func(_, v []byte) (bool, error) {
 			t, err := decodeTicket(v)
 			return err == nil && !now.Before(t.expires.Add(keepTickets)), err
@@ -230,20 +280,25 @@ func (s *Store) tidy(now time.Time, renewWithoutToken bool) error {
 		if err != nil || renewWithoutToken {
 			return err
 		}
-		gone := map[identity.Identifier]*member{}
+		members := map[identity.Identifier]*member{}
 		err = tx.Bucket(bucketMembers).ForEach(func(k, v []byte) error {
 			m, err := decodeMember(v)
 			if err == nil && m.how == ByKubernetes && !now.Before(m.lastEnd().Add(credential.DropAfter)) {
-				gone[identity.Identifier(k)] = m
+				members[identity.Identifier(k)] = m
 			}
 			return err
 		})
-		for id, m := range gone {
+		for id, m := range members {
 			err = errors.Join(err, deleteMember(tx, id, m))
+			gone = append(gone, id)
 		}
 		if err != nil {
 			return fmt.Errorf("giving up what has ended: %w", err)
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return gone, nil
 }

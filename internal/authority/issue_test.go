@@ -75,7 +75,7 @@ func TestTicketExpires(t *testing.T) {
 		wantRefusal(t, f.use(identifier(2), ticket), code.TicketRefused, "expired at")
 		wantRefusal(t, f.use(identifier(1), ticket), code.TicketRefused, "expired at")
 		time.Sleep(keepTickets)
-		if err := f.store.tidy(wholeSeconds(time.Now()), false); err != nil {
+		if err := f.tidy(wholeSeconds(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		wantRefusal(t, f.use(identifier(2), ticket), code.TicketRefused, "has forgotten it")
@@ -244,7 +244,7 @@ func TestEnrolByToken(t *testing.T) {
 			t.Errorf("after one has moved on: %v", err)
 		}
 		time.Sleep(time.Hour + credential.DropAfter)
-		if err := f.store.tidy(wholeSeconds(time.Now()), false); err != nil {
+		if err := f.tidy(wholeSeconds(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		if m, err := f.Members(t.Context(), identity.Identifier{}, 0); err != nil || len(m) != 0 {

@@ -86,6 +86,10 @@ func (a *Authority) createTicket(r TicketRequest) (credential.Ticket, TicketInfo
 	if err := a.checkTicket(r, now); err != nil {
 		return credential.Ticket{}, TicketInfo{}, err
 	}
+	if err := a.recordable(); err != nil {
+		_ = a.record(&Decision{Action: ActionCreateTicket, Attributes: r.Attributes, Refusal: err})
+		return credential.Ticket{}, TicketInfo{}, err
+	}
 	t, err := credential.NewTicket(a.Identifier(), a.cfg.Routes)
 	if err != nil {
 		return credential.Ticket{}, TicketInfo{}, err
@@ -101,7 +105,16 @@ func (a *Authority) createTicket(r TicketRequest) (credential.Ticket, TicketInfo
 		}
 		return putRecord(tx, bucketTickets, t.ID[:], record)
 	})
-	return t, record.info(t.ID), err
+	if err != nil {
+		return credential.Ticket{}, TicketInfo{}, err
+	}
+	if err := a.record(&Decision{Action: ActionCreateTicket, Ticket: t.ID, Attributes: r.Attributes}); err != nil {
+		// Nobody has it.
+		return credential.Ticket{}, TicketInfo{}, errors.Join(err, a.store.db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket(bucketTickets).Delete(t.ID[:])
+		}))
+	}
+	return t, record.info(t.ID), nil
 }
 
 // checkTicket says what is wrong with a ticket that is asked for.
@@ -156,6 +169,8 @@ var ErrNoTicket = errors.New("there is no such ticket")
 // RevokeTicket makes a ticket worthless. Who was enrolled by it stays a member.
 func (a *Authority) RevokeTicket(_ context.Context, id credential.TicketID) error {
 	now, err := clock()
+	var attributes credential.Attributes
+	already := false
 	if err == nil {
 		err = a.store.db.Update(func(tx *bolt.Tx) error {
 			t, err := getTicket(tx, id)
@@ -165,14 +180,18 @@ func (a *Authority) RevokeTicket(_ context.Context, id credential.TicketID) erro
 			case t == nil:
 				return ErrNoTicket
 			case !t.revoked.IsZero():
+				already = true
 				return nil
 			}
-			t.revoked = now
+			t.revoked, attributes = now, t.attributes
 			return putRecord(tx, bucketTickets, id[:], t)
 		})
 	}
 	if err != nil {
 		return fmt.Errorf("revoking ticket %s: %w", id, err)
+	}
+	if !already {
+		_ = a.record(&Decision{Action: ActionRevokeTicket, Ticket: id, Attributes: attributes}) // it stands
 	}
 	return nil
 }
@@ -245,8 +264,22 @@ func (a *Authority) revoke(r Revocation) (Revoked, error) {
 	if err != nil {
 		return Revoked{}, err
 	}
+	for _, id := range more.identifiers {
+		a.changed(id)
+	}
+	a.recordRevoked(more)
 	out.Number = l.Number()
 	return out, nil
+}
+
+// recordRevoked records what was revoked, which stands.
+func (a *Authority) recordRevoked(r revoking) {
+	for _, id := range r.identifiers {
+		_ = a.record(&Decision{Action: ActionRevoke, Target: id, Reason: r.reason})
+	}
+	for _, s := range r.serials {
+		_ = a.record(&Decision{Action: ActionRevoke, Target: s.subject, Serial: s.Serial, Reason: r.reason})
+	}
 }
 
 func (r *Revocation) check(own identity.Identifier) error {

@@ -8,9 +8,9 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"golang.org/x/time/rate"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -21,11 +21,9 @@ import (
 // ServiceName is what members open a stream to.
 const ServiceName = "culvert.authority"
 
-// Bounds of what [Authority.Serve] serves.
+// Bounds of what [Authority.Serve] does for one stream. streams.go has how many
+// there may be.
 const (
-	maxStreams        = 16_384 // in all
-	maxPeerStreams    = 8      // of one peer
-	maxStrangers      = 512    // of peers that are no members, in all
 	firstRequestTime  = time.Minute
 	requestTime       = 10 * time.Second // from a request's first byte to its last
 	pieceTime         = 10 * time.Second // for pieceLen bytes of an answer to be taken
@@ -34,98 +32,26 @@ const (
 	requestsAtOnce    = 16
 )
 
-// Serve answers one peer's requests on conn, in their order, and sends it each
-// new revocation list, until the peer ends its side (nil), ctx ends, or the peer
-// breaks a bound, is refused for good or is revoked (a *[Refusal], of which the
-// peer has been told, or not if it has not asked anything). It sets conn's
-// deadlines and leaves closing it to the caller. When it returns, nothing of it
-// runs any more.
+// Serve answers one peer's requests on conn, in their order, and sends a member
+// each new revocation list, until the peer ends its side (nil), ctx ends, or the
+// peer breaks a bound, is refused for good, is revoked, or has not become a member
+// within [EnrolTime] (a *[Refusal], of which the peer has been told, or not if it
+// has not asked anything). It sets conn's deadlines and leaves closing it to the
+// caller. When it returns, nothing of it runs any more.
 func (a *Authority) Serve(ctx context.Context, peer identity.Identifier, conn net.Conn) error {
 	known, err := a.store.isMember(peer)
 	if err != nil {
 		return err
 	}
-	s := &stream{authority: a, peer: peer, conn: &boundedConn{Conn: conn}, limit: rate.NewLimiter(requestsPerSecond, requestsAtOnce), member: known, pushes: known}
-	if r := a.members.enter(s); r != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &stream{authority: a, peer: peer, conn: &boundedConn{Conn: conn}, limit: rate.NewLimiter(requestsPerSecond, requestsAtOnce), end: cancel}
+	if r := a.streams.enter(s, known); r != nil {
 		return r
 	}
-	defer a.members.leave(s)
-	return s.serve(ctx)
-}
-
-// IsMember reports whether an identifier is a member's.
-func (a *Authority) IsMember(id identity.Identifier) bool {
-	yes, err := a.store.isMember(id)
-	return yes && err == nil
-}
-
-func (s *Store) isMember(id identity.Identifier) (yes bool, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		yes = tx.Bucket(bucketMembers).Get(id[:]) != nil
-		return nil
-	})
-	return yes, err
-}
-
-// streams counts the streams that are served. The zero value is ready.
-type streams struct {
-	mu        sync.Mutex
-	perPeer   map[identity.Identifier]int
-	all       int
-	strangers int
-}
-
-// enter counts s, or says why there is no room for it.
-func (c *streams) enter(s *stream) *Refusal {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.perPeer[s.peer] >= maxPeerStreams:
-		return refuse(code.Limit, "%s has %d streams to the authority already", s.peer, maxPeerStreams)
-	case c.all >= maxStreams:
-		return refuse(code.Limit, "the authority serves %d streams already: try again", maxStreams)
-	case !s.member && c.strangers >= maxStrangers:
-		return refuse(code.Limit, "the authority serves %d streams of others than members already: try again", maxStrangers)
-	}
-	if c.perPeer == nil {
-		c.perPeer = map[identity.Identifier]int{}
-	}
-	c.perPeer[s.peer]++
-	c.all++
-	if !s.member {
-		c.strangers++
-	}
-	return nil
-}
-
-// enrolled notes that the peer of s has become a member.
-func (c *streams) enrolled(s *stream) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !s.member {
-		s.member = true
-		c.strangers--
-	}
-}
-
-func (c *streams) leave(s *stream) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.all--
-	if !s.member {
-		c.strangers--
-	}
-	if c.perPeer[s.peer]--; c.perPeer[s.peer] == 0 {
-		delete(c.perPeer, s.peer)
-	}
-}
-
-// Streams returns how many streams are served, and how many of them are those of
-// peers that are no members.
-func (a *Authority) Streams() (all, strangers int) {
-	a.members.mu.Lock()
-	defer a.members.mu.Unlock()
-	return a.members.all, a.members.strangers
+	defer a.streams.leave(s)
+	a.streams.reclass(peer, a.store) // it may have become one meanwhile, or be none any more
+	return s.serve(ctx, cancel)
 }
 
 // A stream is one that is served.
@@ -134,17 +60,22 @@ type stream struct {
 	peer      identity.Identifier
 	conn      *boundedConn
 	limit     *rate.Limiter
-	member    bool // the peer is one; guarded by authority.members.mu
+	end       func(cause error) // ends it
+	deciding  atomic.Bool       // a request is being answered
+	member    atomic.Bool       // the peer is one; changed under authority.streams.mu
+	listed    atomic.Bool       // the peer is, or was, a member, and is sent new lists
 
-	mu     sync.Mutex // held while something is written
-	holds  uint64     // number of the list that the peer has, as far as is known
-	pushes bool       // the peer is sent new lists: it is a member, or has asked for one
+	// Guarded by authority.streams.mu.
+	number  uint64      // later streams have higher ones
+	patient *time.Timer // ends a stranger's; nil for a member's
+	left    bool        // it is not counted any more
+
+	mu    sync.Mutex // held while something is written
+	holds uint64     // number of the list that the peer has, as far as is known
 }
 
 // serve runs the two sides, and ends the other when one ends.
-func (s *stream) serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+func (s *stream) serve(ctx context.Context, cancel context.CancelCauseFunc) error {
 	stop := context.AfterFunc(ctx, s.conn.interrupt)
 	defer stop()
 	var pushing sync.WaitGroup
@@ -184,7 +115,10 @@ func (s *stream) answerAll(ctx context.Context) error {
 		if err := s.limit.Wait(ctx); err != nil {
 			return err
 		}
-		if err := s.answer(ctx, id, request); err != nil {
+		s.deciding.Store(true)
+		err = s.answer(ctx, id, request)
+		s.deciding.Store(false)
+		if err != nil {
 			return err
 		}
 	}
@@ -205,38 +139,44 @@ func (s *stream) answer(ctx context.Context, id uint32, request credential.Reque
 		return s.fetched(id, f.Since)
 	}
 	var name string
+	d := &Decision{Action: ActionRenew, Peer: s.peer}
 	var bundle []byte
 	var err error
 	switch m := request.(type) {
 	case credential.EnrollTicket:
 		name = requestTicket
+		d.Action, d.Ticket = ActionEnroll, m.ID
 		bundle, err = a.enrollTicket(s.peer, m)
 	case credential.EnrollKubernetes:
 		name = requestKubernetes
+		if !s.member.Load() {
+			d.Action = ActionEnroll
+		}
 		bundle, err = a.enrollKubernetes(ctx, s.peer, m)
 	case credential.Renew:
 		name = requestRenew
 		bundle, err = a.renew(s.peer)
 	}
 	if err != nil {
-		return s.refuse(id, name, err)
+		return s.refuse(id, name, d, err)
 	}
-	a.members.enrolled(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pushes = true
 	return s.writeLocked(id, credential.Issued{Bundle: bundle})
 }
 
 // refuse tells the peer why it does not get what it has asked for. What the peer
 // can do nothing about is not told in detail, and ends the stream.
-func (s *stream) refuse(id uint32, request string, err error) error {
+func (s *stream) refuse(id uint32, request string, d *Decision, err error) error {
 	var r *Refusal
 	if !errors.As(err, &r) {
 		r = refuse(code.Internal, "the authority cannot say: see its log, and try again")
 		r.Detail = err
 	} else {
 		err = r
+	}
+	if d.Refusal = r; !r.recorded {
+		_ = s.authority.record(d) // a refusal stands
 	}
 	if t := s.authority.cfg.Trace.Refused; t != nil {
 		t(s.peer, request, r)
@@ -253,20 +193,24 @@ func (s *stream) refuse(id uint32, request string, err error) error {
 	return nil
 }
 
-// fetched answers what the peer is to know of revocations.
+// fetched answers what the peer is to know of revocations, if it is a member: a
+// list has megabytes, and strangers are many.
 func (s *stream) fetched(id uint32, since uint64) error {
 	a := s.authority
 	p := a.list()
 	if p.list.Set().HasIdentifier(s.peer) {
-		return s.refuse(id, requestFetch, refuse(code.IdentityRevoked, "the authority has revoked the identifier %s, for ever: make a new identity, and enrol that", s.peer))
+		return s.refuse(id, requestFetch, &Decision{Action: ActionFetch, Peer: s.peer}, refuse(code.IdentityRevoked, "the authority has revoked the identifier %s, for ever: make a new identity, and enrol that", s.peer))
+	}
+	if !s.member.Load() {
+		return s.refuse(id, requestFetch, &Decision{Action: ActionFetch, Peer: s.peer}, refuseStranger(s.peer))
 	}
 	answer, err := a.since(p, since)
 	if err != nil {
-		return s.refuse(id, requestFetch, err)
+		return s.refuse(id, requestFetch, &Decision{Action: ActionFetch, Peer: s.peer}, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pushes, s.holds = true, p.list.Number()
+	s.holds = p.list.Number()
 	return s.writeLocked(id, answer)
 }
 
@@ -289,12 +233,13 @@ func (s *stream) push(ctx context.Context) error {
 	}
 }
 
-// pushList sends a list that nobody has asked for, unless the peer has it.
+// pushList sends a list that nobody has asked for, unless the peer has it or is
+// none of those who get lists.
 func (s *stream) pushList(p *published) error {
 	s.mu.Lock()
-	wanted, holds := s.pushes && s.holds < p.list.Number(), s.holds
+	holds := s.holds
 	s.mu.Unlock()
-	if !wanted {
+	if !s.listed.Load() || holds >= p.list.Number() {
 		return nil
 	}
 	answer, err := s.authority.since(p, holds)

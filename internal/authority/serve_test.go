@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -50,8 +52,8 @@ func TestServe(t *testing.T) {
 	c.wantEnd(code.OK)
 }
 
-// Each new list reaches all who stay, members and those who have asked, each by
-// what it holds; who is revoked is told so, and his stream ends.
+// Each new list reaches all members who stay, each by what it holds, and nobody
+// else; who is revoked is told so, and his stream ends.
 func TestPush(t *testing.T) {
 	f := start(t, Config{})
 	for i := range 20 { // so that a delta is shorter
@@ -60,16 +62,15 @@ func TestPush(t *testing.T) {
 	f.enrol(identifier(1), nil)
 	f.enrol(identifier(2), nil)
 	silent, asking, stranger := f.dial(identifier(1)), f.dial(identifier(2)), f.dial(identifier(3))
-	verifiers := map[*client]*credential.Verifier{silent: f.verifier(), asking: f.verifier(), stranger: f.verifier()}
-	for _, c := range []*client{asking, stranger} {
-		full, ok := c.ask(credential.FetchRevocations{}).(credential.FullRevocations)
-		if !ok {
-			t.Fatal("no list")
-		}
-		if _, err := verifiers[c].ApplyList(full.List, time.Now()); err != nil {
-			t.Fatal(err)
-		}
+	verifiers := map[*client]*credential.Verifier{silent: f.verifier(), asking: f.verifier()}
+	full, ok := asking.ask(credential.FetchRevocations{}).(credential.FullRevocations)
+	if !ok {
+		t.Fatal("no list")
 	}
+	if _, err := verifiers[asking].ApplyList(full.List, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, stranger.ask(credential.FetchRevocations{}), code.NotEnrolled, "culvert ticket create")
 	for all, _ := f.Streams(); all < 3; all, _ = f.Streams() {
 		time.Sleep(time.Millisecond) // silent's stream begins by itself
 	}
@@ -98,6 +99,11 @@ func TestPush(t *testing.T) {
 			t.Errorf("applying: %v", err)
 		}
 	}
+	// What comes next to the stranger is the answer to what it asks next.
+	wantRefused(t, stranger.ask(credential.Renew{}), code.NotEnrolled)
+	if stranger.unasked > 0 {
+		t.Error("a stranger was sent a list")
+	}
 	f.revokeID(identifier(2))
 	if _, a := asking.receive(); a == nil {
 		t.Error("the revoked member hears nothing")
@@ -111,36 +117,135 @@ func TestPush(t *testing.T) {
 func TestStreamsAreBounded(t *testing.T) {
 	f := start(t, Config{})
 	var open []*client
-	for range maxPeerStreams {
+	for range maxStrangerStreams {
 		c := f.dial(identifier(1))
-		c.ask(credential.FetchRevocations{})
+		c.ask(credential.Renew{})
 		open = append(open, c)
 	}
 	f.dial(identifier(1)).wantEnd(code.Limit)
-	f.dial(identifier(2)).ask(credential.FetchRevocations{})
-	if all, strangers := f.Streams(); all != maxPeerStreams+1 || strangers != all {
+	f.dial(identifier(2)).ask(credential.Renew{})
+	if all, strangers := f.Streams(); all != maxStrangerStreams+1 || strangers != all {
 		t.Errorf("%d streams, %d of strangers", all, strangers)
 	}
 	ticket := f.ticket(TicketRequest{})
 	open[0].ask(credential.EnrollTicket{ID: ticket.ID, Secret: ticket.Secret})
-	if all, strangers := f.Streams(); all-strangers != 1 {
-		t.Errorf("%d streams, %d of strangers, after one has enrolled", all, strangers)
+	if all, strangers := f.Streams(); all-strangers != maxStrangerStreams {
+		t.Errorf("%d streams, %d of strangers, after one with %d has enrolled", all, strangers, maxStrangerStreams)
 	}
+	f.revokeID(identifier(1))
 	for _, c := range open {
-		_ = c.conn.Close()
-		<-c.done
+		c.wantRevoked()
 	}
-	f.dial(identifier(1)).ask(credential.Renew{})
+	if all, strangers := f.Streams(); all != 1 || strangers != 1 {
+		t.Errorf("%d streams, %d of strangers, after who had the others was revoked", all, strangers)
+	}
+	f.enrol(identifier(4), nil)
+	for range maxPeerStreams {
+		f.dial(identifier(4)).ask(credential.Renew{})
+	}
+	f.dial(identifier(4)).wantEnd(code.Limit)
+}
 
-	var s streams
-	for i := range maxStrangers {
-		if r := s.enter(&stream{peer: identifier(i + 1)}); r != nil {
+// Strangers that hold all their places keep neither members out nor newcomers: of
+// those about whom nothing is being decided the oldest gives way.
+func TestStrangersGiveWay(t *testing.T) {
+	var c streams
+	ended := map[int]error{}
+	enter := func(n int, member bool) *stream {
+		t.Helper()
+		s := &stream{peer: identifier(n), end: func(err error) { ended[n] = err }}
+		if r := c.enter(s, member); r != nil {
 			t.Fatal(r)
 		}
+		t.Cleanup(func() { c.leave(s) })
+		return s
 	}
-	wantRefusal(t, s.enter(&stream{peer: identifier(10_000)}), code.Limit, "others than members")
-	if r := s.enter(&stream{peer: identifier(10_000), member: true}); r != nil {
-		t.Errorf("strangers keep a member out: %v", r)
+	var all []*stream
+	for i := range maxStrangers {
+		all = append(all, enter(i+1, false))
+	}
+	all[0].deciding.Store(true)
+	enter(10_000, true)
+	if len(ended) != 0 {
+		t.Errorf("a member takes a stranger's place: %v", ended)
+	}
+	enter(10_001, false)
+	wantRefusal(t, ended[2], code.Limit, "try again")
+	enter(10_002, false)
+	wantRefusal(t, ended[3], code.Limit)
+	for _, s := range all {
+		s.deciding.Store(true)
+	}
+	for n := range 2 {
+		enter(10_003+n, false).deciding.Store(true)
+	}
+	// Those two have taken the places of 10,001 and 10,002, which were idle.
+	enter(10_005, false)
+	wantRefusal(t, ended[1], code.Limit)
+	if len(ended) != 5 || c.strangers != maxStrangers || c.members != 1 {
+		t.Errorf("%d were ended, and there are %d strangers and %d members, want 5, %d and 1", len(ended), c.strangers, c.members, maxStrangers)
+	}
+}
+
+// Whatever a peer asks meanwhile, its time as a stranger is bounded; that of a
+// member is not, until it is none any more.
+func TestStrangersTimeIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, Config{})
+		c := f.dial(identifier(1))
+		began := time.Now()
+		for {
+			c.send(credential.Renew{})
+			if _, _, err := credential.ReadAnswer(c.conn); err != nil {
+				break
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			select {
+			case <-c.done:
+				c.wantEnd(code.NotEnrolled)
+			default:
+				continue
+			}
+			break
+		}
+		if took := time.Since(began); took > EnrolTime+2*time.Second {
+			t.Errorf("a stranger that asks all the time stays for %s", took)
+		}
+		ticket := f.ticket(TicketRequest{ExpiresIn: time.Hour})
+		m := f.dial(identifier(2))
+		m.ask(credential.EnrollTicket{ID: ticket.ID, Secret: ticket.Secret})
+		time.Sleep(10 * EnrolTime)
+		m.ask(credential.Renew{})
+		if err := f.store.db.Update(func(tx *bolt.Tx) error {
+			id := identifier(2)
+			return deleteMember(tx, id, &member{})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		f.changed(identifier(2))
+		time.Sleep(EnrolTime + time.Second)
+		m.wantEnd(code.NotEnrolled)
+	})
+}
+
+// Who is refused holds nobody up: nothing waits for the right to write.
+func TestRefusalsOnlyRead(t *testing.T) {
+	f := start(t, Config{})
+	ticket := f.ticket(TicketRequest{})
+	f.enrol(identifier(1), nil)
+	tx, err := f.store.db.Begin(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := f.dial(identifier(2))
+	wantRefused(t, c.ask(credential.Renew{}), code.NotEnrolled)
+	wantRefused(t, c.ask(credential.EnrollTicket{ID: ticket.ID, Secret: credential.NewSecret(make([]byte, 32))}), code.TicketRefused)
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.ask(credential.EnrollTicket{ID: ticket.ID, Secret: ticket.Secret}).(credential.Issued); !ok {
+		t.Error("the ticket does not enrol")
 	}
 }
 
@@ -156,6 +261,7 @@ func TestPeersThatHangAreLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := start(t, Config{})
+				f.enrol(identifier(1), nil)
 				c := f.dial(identifier(1))
 				act(c)
 				began := time.Now()
@@ -207,6 +313,7 @@ func TestRequestsArePaced(t *testing.T) {
 // The end of ctx ends streams, whatever they do.
 func TestServeEndsWithItsContext(t *testing.T) {
 	f := start(t, Config{})
+	f.enrol(identifier(1), nil)
 	errStop := errors.New("stopping")
 	for _, b := range [][]byte{nil, {3}, mustRequest(t, credential.FetchRevocations{})} {
 		mine, theirs := net.Pipe()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,8 @@ const (
 	lockPatience = time.Second
 	// batchDelay is how long a change waits for others to share its transaction.
 	batchDelay = 2 * time.Millisecond
+	// growBy is how much the file grows by at once, in bytes.
+	growBy = 1 << 20
 )
 
 // Errors of [OpenStore] and [CreateStore].
@@ -113,6 +116,7 @@ func storeError(doing, path string, err error) error {
 func openBolt(path string, readOnly bool) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout: lockPatience, ReadOnly: readOnly, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+		InitialMmapSize: initialMap(readOnly),
 		// It is never made here: a file that has gone missing is no empty store.
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			return os.OpenFile(name, flag&^os.O_CREATE, mode)
@@ -128,8 +132,19 @@ func openBolt(path string, readOnly bool) (*bolt.DB, error) {
 	default: // bbolt's own: the file is none of its files
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	db.MaxBatchDelay = batchDelay
+	db.MaxBatchDelay, db.AllocSize = batchDelay, growBy
 	return db, nil
+}
+
+// initialMap returns how much of the address space a store takes at once, in bytes.
+// Whoever maps more later waits until nobody reads, and all others with it: a
+// backup reads for as long as it takes.
+func initialMap(readOnly bool) int {
+	const enough = 1 << 30 // for 100,000 members with all that they may have
+	if readOnly || !sparseMaps || math.MaxInt == math.MaxInt32 {
+		return 0
+	}
+	return enough
 }
 
 // createStore makes an empty store, whole or not at all.

@@ -3,6 +3,7 @@ package obs
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -52,11 +53,13 @@ func (l *pipeListener) dial() net.Conn {
 }
 
 // withServer runs f in a bubble of made-up time with a served metrics endpoint.
-func withServer(t *testing.T, f func(t *testing.T, l *pipeListener)) {
+func withServer(t *testing.T, f func(t *testing.T, l *pipeListener), secure ...*tls.Config) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTestObs(t)
 		l := newPipeListener()
-		p := part{"metrics", l, o.server(o.metricsHandler())}
+		p := part{name: "metrics", ln: l, srv: o.server(o.metricsHandler())}
+		for _, p.secure = range secure {
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.serve(ctx) }()

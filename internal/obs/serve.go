@@ -2,13 +2,17 @@ package obs
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -31,6 +35,9 @@ type Endpoints struct {
 	// requests carry, and say who may ask: every user of this machine reaches a
 	// loopback.
 	More map[string]http.Handler
+	// AdminTLS is how the admin server speaks TLS with those who begin with it;
+	// nil: with nobody. Handlers see from Request.TLS whether it does.
+	AdminTLS *tls.Config
 }
 
 // A Server holds the listeners of the endpoints, open since Listen. Either
@@ -41,9 +48,10 @@ type Server struct {
 
 // A part is a listener and what serves it.
 type part struct {
-	name string
-	ln   net.Listener // as opened, for its address
-	srv  *http.Server
+	name   string
+	ln     net.Listener // as opened, for its address
+	srv    *http.Server
+	secure *tls.Config // nil: it speaks no TLS
 }
 
 // Listen opens the endpoints' listeners, so that an address that cannot be had
@@ -55,15 +63,17 @@ func (o *Obs) Listen(ctx context.Context, e Endpoints) (*Server, error) {
 		if err != nil {
 			return nil, listenError("metrics", e.MetricsWhere, err)
 		}
-		s.parts = append(s.parts, part{"metrics", ln, o.server(o.metricsHandler())})
+		s.parts = append(s.parts, part{name: "metrics", ln: ln, srv: o.server(o.metricsHandler())})
 	}
 	if e.Admin != "" {
 		path, unix := strings.CutPrefix(e.Admin, "unix://")
-		ln, err := listenAdmin(ctx, e.Admin, path, unix)
+		lns, err := listenAdmin(ctx, e.Admin, path, unix)
 		if err != nil {
 			return nil, errors.Join(listenError("admin", e.AdminWhere, err), s.Close())
 		}
-		s.parts = append(s.parts, part{"admin", ln, o.server(o.adminHandler(e.Status, e.More, unix))})
+		for _, ln := range lns {
+			s.parts = append(s.parts, part{"admin", ln, o.server(showSecured(o.adminHandler(e.Status, e.More, unix))), e.AdminTLS})
+		}
 	}
 	return s, nil
 }
@@ -98,19 +108,70 @@ func listenTCP(ctx context.Context, addr string) (net.Listener, error) {
 }
 
 // listenAdmin listens at a loopback or a socket only its owner can use.
-func listenAdmin(ctx context.Context, addr, path string, unix bool) (net.Listener, error) {
-	if unix {
-		return listenUnix(ctx, path)
+func listenAdmin(ctx context.Context, addr, path string, unix bool) ([]net.Listener, error) {
+	if !unix {
+		return listenLoopback(ctx, addr)
 	}
-	ln, err := listenTCP(ctx, addr)
+	ln, err := listenUnix(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	// What a name like localhost leads to is known only now.
-	if ta, ok := ln.Addr().(*net.TCPAddr); !ok || !ta.IP.IsLoopback() {
-		return nil, errors.Join(fmt.Errorf("listen tcp %s: %s is no loopback address", addr, ln.Addr()), ln.Close())
+	return []net.Listener{ln}, nil
+}
+
+// listenLoopback listens at every address that the host has, at the same port:
+// where one were left, another user of this machine could answer there in this
+// process's name.
+func listenLoopback(ctx context.Context, addr string) ([]net.Listener, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
 	}
-	return ln, nil
+	if host == "" {
+		return nil, fmt.Errorf("listen tcp %s: the address has no host", addr)
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("listen tcp %s: %w", addr, err)
+	}
+	slices.SortFunc(ips, func(a, b netip.Addr) int { return a.Unmap().Compare(b.Unmap()) }) // IPv4 first
+	for _, ip := range ips {
+		if !ip.Unmap().IsLoopback() {
+			return nil, fmt.Errorf("listen tcp %s: %s is no loopback address", addr, ip)
+		}
+	}
+	const attempts = 10
+	for n := 1; ; n++ {
+		lns, err := listenEach(ctx, ips, port)
+		// A port that was free at one address may be taken at the next.
+		if err == nil || port != "0" || n == attempts {
+			return lns, err
+		}
+	}
+}
+
+// listenEach listens at all of the addresses that this machine has, or at none. Port
+// 0 is one for all.
+func listenEach(ctx context.Context, ips []netip.Addr, port string) (lns []net.Listener, err error) {
+	for _, ip := range ips {
+		ln, failed := listenTCP(ctx, net.JoinHostPort(ip.Unmap().String(), port))
+		switch {
+		case failed == nil:
+			lns = append(lns, ln)
+			_, port, _ = net.SplitHostPort(ln.Addr().String())
+		case errors.Is(failed, syscall.EADDRNOTAVAIL) || errors.Is(failed, syscall.EAFNOSUPPORT):
+			err = failed // nobody else can listen there either
+		default:
+			for _, ln := range lns {
+				_ = ln.Close() // nothing has come by it
+			}
+			return nil, failed
+		}
+	}
+	if len(lns) == 0 {
+		return nil, err
+	}
+	return lns, nil
 }
 
 // listenUnix takes the place of a socket that a dead process left behind, of
@@ -156,6 +217,7 @@ func (o *Obs) server(h http.Handler) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          errorLog,
+		ConnContext:       withConn,
 	}
 }
 
@@ -205,7 +267,11 @@ func (p part) serve(ctx context.Context) error {
 		}
 		p.stop()
 	}()
-	err := p.srv.Serve(netutil.LimitListener(p.ln, maxConns))
+	ln := netutil.LimitListener(p.ln, maxConns)
+	if p.secure != nil {
+		ln = &secureListener{ln, p.secure}
+	}
+	err := p.srv.Serve(ln)
 	close(done)
 	<-stopped
 	if errors.Is(err, http.ErrServerClosed) {

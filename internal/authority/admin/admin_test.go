@@ -3,14 +3,18 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,18 +44,28 @@ func start(t *testing.T) (*authority.Authority, *Client, *httptest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "token")
-	token, err := NewToken(file)
+	file := filepath.Join(dir, "access")
+	access, err := NewAccess(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := ReadToken(file)
-	if err != nil || !again.Equal(token) {
-		t.Fatalf("the token was read as another: %v", err)
+	again, err := ReadAccess(file)
+	if err != nil || !again.token.Equal(access.token) || !again.leaf.Equal(access.leaf) {
+		t.Fatalf("the access was read as another: %v", err)
 	}
-	srv := httptest.NewServer(Handler(a, token))
+	srv := serve(t, a, access)
+	return a, NewClient(srv.Listener.Addr().String(), again), srv
+}
+
+// serve serves s over TLS, with that access.
+func serve(t *testing.T, s Service, a *Access) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(Handler(s, a))
+	srv.TLS = a.ServerTLS()
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	return a, NewClient(strings.TrimPrefix(srv.URL, "http://"), token), srv
+	return srv
 }
 
 // What a client hears is what the authority itself says.
@@ -100,9 +114,9 @@ func TestClientIsTheAuthority(t *testing.T) {
 // Without the token nothing is answered, and what a browser could be made to send
 // changes nothing.
 func TestStrangersGetNothing(t *testing.T) {
-	a, c, srv := start(t)
+	a, c, _ := start(t)
 	number, _ := a.Number()
-	token := string(c.token.Reveal())
+	token := string(c.access.token.Reveal())
 	for name, tt := range map[string]struct {
 		method, path, auth, contentType, body string
 		want                                  int
@@ -124,7 +138,7 @@ func TestStrangersGetNothing(t *testing.T) {
 		"bad identifier":      {"GET", "members?after=xyz", "Bearer " + token, "", "", 400},
 		"unknown":             {"GET", "nothing", "Bearer " + token, "", "", 404},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), tt.method, srv.URL+Prefix+tt.path, strings.NewReader(tt.body))
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, "https://"+serverName+Prefix+tt.path, strings.NewReader(tt.body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +148,7 @@ func TestStrangersGetNothing(t *testing.T) {
 		if tt.contentType != "" {
 			req.Header.Set("Content-Type", tt.contentType)
 		}
-		resp, err := srv.Client().Do(req)
+		resp, err := c.http.RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,21 +164,42 @@ func TestStrangersGetNothing(t *testing.T) {
 	if list, err := a.Tickets(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("%d tickets, %v", len(list), err)
 	}
-	h := Handler(a, credential.Secret{})
-	w := httptest.NewRecorder()
-	req := httptest.NewRequest("GET", Prefix+"tickets", nil)
-	req.Header.Set("Authorization", "Bearer ")
-	if h.ServeHTTP(w, req); w.Code != 401 {
-		t.Errorf("an empty token lets in: %d", w.Code)
+	for _, tt := range []struct {
+		access *Access
+		url    string
+		auth   string
+		want   int
+	}{
+		{&Access{}, "https://localhost", "Bearer ", 401},
+		{c.access, "http://localhost", "Bearer " + token, 426},
+		{c.access, "http://localhost", "", 426},
+	} {
+		w := httptest.NewRecorder()
+		req := httptest.NewRequest("GET", tt.url+Prefix+"tickets", nil)
+		req.Header.Set("Authorization", tt.auth)
+		if Handler(a, tt.access).ServeHTTP(w, req); w.Code != tt.want {
+			t.Errorf("%s with a token of %d bytes: %d, want %d", tt.url, tt.access.token.Len(), w.Code, tt.want)
+		}
+	}
+	plain := httptest.NewServer(Handler(a, c.access))
+	defer plain.Close()
+	resp, err := plain.Client().Get(plain.URL + Prefix + "tickets")
+	if err != nil || resp.StatusCode != 426 {
+		t.Errorf("in plain: %v, %v, want 426", resp, err)
+	} else {
+		_ = resp.Body.Close()
 	}
 }
 
 // A backup that breaks off is an error at the client.
 func TestBackupBreaksOff(t *testing.T) {
-	a, c, _ := start(t)
-	srv := httptest.NewServer(Handler(failing{a}, c.token))
-	defer srv.Close()
-	if err := NewClient(strings.TrimPrefix(srv.URL, "http://"), c.token).Backup(t.Context(), io.Discard); err == nil {
+	a, _, _ := start(t)
+	access, err := NewAccess(filepath.Join(t.TempDir(), "access"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := serve(t, failing{a}, access)
+	if err := NewClient(srv.Listener.Addr().String(), access).Backup(t.Context(), io.Discard); err == nil {
 		t.Error("half a backup was taken for a whole one")
 	}
 }
@@ -179,7 +214,7 @@ func (failing) Backup(_ context.Context, w io.Writer) error {
 
 func TestNotRunning(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := ReadToken(filepath.Join(dir, "none")); !errors.Is(err, ErrNotRunning) {
+	if _, err := ReadAccess(filepath.Join(dir, "none")); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("no token: %v", err)
 	}
 	_, c, srv := start(t)
@@ -187,16 +222,154 @@ func TestNotRunning(t *testing.T) {
 	if _, err := c.Tickets(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("nobody listens: %v", err)
 	}
-	if _, err := NewClient("unix://"+filepath.Join(dir, "none.sock"), c.token).Tickets(t.Context()); !errors.Is(err, ErrNotRunning) {
+	if _, err := NewClient("unix://"+filepath.Join(dir, "none.sock"), c.access).Tickets(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("no socket: %v", err)
 	}
-	for _, text := range []string{"", "short\n", strings.Repeat("0", 64), strings.Repeat("0", 100)} {
-		file := filepath.Join(dir, "token")
+	whole := string(accessText(t))
+	for _, text := range []string{
+		"", "short\n", strings.Repeat("0", 64), strings.Repeat("0", 100), whole[:65], whole[:len(whole)/2], whole + "x", whole + whole[65:],
+		"\n" + whole, whole[:65] + strings.Replace(whole[65:], "CERTIFICATE", "PRIVATE KEY", 2), whole + strings.Repeat("\n", maxAccess),
+	} {
+		file := filepath.Join(dir, "access")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadToken(file); err == nil || errors.Is(err, ErrNotRunning) {
-			t.Errorf("token %q: %v", text, err)
+		if _, err := ReadAccess(file); err == nil || errors.Is(err, ErrNotRunning) {
+			t.Errorf("access %q: %v", text, err)
+		} else if strings.Contains(err.Error(), whole[:16]) {
+			t.Errorf("%v tells the token", err)
 		}
 	}
+}
+
+// accessText returns what the file of a new access has.
+func accessText(t testing.TB) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "access")
+	if _, err := NewAccess(file); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// What is read is what would be written, and nothing else.
+func FuzzAccess(f *testing.F) {
+	f.Add(accessText(f))
+	f.Add([]byte(strings.Repeat("0", 64) + "\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := parseAccess(b)
+		if err != nil {
+			return
+		}
+		if a.token.Len() != tokenLen || a.leaf == nil {
+			t.Errorf("%q is read as %+v", b, a)
+		}
+	})
+}
+
+// An impostor at the admin address, of whatever kind, sees neither the token nor
+// what is asked, and one that carries on everything to the authority no more.
+func TestImpostorsLearnNothing(t *testing.T) {
+	a, c, real := start(t)
+	token := string(c.access.token.Reveal())
+	other, err := newAccess()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		serve func(nc net.Conn)
+		fails bool
+	}{
+		"plain HTTP": {func(nc net.Conn) { _, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\n\r\n") }, true},
+		"its own certificate": {func(nc net.Conn) {
+			s := tls.Server(nc, other.ServerTLS())
+			_ = s.Handshake()
+			_, _ = s.Read(make([]byte, 1<<10))
+		}, true},
+		"the same certificate without its key": {func(nc net.Conn) {
+			cfg := other.ServerTLS()
+			cfg.Certificates[0].Certificate = [][]byte{c.access.leaf.Raw}
+			cfg.Certificates[0].Leaf = nil
+			_ = tls.Server(nc, cfg).Handshake()
+		}, true},
+		"closes": {func(net.Conn) {}, true},
+		"carries on": {func(nc net.Conn) {
+			to, err := net.Dial("tcp", real.Listener.Addr().String())
+			if err != nil {
+				return
+			}
+			defer to.Close()
+			go func() { _, _ = io.Copy(to, nc) }()
+			_, _ = io.Copy(nc, to)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			var seen bytes.Buffer
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				nc, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer nc.Close()
+				tt.serve(&tappedConn{nc, &mu, &seen})
+			}()
+			ticket, _, err := NewClient(ln.Addr().String(), c.access).CreateTicket(t.Context(), authority.TicketRequest{Attributes: credential.Attributes{"role": "attribute-of-mine"}})
+			_ = ln.Close()
+			<-done
+			if tt.fails != errors.Is(err, ErrImpostor) || tt.fails != (err != nil) {
+				t.Errorf("error %v, want that it is an impostor: %v", err, tt.fails)
+			}
+			secrets := []string{token, "attribute-of-mine", "Bearer", Prefix}
+			if err == nil {
+				text, err := ticket.Encode()
+				if err != nil {
+					t.Fatal(err)
+				}
+				secrets = append(secrets, text)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, secret := range secrets {
+				if strings.Contains(seen.String(), secret) {
+					t.Errorf("the impostor has seen %.10s…", secret)
+				}
+			}
+		})
+	}
+	if list, err := a.Tickets(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("%d tickets, %v: want that of who carried on", len(list), err)
+	}
+}
+
+// A tappedConn keeps what passes.
+type tappedConn struct {
+	net.Conn
+	mu   *sync.Mutex
+	seen *bytes.Buffer
+}
+
+func (c *tappedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen.Write(b[:n])
+	return n, err
+}
+
+func (c *tappedConn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	c.seen.Write(b)
+	c.mu.Unlock()
+	return c.Conn.Write(b)
 }

@@ -22,35 +22,43 @@ import (
 const (
 	// maxAnswer bounds an answer in JSON, in bytes.
 	maxAnswer = 64 << 20
-	// requestTime bounds a request, and backupTime one for a backup.
+	// requestTime bounds a request, but for one for a backup, of which steadyTime
+	// bounds each piece.
 	requestTime = 30 * time.Second
-	backupTime  = 10 * time.Minute
 )
 
-// ErrNotRunning says that nobody listens at the authority's admin address.
-var ErrNotRunning = errors.New("the authority does not run")
+var (
+	// ErrNotRunning says that nobody listens at the authority's admin address.
+	ErrNotRunning = errors.New("the authority does not run")
+	// ErrImpostor says that who answers there has not proven to be the authority,
+	// and has been told nothing.
+	ErrImpostor = errors.New("who answers there is not the authority")
+)
 
 // A Client asks an authority that runs in another process. It is an
 // [authority.Operator].
 type Client struct {
 	address string
-	token   credential.Secret
+	access  *Access
 	http    *http.Transport
 }
 
 // NewClient returns a client of the admin server at address, "host:port" of a
-// loopback or "unix:///path". It connects to nothing yet.
-func NewClient(address string, token credential.Secret) *Client {
+// loopback or "unix:///path". It connects to nothing yet. All that it asks is
+// asked, and the token shown, only once the server has proven to be the access's.
+func NewClient(address string, a *Access) *Client {
 	network, where := "tcp", address
 	if path, unix := strings.CutPrefix(address, "unix://"); unix {
 		network, where = "unix", path
 	}
-	return &Client{address, token, &http.Transport{ // no proxy: this is about this machine
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, where)
+	return &Client{address, a, &http.Transport{ // no proxy: this is about this machine
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return nil, errors.New("nothing is asked in plain")
 		},
-		DisableKeepAlives: true, DisableCompression: true,
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return a.dial(ctx, network, where)
+		},
+		ResponseHeaderTimeout: steadyTime, DisableKeepAlives: true, DisableCompression: true,
 	}}
 }
 
@@ -119,14 +127,17 @@ func (c *Client) Members(ctx context.Context, after identity.Identifier, most in
 
 // Backup is [authority.Authority.Backup].
 func (c *Client) Backup(ctx context.Context, w io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, backupTime)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	resp, err := c.ask(ctx, http.MethodGet, "backup", nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(w, resp.Body); err != nil {
+	if _, err := io.Copy(w, &steadyReader{resp.Body, cancel}); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return fmt.Errorf("reading the backup from %s: %w", c.address, err)
 	}
 	return nil
@@ -157,18 +168,16 @@ func (c *Client) ask(ctx context.Context, method, path string, in any) (*http.Re
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+Prefix+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+serverName+Prefix+path, body)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+string(c.token.Reveal()))
+	req.Header.Set("Authorization", "Bearer "+string(c.access.token.Reveal()))
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.RoundTrip(req) // follows no redirect
 	switch {
-	case err != nil && nobodyListens(err):
-		return nil, fmt.Errorf("asking %s: %w: %w", c.address, ErrNotRunning, err)
 	case err != nil:
 		return nil, fmt.Errorf("asking %s: %w", c.address, err)
 	case resp.StatusCode == http.StatusOK:

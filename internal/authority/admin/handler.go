@@ -26,9 +26,10 @@ type Service interface {
 	Backup(ctx context.Context, w io.Writer) error
 }
 
-// Handler serves s below [Prefix] to those that show the token. The caller bounds
-// times and conns, and refuses requests of other hosts and origins.
-func Handler(s Service, token credential.Secret) http.Handler {
+// Handler serves s below [Prefix], over TLS with the access's key alone, to those
+// that show its token. The caller bounds times and conns, and refuses requests of
+// other hosts and origins.
+func Handler(s Service, a *Access) http.Handler {
 	h := handler{s}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Prefix+"tickets", h.createTicket)
@@ -37,15 +38,21 @@ func Handler(s Service, token credential.Secret) http.Handler {
 	mux.HandleFunc("POST "+Prefix+"revocations", h.revoke)
 	mux.HandleFunc("GET "+Prefix+"members", h.members)
 	mux.HandleFunc("GET "+Prefix+"backup", h.backup)
-	return authorized(mux, token)
+	return authorized(mux, a.token)
 }
 
 // authorized lets those through that show the token, which no page of another
 // site can: a browser asks first whether it may send such a header, and hears no.
+// What comes in plain is refused before that: the token would be out, and the
+// answer.
 func authorized(next http.Handler, token credential.Secret) http.Handler {
 	want := append([]byte("Bearer "), token.Reveal()...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if token.Len() == 0 || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+		switch {
+		case r.TLS == nil:
+			answer(w, http.StatusUpgradeRequired, wireError{"the authority answers over TLS alone, with the certificate in the file beside the store: use the command culvert"})
+			return
+		case token.Len() == 0 || subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1:
 			answer(w, http.StatusUnauthorized, wireError{"the token of the authority's admin server is missing or wrong: run the command as the user that can read the file beside the store"})
 			return
 		}
@@ -147,7 +154,7 @@ func (h handler) members(w http.ResponseWriter, r *http.Request) {
 // backup sends the store. An end without the last chunk says that it is not whole.
 func (h handler) backup(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if err := h.s.Backup(r.Context(), w); err != nil {
+	if err := h.s.Backup(r.Context(), newSteadyWriter(w)); err != nil {
 		panic(http.ErrAbortHandler) // the client has the beginning already
 	}
 }

@@ -1,8 +1,11 @@
 // Package admin owns what the command line and a running authority say to each
 // other: a handler for the authority's admin server, and the client of it. Both
-// hold the same token, which stands in a file that only the authority's user
-// can read: a loopback's port is open to every user and every browser of the
-// machine, and the token to neither.
+// hold the same [Access], of which a file that only the authority's user can read
+// has what the client needs: a loopback's port is open to every user and every
+// browser of the machine, and may be another user's while the authority does not
+// run. Over TLS, and not by a challenge to the token's holder: one who listens at
+// the address and carries on what is said would have had the answers, and there
+// is a ticket's secret in them.
 //
 // It opens no listener and decides nothing.
 package admin
