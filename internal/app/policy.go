@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/culvert-net/culvert/internal/config"
@@ -51,6 +52,11 @@ func (p *OutletPolicy) Decide(r *policy.Request) policy.Decision {
 // looks reports whether what is decided about a service depends on a variable.
 func (p *OutletPolicy) looks(service, variable string) bool {
 	return p.services[service].Uses(variable)
+}
+
+// timed reports whether what is decided can change as time passes.
+func (p *OutletPolicy) timed() bool {
+	return slices.ContainsFunc(p.names, func(name string) bool { return p.looks(name, "now") })
 }
 
 // knows reports whether the peer may use any service now.
@@ -136,6 +142,11 @@ func (p *RelayPolicy) looks(a policy.Action, variable string) bool {
 		return p.extend.Uses(variable)
 	}
 	return p.register.Uses(variable) || p.connect.Uses(variable)
+}
+
+// timed reports whether what is decided can change as time passes.
+func (p *RelayPolicy) timed() bool {
+	return p.register.Uses("now") || p.connect.Uses("now") || p.extend.Uses("now")
 }
 
 // knows reports whether a peer may register or connect here now.
