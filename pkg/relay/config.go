@@ -95,7 +95,7 @@ type Timing struct {
 	Lease       time.Duration // how long a registration lives unrenewed; 30 s
 	Ping        time.Duration // how often a parked conn is pinged; 5 s, and it is dead after two
 	Going       time.Duration // how long a parked conn may take to answer go; 3 s
-	Hold        time.Duration // how long a caller is held for a spare conn; 5 s
+	Hold        time.Duration // how long a caller is held for a spare conn, or a find for its turn; 5 s
 	Idle        time.Duration // how long a join may move no byte; 60 s
 	UserTimeout time.Duration // TCP_USER_TIMEOUT of every leg; 30 s
 	Dial        time.Duration // one dial of extend, at most MaxDial; 2.5 s
