@@ -37,11 +37,13 @@ type setup struct {
 	inlet   func(*config.Inlet)
 	dial    dialFunc      // how the outlet reaches the target; nil: really
 	before  func(*Outlet) // called before the outlet runs; nil: nothing
+
+	beforeRelay func(*Relay) // called before the relay runs; nil: nothing
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-func startRelay(t *testing.T, cfg config.Relay) (*Relay, *logBuffer, func()) {
+func startRelay(t *testing.T, cfg config.Relay, change ...func(*Relay)) (*Relay, *logBuffer, func()) {
 	t.Helper()
 	o, log := newObs(t, "relay")
 	r, err := NewRelay(&cfg, o)
@@ -50,6 +52,9 @@ func startRelay(t *testing.T, cfg config.Relay) (*Relay, *logBuffer, func()) {
 	}
 	if err := r.Listen(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(r)
 	}
 	return r, log, run(t, r.Run)
 }
@@ -104,7 +109,11 @@ func startSystem(t *testing.T, s setup) *system {
 	if s.relay != nil {
 		s.relay(&rc)
 	}
-	sys.relay, sys.relayLog, sys.stopRelay = startRelay(t, rc)
+	sys.relay, sys.relayLog, sys.stopRelay = startRelay(t, rc, func(r *Relay) {
+		if s.beforeRelay != nil {
+			s.beforeRelay(r)
+		}
+	})
 	way := routeTo(sys.relay.Addrs()[0], relayID)
 	oc := config.Outlet{
 		Common: config.Common{Identity: outletKey, DrainTimeout: time.Second}, Relays: []route.Route{way},

@@ -16,14 +16,19 @@ const (
 	// wallTick bounds how long the timer runs: it stands still while a machine
 	// sleeps, and the clock can be set.
 	wallTick = time.Minute
+	// policyTick is how often everything is asked about again where a policy looks at
+	// the time.
+	policyTick = time.Minute
 )
 
 // changes are the reasons for which what lives is asked about again: a revocation
-// list, a credential that ends, a channel whose peer has shown other credentials.
-// One timer runs for all that ends by itself.
+// list, a credential that ends, a channel whose peer has shown other credentials, the
+// time where a policy looks at it. One timer runs for all that ends by itself, and none
+// where nothing does.
 type changes struct {
 	idle  bool          // nothing can ever change: nobody need remember anything
 	times atomic.Uint64 // that everything was asked about again
+	every time.Duration // how often it is to be, whatever has changed; 0: no such time. Not to be set once followed
 
 	wake   chan struct{} // capacity 1: something has changed for all
 	sooner chan struct{} // capacity 1: next or moved has changed
@@ -74,11 +79,19 @@ func (c *changes) shown(ch *channel.Channel) {
 	poke(c.sooner)
 }
 
+// repeat has everything asked about again once its time has come anew.
+func (c *changes) repeat() {
+	if c.every > 0 {
+		c.due(time.Now().Add(c.every))
+	}
+}
+
 // follow calls all each time that everything is to be asked about again, and some
 // for channels alone, until ctx ends.
 func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel.Channel]struct{})) {
 	t := time.NewTimer(wallTick)
 	defer t.Stop()
+	c.repeat()
 	for {
 		c.mu.Lock()
 		next, moved := c.next, c.moved
@@ -87,19 +100,18 @@ func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel
 		if len(moved) > 0 {
 			some(moved)
 		}
-		now := time.Now().Round(0)
-		wait := wallTick
-		if !next.IsZero() {
-			wait = min(wait, max(0, next.Sub(now)))
+		if next.IsZero() {
+			t.Stop()
+		} else {
+			t.Reset(min(wallTick, max(0, time.Until(next.Round(0)))))
 		}
-		t.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.sooner:
 			continue
 		case <-t.C:
-			if next.IsZero() || time.Now().Round(0).Before(next) {
+			if time.Now().Round(0).Before(next) {
 				continue // a tick
 			}
 		case <-c.wake:
@@ -108,6 +120,7 @@ func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel
 		c.next = time.Time{}
 		c.mu.Unlock()
 		c.times.Add(1)
+		c.repeat()
 		all()
 		if !sleep(ctx, recheckPause) {
 			return

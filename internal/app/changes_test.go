@@ -103,6 +103,47 @@ func TestDueIsKept(t *testing.T) {
 	})
 }
 
+// Where a policy looks at the time everything is asked about again and again, beside
+// what else there is to be asked for.
+func TestRepeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &followed{changes: changes{every: time.Minute}}
+		stop := following(f)
+		time.Sleep(time.Hour + time.Second)
+		if n := len(f.calls()); n < 59 || n > 60 {
+			t.Errorf("asked %d times in an hour, want each minute", n)
+		}
+		before := len(f.calls())
+		f.changed()
+		if n := len(f.calls()) - before; n != 1 {
+			t.Errorf("asked %d times after a change, want once", n)
+		}
+		f.due(time.Now().Add(10 * time.Second))
+		time.Sleep(15 * time.Second)
+		if n := len(f.calls()) - before; n != 2 {
+			t.Errorf("asked %d times, want again when something ended", n)
+		}
+		stop()
+	})
+}
+
+// Where nothing ends and no policy looks at the time nothing is ever asked.
+func TestNothingRepeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &followed{}
+		stop := following(f)
+		time.Sleep(24 * time.Hour)
+		if n := len(f.calls()); n != 0 {
+			t.Errorf("asked %d times", n)
+		}
+		f.changed()
+		if n := len(f.calls()); n != 1 {
+			t.Errorf("asked %d times after a change, want once", n)
+		}
+		stop()
+	})
+}
+
 // Single channels are asked about alone, and none where nothing can change.
 func TestShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -70,7 +70,10 @@ type openChannel struct {
 	since   time.Time
 	session *lasting
 	listed  bool // when it was opened, the peer might use something
-	told    bool // streams of it were cut for all that the peer may not any more; of the goroutine that rechecks
+
+	// Of the goroutine that rechecks.
+	told      bool // streams of it were cut for all that the peer may not any more
+	departure departure
 
 	mu      sync.Mutex
 	streams map[*served]struct{}

@@ -168,7 +168,15 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		}
 	})
 	if b.recheck != nil {
-		wg.Go(func() { b.trust.follow(obsCtx, b.recheck, b.recheckSome) })
+		wg.Go(func() {
+			b.trust.follow(obsCtx, func() {
+				b.member.recheck()
+				b.recheck()
+			}, func(some map[*channel.Channel]struct{}) {
+				b.member.recheck() // of one channel at most
+				b.recheckSome(some)
+			})
+		})
 	}
 	wg.Go(func() { b.audit.Run(obsCtx) }) // until f's last line is written
 	working := f(ctx)

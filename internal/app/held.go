@@ -18,7 +18,9 @@ type held struct {
 
 	uses int // streams; guarded by the link's mu
 
+	// Of the goroutine that rechecks.
 	refreshed time.Time // when a path was last asked for that shows the peer's credentials anew
+	departure departure
 }
 
 // awaitPath waits until h has a path, is retired, or ctx ends.

@@ -58,6 +58,9 @@ func (out *Outlet) newAgent(d *relay.Dialer, r route.Route) (*agent, error) {
 // via names a way to this outlet.
 func (a *agent) via(address string) string { return a.route.String() + " at " + address }
 
+// brings reports whether a way to this outlet is one of the agent's.
+func (a *agent) brings(via string) bool { return strings.HasPrefix(via, a.via("")) }
+
 // draining asks the inlets whose paths come by a relay that goes away to make
 // others first.
 func (a *agent) draining(address string) {

@@ -2,12 +2,10 @@ package app
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
-	"github.com/culvert-net/culvert/pkg/route"
 )
 
 // refreshAgain is how long another path is waited for that shows the outlet's new
@@ -33,8 +31,8 @@ func (in *Inlet) recheckChannels(some map[*channel.Channel]struct{}) {
 	in.recheckThose(func(s *lasting) bool { _, is := some[s.ch]; return is })
 }
 
-// recheckThose ends channels of outlets that are revoked, and makes paths where the
-// outlet's credentials end soon, by which it shows others.
+// recheckThose ends channels of outlets that are revoked, and paths over relays that
+// are, and makes paths where the outlet's credentials end soon, by which it shows others.
 func (in *Inlet) recheckThose(meant func(*lasting) bool) {
 	for _, l := range in.links {
 		for _, h := range l.sessions() {
@@ -46,17 +44,14 @@ func (in *Inlet) recheckThose(meant func(*lasting) bool) {
 				in.cut(s, code.IdentityRevoked, err.Error())
 				continue
 			}
-			if r, _, down := s.Path(); down == nil && in.revokedHop(l.routes[r]) {
-				s.ch.Move() // to a route that the inlet may still take, if there is one
+			var revoked error
+			if r, _, down := s.Path(); down == nil {
+				revoked = in.trust.admitRoute(l.routes[r])
 			}
+			in.depart(&h.departure, s.ch, revoked, s.ch.Move)
 			in.refresh(h, s)
 		}
 	}
-}
-
-// revokedHop reports whether a relay on a route is revoked.
-func (in *Inlet) revokedHop(r route.Route) bool {
-	return slices.ContainsFunc(r, func(h route.Hop) bool { return in.trust.verifier.Revoked(h.Identifier) != nil })
 }
 
 // refresh makes another path when the outlet's credentials have a quarter of their

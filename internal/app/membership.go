@@ -46,6 +46,10 @@ type membership struct {
 	mu      sync.Mutex
 	channel *channel.Channel // the present one to the authority; nil: none
 
+	// Of the goroutine that rechecks.
+	departing *channel.Channel // whose departure it is
+	departure departure
+
 	renewals *prometheus.CounterVec // result
 }
 
@@ -149,7 +153,10 @@ func (m *membership) newCaller() *channel.Caller {
 			}
 			return nc, err
 		},
-		Settings: channel.Settings{Keepalive: m.b.common.Keepalive, Buffers: channel.NewBuffers(authorityBuffers)},
+		Settings: channel.Settings{
+			Keepalive: m.b.common.Keepalive, Buffers: channel.NewBuffers(authorityBuffers),
+			Trace: &channel.Trace{Moved: func(ch *channel.Channel, _ channel.Move) { m.b.trust.shown(ch) }},
+		},
 	}
 }
 
@@ -163,6 +170,7 @@ func (m *membership) open(ctx context.Context) (net.Conn, error) {
 		m: m, session: &lasting{Session: tunnel.NewClient(ch, tunnel.Config{}), ch: ch}, done: make(chan struct{}),
 	}
 	m.set(ch)
+	m.b.trust.shown(ch)                // since its handshakes things may have changed
 	life := context.WithoutCancel(ctx) // which bounds the opening alone
 	go func() {
 		defer close(c.done)     // which Close waits for
@@ -199,6 +207,29 @@ func (m *membership) set(ch *channel.Channel) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.channel = ch
+}
+
+// recheck gives up the channel to an authority that is revoked, and has it leave a path
+// over a relay that is.
+func (m *membership) recheck() {
+	m.mu.Lock()
+	ch := m.channel
+	m.mu.Unlock()
+	if ch == nil {
+		return
+	}
+	if err := m.b.trust.admit(channel.Peer{Identifier: m.authority}); err != nil {
+		ch.Fail(code.IdentityRevoked, err)
+		return
+	}
+	if ch != m.departing {
+		m.departing, m.departure = ch, departure{}
+	}
+	var revoked error
+	if st := ch.State(); st.Up {
+		revoked = m.b.trust.admitRoute(m.routes[st.Route])
+	}
+	m.b.depart(&m.departure, ch, revoked, ch.Move)
 }
 
 // show makes a credential what handshakes show from now on.

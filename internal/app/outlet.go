@@ -110,6 +110,9 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, &out.cfg.Trust, h.known, o); err != nil {
 		return nil, err
 	}
+	if out.policy.timed() {
+		out.trust.every = policyTick
+	}
 	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
 	out.rate = rate.NewLimiter(rate.Limit(perSecond), perSecond)
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext

@@ -39,7 +39,7 @@ func (out *Outlet) recheckAll() {
 		out.recheckOpen(ch)
 	}
 	for _, a := range out.agents {
-		if relay := a.route[len(a.route)-1].Identifier; out.trust.verifier.Revoked(relay) != nil {
+		if out.trust.admitRoute(a.route) != nil {
 			a.Renew() // which leaves it
 		}
 	}
@@ -55,13 +55,15 @@ func (out *Outlet) recheckChannels(some map[*channel.Channel]struct{}) {
 }
 
 // recheckOpen cuts the channel of a peer that is revoked, the streams that it may
-// not have any more, and a channel by which it may use nothing any more.
+// not have any more, and a channel by which it may use nothing any more. A path over
+// a relay that is revoked is left.
 func (out *Outlet) recheckOpen(ch *openChannel) {
 	j := out.trust.judge(ch.session.Peer())
 	if j.nothing != nil && j.nothing.Code == code.IdentityRevoked {
 		out.cut(ch.session, j.nothing.Code, j.nothing.Error())
 		return
 	}
+	out.depart(&ch.departure, ch.session.ch, out.revokedWay(ch.session.ch.State()), func() { ch.session.Move("a relay on the way to this outlet is revoked") })
 	denied := map[string]*denial{} // by service
 	for p := range ch.carried() {
 		d, asked := denied[p.service.Name]
@@ -89,6 +91,17 @@ func (out *Outlet) recheckOpen(ch *openChannel) {
 		}
 	}
 	out.cut(ch.session, c, reason)
+}
+
+// revokedWay returns why a channel's path, if it has one, may be used no more: it has
+// come by a relay to which this outlet's own way leads over one that is revoked.
+func (out *Outlet) revokedWay(st channel.State) error {
+	for _, a := range out.agents {
+		if st.Up && a.brings(st.Via) {
+			return out.trust.admitRoute(a.route)
+		}
+	}
+	return nil
 }
 
 // carries enters a stream among those that are asked about again. Where everything

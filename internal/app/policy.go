@@ -2,11 +2,13 @@ package app
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/relay"
@@ -50,6 +52,11 @@ func (p *OutletPolicy) Decide(r *policy.Request) policy.Decision {
 // looks reports whether what is decided about a service depends on a variable.
 func (p *OutletPolicy) looks(service, variable string) bool {
 	return p.services[service].Uses(variable)
+}
+
+// timed reports whether what is decided can change as time passes.
+func (p *OutletPolicy) timed() bool {
+	return slices.ContainsFunc(p.names, func(name string) bool { return p.looks(name, "now") })
 }
 
 // knows reports whether the peer may use any service now.
@@ -137,6 +144,11 @@ func (p *RelayPolicy) looks(a policy.Action, variable string) bool {
 	return p.register.Uses(variable) || p.connect.Uses(variable)
 }
 
+// timed reports whether what is decided can change as time passes.
+func (p *RelayPolicy) timed() bool {
+	return p.register.Uses("now") || p.connect.Uses("now") || p.extend.Uses("now")
+}
+
 // knows reports whether a peer may register or connect here now.
 func (p *RelayPolicy) knows(who policy.Peer) bool {
 	return p.register.Allows(&policy.Request{Peer: who, Action: policy.Register}) ||
@@ -166,6 +178,11 @@ func (g *relayGuard) mayRegister(peer channel.Peer) error {
 
 func (g *relayGuard) mayConnect(peer channel.Peer, outlet identity.Identifier) error {
 	return g.allow(peer, policy.Request{Action: policy.Connect, Target: outlet}, code.ConnectDenied, "connect at this relay")
+}
+
+// offers reports whether an outlet's credentials say now that it offers a service.
+func (g *relayGuard) offers(outlet channel.Peer, service string) bool {
+	return credential.HasService(g.trust.judge(outlet).Attr, service)
 }
 
 func (g *relayGuard) mayExtend(peer channel.Peer, address string) error {

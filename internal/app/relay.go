@@ -42,6 +42,9 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	if r.base, err = newBase(&r.cfg.Common, nil, &r.cfg.Trust, policies.knows, o); err != nil {
 		return nil, err
 	}
+	if policies.timed() {
+		r.trust.every = policyTick
+	}
 	may := &relayGuard{policies, r.trust}
 	l := r.cfg.Limits
 	server := relay.Config{
@@ -60,6 +63,9 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 		},
 		Timing: relay.Timing{Dial: r.cfg.DialTimeout, UserTimeout: r.userTimeout()},
 		Trace:  r.trace(),
+	}
+	if r.trust.enabled {
+		server.Offers = may.offers
 	}
 	if r.audit != nil {
 		server.Audit = r.auditGrant
