@@ -187,7 +187,7 @@ func (b *base) auditHandshake(peer identity.Identifier, remote, route string, er
 // auditGrant records that a relay allows a request. It is the server's Audit.
 func (r *Relay) auditGrant(g relay.Grant) error {
 	e := audit.Event{
-		Action: audit.Action(g.Request), ID: r.grantID(g.ID), Peer: r.auditJudged(g.Peer), Remote: g.Remote.String(), Target: g.Target,
+		Action: audit.Action(g.Request), ID: r.grantID(g.ID), Peer: r.auditJudged(g.Peer), Remote: g.Remote.String(), Target: g.Target, Service: g.Service,
 	}
 	if err := r.grant(&e); err != nil {
 		return errors.New(unrecorded) // the log has the rest
@@ -204,13 +204,22 @@ func (r *Relay) auditRefused(f *relay.Refusal, label, reason string) {
 	if r.audit == nil || f.Code == code.AuditFailed {
 		return // which auditGrant has recorded
 	}
-	e := audit.Event{Action: audit.Action(f.Request), Peer: r.auditJudged(f.Peer), Remote: f.Remote.String(), Target: f.Target, Code: label, Reason: reason}
+	e := audit.Event{Action: audit.Action(f.Request), Peer: r.auditJudged(f.Peer), Remote: f.Remote.String(), Target: f.Target, Service: f.Service, Code: label, Reason: reason}
 	if f.Grant == 0 {
 		r.deny(&e)
 		return
 	}
 	e.ID = r.grantID(f.Grant)
 	r.end(&e, label, reason, 0)
+}
+
+// auditFound records the end of a find: its answer.
+func (r *Relay) auditFound(f *relay.Finding) {
+	if r.audit != nil {
+		r.end(&audit.Event{
+			Action: audit.Find, ID: r.grantID(f.Grant), Peer: auditPeer(f.Peer), Remote: f.Remote.String(), Service: f.Service,
+		}, code.OK.String(), "", 0)
+	}
 }
 
 // auditAbandoned records that a caller left before the answer.

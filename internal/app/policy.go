@@ -7,6 +7,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/relay"
@@ -166,6 +167,11 @@ func (g *relayGuard) mayRegister(peer channel.Peer) error {
 
 func (g *relayGuard) mayConnect(peer channel.Peer, outlet identity.Identifier) error {
 	return g.allow(peer, policy.Request{Action: policy.Connect, Target: outlet}, code.ConnectDenied, "connect at this relay")
+}
+
+// offers reports whether an outlet's credentials say now that it offers a service.
+func (g *relayGuard) offers(outlet channel.Peer, service string) bool {
+	return credential.HasService(g.trust.judge(outlet).Attr, service)
 }
 
 func (g *relayGuard) mayExtend(peer channel.Peer, address string) error {

@@ -61,6 +61,9 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 		Timing: relay.Timing{Dial: r.cfg.DialTimeout, UserTimeout: r.userTimeout()},
 		Trace:  r.trace(),
 	}
+	if r.trust.enabled {
+		server.Offers = may.offers
+	}
 	if r.audit != nil {
 		server.Audit = r.auditGrant
 	}

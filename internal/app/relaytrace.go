@@ -18,6 +18,7 @@ import (
 // relayMetrics count what a relay does.
 type relayMetrics struct {
 	joins      prometheus.Counter
+	finds      prometheus.Counter
 	refusals   *prometheus.CounterVec // code
 	handshakes *handshakeMetrics
 }
@@ -27,13 +28,16 @@ func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
 		joins: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "culvert_relay_joins_total", Help: "Callers that were joined to an outlet or to another relay.",
 		}),
+		finds: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "culvert_relay_finds_total", Help: "Callers that were told which outlets offer a service, or that none does.",
+		}),
 		refusals:   newCounterVec(r, "culvert_relay_refusals_total", "Requests that were refused, by code.", "code"),
 		handshakes: newHandshakeMetrics(r),
 	}
-	for _, c := range []code.Code{code.RegisterDenied, code.ConnectDenied, code.ExtendDenied, code.NotRegistered, code.Busy, code.Draining, code.Limit} {
+	for _, c := range []code.Code{code.RegisterDenied, code.ConnectDenied, code.ExtendDenied, code.NotRegistered, code.Busy, code.Draining, code.Limit, code.FindDenied} {
 		m.refusals.WithLabelValues(c.String()) // shown from the start
 	}
-	r.MustRegister(m.joins, prometheus.NewCounterFunc(prometheus.CounterOpts{
+	r.MustRegister(m.joins, m.finds, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "culvert_relay_bytes_total", Help: "Bytes moved between joined connections, both ways together.",
 	}, func() float64 { return float64(s.Counts().Bytes) }))
 	newGauge(r, "culvert_relay_registrations", "Outlet instances that are registered.", func() float64 { return float64(s.Counts().Registrations) })
@@ -60,9 +64,9 @@ func (r *Relay) trace() *relay.Trace {
 				return
 			}
 			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
-			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Reason,
+			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Service+f.Reason,
 				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
-				zap.String("target", f.Target), zap.Stringer("code", f.Code), zap.String("reason", reason), remedy(f.Code))
+				zap.String("target", f.Target), zap.String("service", f.Service), zap.Stringer("code", f.Code), zap.String("reason", reason), remedy(f.Code))
 		},
 		Abandoned: func(p channel.Peer, request string, grant uint64, err error) {
 			r.auditAbandoned(p, request, grant, err)
@@ -92,6 +96,11 @@ func (r *Relay) trace() *relay.Trace {
 			}
 			r.log.Log(level, "join ended", withReason(fields, err)...)
 		},
+		Found: func(f relay.Finding) {
+			r.metrics.finds.Inc()
+			r.auditFound(&f)
+			r.log.Debug("outlets found", zap.Stringer("peer", f.Peer.Identifier), zap.String("service", f.Service), zap.Int("listed", f.Listed), zap.Int("left_out", f.LeftOut))
+		},
 	}
 }
 
@@ -106,6 +115,8 @@ func remedy(c code.Code) zap.Field {
 		return zap.String(key, "if this peer is to reach outlets here, list it under connect: in this relay's settings")
 	case code.ExtendDenied:
 		return zap.String(key, "if this peer is to be carried on, list the address under extend:, and the peer under connect: or register:, in this relay's settings")
+	case code.FindDenied:
+		return zap.String(key, "if services are to be found by their names here, set authorities: or ticket: in this relay's settings, and give outlets the attribute service")
 	case code.Limit:
 		return zap.String(key, "if this is meant, raise the limit under limits: in this relay's settings")
 	default:

@@ -30,6 +30,7 @@ const (
 	Park     Action = "park"     // leave a spare connection there, for a registration
 	Connect  Action = "connect"  // be joined to an outlet
 	Extend   Action = "extend"   // be carried on to another relay
+	Find     Action = "find"     // be told which outlets there offer a service
 
 	Enroll Action = "enroll" // become a member of an authority
 	Renew  Action = "renew"  // get a credential, as a member
@@ -38,7 +39,7 @@ const (
 
 // Actions returns all actions, in the order of the documentation.
 func Actions() []Action {
-	return []Action{Open, Channel, Resume, Handshake, Register, Park, Connect, Extend, Enroll, Renew, Revoke}
+	return []Action{Open, Channel, Resume, Handshake, Register, Park, Connect, Extend, Find, Enroll, Renew, Revoke}
 }
 
 // A Process says who writes the log. It stands on every line.

@@ -47,6 +47,7 @@ const (
 	NoAddress      Code = 40 // extend's index is past the host's last address, or the host is unknown
 	Replaced       Code = 41 // the same instance registered again, or a process of the same name has taken the place of this one
 	LeaseExpired   Code = 42 // the registration was not renewed in time
+	FindDenied     Code = 43 // the relay finds no outlets by their services, since it trusts no authority
 )
 
 // Streams (docs/protocol.md, "Tunnel").
@@ -100,7 +101,7 @@ var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no creden
 	RolledBack: "rolled_back", Diverged: "diverged", IdentityDenied: "identity_denied",
 	RegisterDenied: "register_denied", ConnectDenied: "connect_denied", ExtendDenied: "extend_denied",
 	NotRegistered: "not_registered", Gone: "gone", Busy: "busy", Draining: "draining", Unreachable: "unreachable",
-	NoAddress: "no_address", Replaced: "replaced", LeaseExpired: "lease_expired",
+	NoAddress: "no_address", Replaced: "replaced", LeaseExpired: "lease_expired", FindDenied: "find_denied",
 	ServiceUnknown: "service_unknown", StreamDenied: "stream_denied", TargetRefused: "target_refused",
 	TargetTimeout: "target_timeout", TargetUnreachable: "target_unreachable", TargetReset: "target_reset",
 	ClientReset: "client_reset", ChannelLost: "channel_lost", Aborted: "aborted",

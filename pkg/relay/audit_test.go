@@ -47,6 +47,10 @@ func keepLedger(t testing.TB, cfg *Config) *ledger {
 		}
 		told.JoinEnded(j, c, err)
 	}
+	trace.Found = func(f Finding) {
+		l.end(f.Grant, "find")
+		told.Found(f)
+	}
 	cfg.Trace = &trace
 	t.Cleanup(func() { // after the server's end, whose cleanup comes first
 		l.mu.Lock()

@@ -20,17 +20,24 @@ type Config struct {
 
 	// Register says who may offer an outlet here; nil denies all.
 	Register func(peer channel.Peer) error
-	// Connect says who may be joined to that outlet; nil denies all.
+	// Connect says who may be joined to that outlet; nil denies all. The zero
+	// identifier is for outlets in general: it is asked about when a find has come
+	// to nothing, to say why.
 	Connect func(peer channel.Peer, outlet identity.Identifier) error
 	// Extend says who may be carried on to the host:port address, which is
 	// canonical as in a hop's URL; nil denies all.
 	Extend func(peer channel.Peer, address string) error
+	// Offers reports whether that outlet, which is registered here, has proven now
+	// that it may offer the service of that name; nil refuses each find, since the
+	// relay has nobody to believe that of an outlet. It is asked about one outlet
+	// after the other and is to be quick.
+	Offers func(outlet channel.Peer, service string) bool
 
-	// Audit is told of each request to register, connect or extend that the
+	// Audit is told of each request to register, connect, extend or find that the
 	// funcs above have allowed, before anything else is done for it; an error
 	// refuses it with [code.AuditFailed] and is what the caller reads. It may
 	// take a while. The Trace is told of each one's end with the grant's ID: by
-	// Refused, Abandoned, RegistrationEnded or JoinEnded. Nil records nothing.
+	// Refused, Abandoned, RegistrationEnded, JoinEnded or Found. Nil records nothing.
 	Audit func(Grant) error
 
 	// Dial reaches the address of an extend; nil means a [net.Dialer].
@@ -49,8 +56,9 @@ type Grant struct {
 	ID      uint64 // the server's, from 1
 	Peer    channel.Peer
 	Remote  net.Addr
-	Request string // register, connect or extend
+	Request string // register, connect, extend or find
 	Target  string // the outlet's identifier or the address, where there is one
+	Service string // of find: the service's name
 }
 
 // Limits bound what a [Server] takes on. Zero means the default.

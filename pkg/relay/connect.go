@@ -38,11 +38,7 @@ func declinef(c code.Code, format string, args ...any) error {
 
 // connect joins the caller to an outlet that is registered here.
 func (c *call) connect(ctx context.Context) {
-	err := errors.New("relay lets nobody connect to an outlet")
-	if c.cfg.Connect != nil {
-		err = c.cfg.Connect(c.peer, identity.Identifier(c.req.Outlet))
-	}
-	if err != nil {
+	if err := c.mayConnect(identity.Identifier(c.req.Outlet)); err != nil {
 		c.deny(code.ConnectDenied, err)
 		return
 	}

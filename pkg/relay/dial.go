@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
-// A Dialer makes paths along routes, as Local. Everything but Local has a
+// A Dialer makes paths along routes, and asks the relays at their ends, as Local.
+// Everything but Local has a
 // default. It is safe for concurrent use and keeps nothing between calls.
 type Dialer struct {
 	Local *channel.Local
@@ -51,8 +53,11 @@ func (d *Dialer) Path(ctx context.Context, r route.Route, outlet identity.Identi
 	if len(r) == 0 {
 		return nil, errors.New("route is empty")
 	}
-	last := connectRequest(outlet, instance)
-	w := walk{d: d.withDefaults(), route: r, order: outlet, last: &last, fixed: -1}
+	w := walk{d: d.withDefaults(), route: r, order: outlet, fixed: -1}
+	w.last = func(ctx context.Context, nc net.Conn, hop identity.Identifier) (net.Conn, error) {
+		raw, _, err := w.d.through(ctx, nc, hop, connectRequest(outlet, instance))
+		return raw, err
+	}
 	switch direct := r[len(r)-1].Identifier == outlet; {
 	case direct && instance != nil:
 		w.last, w.fixed = nil, address
@@ -118,46 +123,62 @@ func (d *Dialer) dial(ctx context.Context, address string) (net.Conn, error) {
 // ask does the handshake with the hop at nc's far end and makes one request of
 // it. The conn that it returns has had its answer, m. An error ends nc.
 func (d *Dialer) ask(ctx context.Context, nc net.Conn, hop identity.Identifier, r request) (conn *channel.Conn, m message, err error) {
+	conn, err = d.hear(ctx, nc, hop, r, func(c *channel.Conn) (err error) {
+		m, err = readOK(c)
+		return err
+	})
+	return conn, m, err
+}
+
+// readOK reads the message that grants a request.
+func readOK(r io.Reader) (message, error) {
+	m, err := readMessage(r)
+	if err == nil && m.Kind != msgOK {
+		err = fmt.Errorf("%w: of kind %d as an answer", errMessage, m.Kind)
+	}
+	return m, err
+}
+
+// hear is ask for an answer that read reads, all of it within the time for an
+// answer.
+func (d *Dialer) hear(ctx context.Context, nc net.Conn, hop identity.Identifier, r request, read func(*channel.Conn) error) (*channel.Conn, error) {
 	b, err := r.encode()
 	if err != nil {
 		_ = nc.Close()
-		return nil, m, err
+		return nil, err
 	}
 	opt := d.Channel
 	opt.Timeout = d.HandshakeTimeout
-	conn, err = channel.Initiate(ctx, nc, d.Local, hop, channel.PurposeHop, b, opt)
+	conn, err := channel.Initiate(ctx, nc, d.Local, hop, channel.PurposeHop, b, opt)
 	if err != nil {
-		return nil, m, err
+		return nil, err
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(d.AnswerTimeout))
-	cut, waiting := make(chan struct{}), conn // a name that no return clears
+	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cut)
-		_ = waiting.SetReadDeadline(past)
+		_ = conn.SetReadDeadline(past)
 	})
-	m, err = readMessage(conn)
+	err = read(conn)
 	if !stop() {
 		<-cut // or it might cut what the conn is used for next
 		if err == nil {
 			err = context.Cause(ctx)
 		}
 	}
-	if err == nil && m.Kind != msgOK {
-		err = fmt.Errorf("%w: of kind %d as an answer", errMessage, m.Kind)
-	}
 	switch {
 	case err == nil:
 		_ = conn.SetReadDeadline(time.Time{})
-		return conn, m, nil
+		return conn, nil
 	case refusedBy(err) != nil:
 		_ = conn.Close()
-		return nil, m, &refusalError{what: "relay refuses to " + r.Kind.String(), refused: refusedBy(err)}
+		return nil, &refusalError{what: "relay refuses to " + r.Kind.String(), refused: refusedBy(err)}
 	}
 	drop(nc, conn)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return nil, m, fmt.Errorf("waiting for the answer to %s: %w", r.Kind, err)
+	return nil, fmt.Errorf("waiting for the answer to %s: %w", r.Kind, err)
 }
 
 // through makes a request after which the conn is raw. An outlet that speaks

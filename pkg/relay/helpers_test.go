@@ -121,6 +121,7 @@ func (j *journal) trace() *Trace {
 		JoinEnded: func(s JoinStatus, _ code.Code, err error) {
 			j.add("join ended %s to target %d to caller %d %v", s.Kind, s.ToTarget, s.ToCaller, err)
 		},
+		Found: func(f Finding) { j.add("found %d of %s, %d left out", f.Listed, f.Service, f.LeftOut) },
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/canon"
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 )
@@ -19,6 +20,7 @@ import (
 const (
 	maxRequest = 1 << 10
 	maxMessage = 512
+	maxService = 253 // bytes of a service's name, as in a stream's OPEN
 )
 
 // A requestKind is what a caller asks of a relay.
@@ -29,6 +31,7 @@ const (
 	kindPark     requestKind = 2
 	kindConnect  requestKind = 3
 	kindExtend   requestKind = 4
+	kindFind     requestKind = 5
 )
 
 // String returns the request's name, as errors, logs and metrics have it.
@@ -42,6 +45,8 @@ func (k requestKind) String() string {
 		return "connect"
 	case kindExtend:
 		return "extend"
+	case kindFind:
+		return "find"
 	default:
 		return "unknown"
 	}
@@ -51,12 +56,13 @@ func (k requestKind) String() string {
 // deterministic encoding, at most 1 KiB. Who asks, identity and instance, is
 // what the handshake has proven; register and park say no more than that.
 //
-//	1 kind      1 register, 2 park, 3 connect, 4 extend
+//	1 kind      1 register, 2 park, 3 connect, 4 extend, 5 find
 //	2 outlet    connect: identifier, 32 bytes
 //	3 instance  connect, optional: that process of the outlet's, 16 bytes
 //	4 address   extend: host:port, canonical as in a hop's URL
 //	5 order     extend: 32 bytes by which the host's addresses are ordered
 //	6 index     extend: which of them, in that order, from 0
+//	7 service   find: a service's name, 1 to 253 bytes of printable characters
 //
 // Keys that are not known are passed over.
 type request struct {
@@ -66,6 +72,7 @@ type request struct {
 	Address  string      `cbor:"4,keyasint,omitempty"`
 	Order    []byte      `cbor:"5,keyasint,omitempty"`
 	Index    uint16      `cbor:"6,keyasint,omitempty"`
+	Service  string      `cbor:"7,keyasint,omitempty"`
 }
 
 func connectRequest(outlet identity.Identifier, instance *channel.Instance) request {
@@ -79,6 +86,8 @@ func connectRequest(outlet identity.Identifier, instance *channel.Instance) requ
 func extendRequest(address string, order [32]byte, index int) request {
 	return request{Kind: kindExtend, Address: address, Order: order[:], Index: uint16(min(max(index, 0), math.MaxUint16))}
 }
+
+func findRequest(service string) request { return request{Kind: kindFind, Service: service} }
 
 func (r request) encode() ([]byte, error) {
 	if err := r.check(); err != nil {
@@ -107,12 +116,14 @@ func (r request) check() error {
 	connect := r.Kind == kindConnect
 	extend := r.Kind == kindExtend
 	switch {
-	case r.Kind < kindRegister || r.Kind > kindExtend:
+	case r.Kind < kindRegister || r.Kind > kindFind:
 		return fmt.Errorf("request of unknown kind %d", r.Kind)
 	case connect && len(r.Outlet) != len(identity.Identifier{}):
 		return fmt.Errorf("connect: identifier of %d bytes, want %d", len(r.Outlet), len(identity.Identifier{}))
 	case connect && r.Instance != nil && len(r.Instance) != len(channel.Instance{}):
 		return fmt.Errorf("connect: instance of %d bytes, want %d", len(r.Instance), len(channel.Instance{}))
+	case r.Kind != kindFind && r.Service != "":
+		return fmt.Errorf("%s: has fields of find", r.Kind)
 	case !connect && (r.Outlet != nil || r.Instance != nil):
 		return fmt.Errorf("%s: has fields of connect", r.Kind)
 	case extend && len(r.Order) != 32:
@@ -121,6 +132,19 @@ func (r request) check() error {
 		return checkAddress(r.Address)
 	case r.Address != "" || r.Order != nil || r.Index != 0:
 		return fmt.Errorf("%s: has fields of extend", r.Kind)
+	case r.Kind == kindFind:
+		return checkService(r.Service)
+	}
+	return nil
+}
+
+// checkService holds a service's name to what a stream's OPEN may ask for.
+func checkService(name string) error {
+	switch {
+	case name == "" || len(name) > maxService:
+		return fmt.Errorf("find: service name of %d bytes, want 1 to %d", len(name), maxService)
+	case code.Printable(name) != name:
+		return errors.New("find: service name with unprintable characters")
 	}
 	return nil
 }
@@ -149,6 +173,8 @@ const (
 	msgDraining messageKind = 5 // either: I am going away, whoever is new goes elsewhere
 	msgGo       messageKind = 6 // relay: this parked conn is wanted
 	msgGoing    messageKind = 7 // outlet: and taken; the outlet's last record
+	msgListed   messageKind = 8 // relay: these are some of those that were found
+	msgEnd      messageKind = 9 // relay: all were listed, but for what left out says
 )
 
 // A message is what follows a handshake: on the conn's stream, a u16 length,
@@ -159,6 +185,8 @@ const (
 //	3 lease     ok to register: the lease in milliseconds
 //	4 ping      ok to park: the relay's ping interval in milliseconds
 //	5 address   ok to extend: the IP address and port that were reached
+//	6 replicas  listed: 1 to 8 outlets
+//	7 left out  end: there are more than were listed
 //
 // Keys that are not known are passed over.
 type message struct {
@@ -167,6 +195,36 @@ type message struct {
 	Lease   uint32      `cbor:"3,keyasint,omitempty"`
 	Ping    uint32      `cbor:"4,keyasint,omitempty"`
 	Address string      `cbor:"5,keyasint,omitempty"`
+
+	Replicas []listed `cbor:"6,keyasint,omitempty"`
+	LeftOut  bool     `cbor:"7,keyasint,omitempty"`
+}
+
+// maxListed is how many outlets one message lists.
+const maxListed = 8
+
+// A listed is an outlet of a message:
+//
+//	1 outlet    identifier, 32 bytes
+//	2 instance  16 bytes
+//	3 draining  it is going away
+type listed struct {
+	Outlet   []byte `cbor:"1,keyasint"`
+	Instance []byte `cbor:"2,keyasint"`
+	Draining bool   `cbor:"3,keyasint,omitempty"`
+}
+
+// checkListed holds what a message lists to its bounds.
+func (m message) checkListed() error {
+	if n := len(m.Replicas); n > maxListed || (n > 0) != (m.Kind == msgListed) {
+		return fmt.Errorf("%w: of kind %d that lists %d outlets", errMessage, m.Kind, n)
+	}
+	for _, l := range m.Replicas {
+		if len(l.Outlet) != len(identity.Identifier{}) || len(l.Instance) != len(channel.Instance{}) {
+			return fmt.Errorf("%w: lists an identifier of %d bytes with an instance of %d", errMessage, len(l.Outlet), len(l.Instance))
+		}
+	}
+	return nil
 }
 
 // errMessage is wrapped by errors that say the peer has sent what is no
@@ -206,8 +264,11 @@ func readMessage(r io.Reader) (message, error) {
 	if err := canon.Unmarshal(body, &m); err != nil {
 		return message{}, fmt.Errorf("%w: %w", errMessage, err)
 	}
-	if m.Kind < msgOK || m.Kind > msgGoing {
+	if m.Kind < msgOK || m.Kind > msgEnd {
 		return message{}, fmt.Errorf("%w: of unknown kind %d", errMessage, m.Kind)
+	}
+	if err := m.checkListed(); err != nil {
+		return message{}, err
 	}
 	if m.Address != "" {
 		if _, err := netip.ParseAddrPort(m.Address); err != nil {

@@ -24,6 +24,8 @@ func requests() []request {
 		connectRequest(identity.Identifier{31: 7}, &instance),
 		extendRequest("relay-b:4000", [32]byte{1}, 0),
 		extendRequest("[2001:db8::1]:65535", [32]byte{}, 31),
+		findRequest("orders-db"),
+		findRequest(strings.Repeat("é", maxService/2)),
 	}
 }
 
@@ -46,7 +48,7 @@ func TestRequestRefused(t *testing.T) {
 		want string
 	}{
 		{request{}, "unknown kind 0"},
-		{request{Kind: 5}, "unknown kind 5"},
+		{request{Kind: 6}, "unknown kind 6"},
 		{request{Kind: kindRegister, Outlet: order}, "fields of connect"},
 		{request{Kind: kindPark, Address: "a:1"}, "fields of extend"},
 		{request{Kind: kindPark, Index: 1}, "fields of extend"},
@@ -62,6 +64,16 @@ func TestRequestRefused(t *testing.T) {
 		{request{Kind: kindExtend, Address: "[::0]:1", Order: order}, "canonical"},
 		{request{Kind: kindExtend, Address: "a:0", Order: order}, "port"},
 		{request{Kind: kindExtend, Address: "a/b:1", Order: order}, "alone"},
+		{request{Kind: kindFind}, "name of 0 bytes"},
+		{request{Kind: kindFind, Service: strings.Repeat("a", maxService+1)}, "name of 254 bytes"},
+		{request{Kind: kindFind, Service: "a\nb"}, "unprintable"},
+		{request{Kind: kindFind, Service: "a\u202eb"}, "unprintable"},
+		{request{Kind: kindFind, Service: "a", Outlet: order}, "fields of connect"},
+		{request{Kind: kindFind, Service: "a", Address: "a:1"}, "fields of extend"},
+		{request{Kind: kindFind, Service: "a", Order: order}, "fields of extend"},
+		{request{Kind: kindRegister, Service: "a"}, "fields of find"},
+		{request{Kind: kindConnect, Outlet: order, Service: "a"}, "fields of find"},
+		{request{Kind: kindExtend, Address: "a:1", Order: order, Service: "a"}, "fields of find"},
 		{request{Kind: kindExtend, Address: strings.Repeat("a", 2000) + ":1", Order: order}, "bytes, at most 1024"},
 	} {
 		b, err := canon.Marshal(tc.r)
@@ -82,7 +94,7 @@ func FuzzParseRequest(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	f.Add([]byte{0xa1, 0x01, 0x05})
+	f.Add([]byte{0xa1, 0x01, 0x06})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := parseRequest(b)
 		if err != nil {
@@ -114,6 +126,34 @@ func messages() []message {
 		{Kind: msgDraining},
 		{Kind: msgGo},
 		{Kind: msgGoing},
+		{Kind: msgListed, Replicas: listedOf(1)},
+		{Kind: msgListed, Replicas: listedOf(maxListed)},
+		{Kind: msgEnd},
+		{Kind: msgEnd, LeftOut: true},
+	}
+}
+
+// listedOf returns n outlets, of which one in two drains.
+func listedOf(n int) (all []listed) {
+	for i := range n {
+		outlet, instance := identity.Identifier{0: 1, 31: byte(i)}, channel.Instance{0: 2, 15: byte(i)}
+		all = append(all, listed{outlet[:], instance[:], i%2 == 0})
+	}
+	return all
+}
+
+// A message with as many outlets as there may be is as long as a message may be.
+func TestLongestList(t *testing.T) {
+	all := listedOf(maxListed)
+	for i := range all {
+		all[i].Draining = true
+	}
+	var b bytes.Buffer
+	if err := writeMessage(&b, message{Kind: msgListed, Replicas: all}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readMessage(&b); err != nil || len(got.Replicas) != maxListed {
+		t.Errorf("got %d outlets, %v; want %d", len(got.Replicas), err, maxListed)
 	}
 }
 
@@ -129,7 +169,7 @@ func TestMessageRoundTrip(t *testing.T) {
 	b.WriteString("raw")
 	r := io.MultiReader(oneByte{&b})
 	for _, want := range messages() {
-		if got, err := readMessage(r); err != nil || got != want {
+		if got, err := readMessage(r); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v; want %+v", got, err, want)
 		}
 	}
@@ -145,6 +185,13 @@ func (o oneByte) Read(b []byte) (int, error) { return o.r.Read(b[:min(1, len(b))
 func TestMessageRefused(t *testing.T) {
 	frame := func(body ...byte) []byte {
 		return append(binary.BigEndian.AppendUint16(nil, uint16(len(body))), body...)
+	}
+	lists := func(kind messageKind, all []listed) []byte {
+		b, err := canon.Marshal(message{Kind: kind, Replicas: all})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
 	}
 	address, err := canon.Marshal(message{Kind: msgOK, Address: "relay-b:4000"})
 	if err != nil {
@@ -165,7 +212,17 @@ func TestMessageRefused(t *testing.T) {
 		{"no CBOR", frame(0xff), errMessage},
 		{"no map", frame(0x01), errMessage},
 		{"kind 0", frame(0xa1, 0x01, 0x00), errMessage},
-		{"kind 8", frame(0xa1, 0x01, 0x08), errMessage},
+		{"kind 10", frame(0xa1, 0x01, 0x0a), errMessage},
+		{"lists nothing", frame(0xa1, 0x01, 0x08), errMessage},
+		{"lists none", frame(0xa2, 0x01, 0x08, 0x06, 0x80), errMessage},
+		{"lists something empty", frame(0xa2, 0x01, 0x08, 0x06, 0x81, 0xa0), errMessage},
+		{"lists too many", frame(lists(msgListed, listedOf(maxListed+1))...), errMessage},
+		{"lists in an end", frame(lists(msgEnd, listedOf(1))...), errMessage},
+		{"lists in an ok", frame(lists(msgOK, listedOf(1))...), errMessage},
+		{"short identifier", frame(lists(msgListed, []listed{{make([]byte, 31), make([]byte, 16), false}})...), errMessage},
+		{"long identifier", frame(lists(msgListed, []listed{{make([]byte, 33), make([]byte, 16), false}})...), errMessage},
+		{"short instance", frame(lists(msgListed, []listed{{make([]byte, 32), make([]byte, 15), false}})...), errMessage},
+		{"no instance", frame(lists(msgListed, []listed{{Outlet: make([]byte, 32)}})...), errMessage},
 		{"no kind", frame(0xa0), errMessage},
 		{"long form of 1", frame(0xa1, 0x01, 0x18, 0x01), errMessage},
 		{"two values", frame(0xa1, 0x01, 0x01, 0xa1, 0x01, 0x01), errMessage},
@@ -198,7 +255,7 @@ func FuzzReadMessage(f *testing.F) {
 		if err := writeMessage(&again, m); err != nil {
 			t.Fatal(err)
 		}
-		if back, err := readMessage(&again); err != nil || back != m {
+		if back, err := readMessage(&again); err != nil || !reflect.DeepEqual(back, m) {
 			t.Fatalf("%x is %+v, which reads back as %+v, %v", b, m, back, err)
 		}
 	})

@@ -1,6 +1,6 @@
 // Package relay owns the hop: the server that joins a caller to an outlet or
 // to the next relay, and both kinds of its clients. A [Dialer] makes a path
-// along a route; an [Agent] keeps an outlet registered and takes the paths that
+// along a route, and finds outlets at its end; an [Agent] keeps an outlet registered and takes the paths that
 // callers make to it.
 //
 // Every hop is reached by a handshake for [channel.PurposeHop], in which the
@@ -12,6 +12,7 @@
 //	park        ok(ping)          then PINGs, until go is answered by going; then raw bytes
 //	connect     ok                then raw bytes, both ways, to the outlet
 //	extend      ok(address)       then raw bytes, both ways, to the next hop
+//	find        ok                then the outlets that offer a service: listed, as often as it takes, and end
 //
 // Raw bytes are what the ends put there: the relay holds no key of theirs. It
 // does not look into them, does not keep them and does not log.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"sync"
@@ -26,6 +27,9 @@ type Server struct {
 
 	grants atomic.Uint64 // the ID of the last grant
 
+	finding chan struct{} // capacity 1: held by the find that looks through the outlets
+	spread  [32]byte      // random: what outlets cannot know of the order in which finds choose among too many
+
 	mu            sync.Mutex
 	outlets       map[identity.Identifier][]*registration // oldest first
 	registrations int
@@ -46,16 +50,19 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	perSecond := cfg.Limits.HandshakesPerSecond
-	return &Server{
+	s := &Server{
 		cfg:         cfg,
 		slots:       make(chan struct{}, cfg.Limits.Handshakes),
+		finding:     make(chan struct{}, 1),
 		rate:        rate.NewLimiter(rate.Limit(perSecond), perSecond),
 		outlets:     make(map[identity.Identifier][]*registration),
 		perIdentity: make(map[identity.Identifier]int),
 		joins:       make(map[*join]struct{}),
 		refusals:    make(map[code.Code]uint64),
 		drained:     make(chan struct{}),
-	}, nil
+	}
+	_, _ = rand.Read(s.spread[:]) // never fails
+	return s, nil
 }
 
 // Serve accepts conns from ln, which it closes, and answers them until ctx
@@ -165,6 +172,8 @@ func (v *serving) handle(ctx context.Context, nc net.Conn) {
 		c.connect(ctx)
 	case kindExtend:
 		c.extend(ctx)
+	case kindFind:
+		c.find(ctx)
 	}
 }
 
@@ -193,7 +202,7 @@ func (v *serving) greet(ctx context.Context, nc net.Conn) (*call, bool) {
 
 // record has a request recorded that is allowed, or refuses it.
 func (c *call) record() bool {
-	g := Grant{ID: c.grants.Add(1), Peer: c.peer, Remote: c.nc.RemoteAddr(), Request: c.req.Kind.String(), Target: c.req.target()}
+	g := Grant{ID: c.grants.Add(1), Peer: c.peer, Remote: c.nc.RemoteAddr(), Request: c.req.Kind.String(), Target: c.req.target(), Service: c.req.Service}
 	if c.cfg.Audit != nil {
 		if err := c.cfg.Audit(g); err != nil {
 			c.refuse(code.AuditFailed, err.Error())
@@ -222,7 +231,7 @@ func (c *call) refuseWhy(cd code.Code, reason, why string) {
 
 // answerRefusal completes r, tells the trace and then the caller.
 func (c *call) answerRefusal(r Refusal) {
-	r.Peer, r.Remote, r.Request, r.Target, r.Grant = c.peer, c.nc.RemoteAddr(), c.req.Kind.String(), c.req.target(), c.grant
+	r.Peer, r.Remote, r.Request, r.Target, r.Service, r.Grant = c.peer, c.nc.RemoteAddr(), c.req.Kind.String(), c.req.target(), c.req.Service, c.grant
 	c.cfg.Trace.Refused(r)
 	_ = c.in.Refuse(r.Code, r.Reason) // a caller that does not hear it is gone
 }

@@ -34,14 +34,28 @@ type Trace struct {
 	// JoinEnded has the join's last counts and why it ended: OK and nil when
 	// both ends have ended their direction. Nobody is told the code.
 	JoinEnded func(j JoinStatus, c code.Code, err error)
+
+	// Found is called for a find that was answered.
+	Found func(Finding)
+}
+
+// A Finding is a find that was answered.
+type Finding struct {
+	Peer    channel.Peer
+	Remote  net.Addr
+	Service string
+	Listed  int    // outlets that the caller was told of
+	LeftOut int    // those beyond, since there are too many for one answer
+	Grant   uint64 // the ID of the [Grant]
 }
 
 // A Refusal is a request that was refused.
 type Refusal struct {
 	Peer    channel.Peer
 	Remote  net.Addr
-	Request string // register, park, connect, extend or unknown
+	Request string // register, park, connect, extend, find or unknown
 	Target  string // the outlet's identifier or the address, where there is one
+	Service string // of find: the service's name
 	Code    code.Code
 	Reason  string // what the caller was told
 	Why     string // what it was not told, of a [*DeniedError]
@@ -77,6 +91,9 @@ func (t Trace) filled() *Trace {
 	}
 	if t.JoinEnded == nil {
 		t.JoinEnded = func(JoinStatus, code.Code, error) {}
+	}
+	if t.Found == nil {
+		t.Found = func(Finding) {}
 	}
 	return &t
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -18,8 +19,10 @@ type walk struct {
 	d     *Dialer
 	route route.Route
 	order [32]byte
-	last  *request // of the last hop; nil to stop in front of it
-	fixed int      // the last hop's digit, which then does not move; -1 if it does
+	// last asks the last hop, on nc, which it owns; nil to stop in front of it. What
+	// it returns is the walk's.
+	last  func(ctx context.Context, nc net.Conn, hop identity.Identifier) (net.Conn, error)
+	fixed int // the last hop's digit, which then does not move; -1 if it does
 
 	first    []string // the first hop's addresses
 	digits   []int
@@ -89,7 +92,7 @@ func (w *walk) attempt(ctx context.Context) (nc net.Conn, hop int, err error) {
 		return nc, 0, nil
 	}
 	i := len(w.route) - 1
-	if nc, _, err = w.d.through(ctx, nc, w.route[i].Identifier, *w.last); err != nil {
+	if nc, err = w.last(ctx, nc, w.route[i].Identifier); err != nil {
 		return nil, i, err
 	}
 	return nc, 0, nil
@@ -107,7 +110,9 @@ func (w *walk) advance(hop int, err error) bool {
 		w.failed(hop, &refusalError{what: fmt.Sprintf("hop %d cannot reach it", hop), refused: refusedBy(err)})
 	}
 	if !ended {
-		w.failed(hop, err)
+		if !errors.Is(err, errNoneFound) {
+			w.failed(hop, err)
+		}
 		if hop > 0 && isUnreachable(err) {
 			w.behind[hop] = true
 		}
