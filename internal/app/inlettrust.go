@@ -16,7 +16,7 @@ const refreshAgain = 30 * time.Second
 
 // renewAll makes paths that show this inlet's new credential.
 func (in *Inlet) renewAll() {
-	for _, l := range in.links {
+	for _, l := range in.allLinks() {
 		for _, h := range l.sessions() {
 			if s, ok := h.session.(*lasting); ok {
 				s.ch.Renew()
@@ -33,17 +33,18 @@ func (in *Inlet) recheckChannels(some map[*channel.Channel]struct{}) {
 	in.recheckThose(func(s *lasting) bool { _, is := some[s.ch]; return is })
 }
 
-// recheckThose ends channels of outlets that are revoked, and makes paths where the
-// outlet's credentials end soon, by which it shows others.
+// recheckThose ends channels of outlets that are revoked, or do not prove any more
+// that they offer what the channel is for, and makes paths where the outlet's
+// credentials end soon, by which it shows others.
 func (in *Inlet) recheckThose(meant func(*lasting) bool) {
-	for _, l := range in.links {
+	for _, l := range in.allLinks() {
 		for _, h := range l.sessions() {
 			s, ok := h.session.(*lasting)
 			if !ok || !meant(s) {
 				continue
 			}
-			if err := in.trust.admit(s.Peer()); err != nil {
-				in.cut(s, code.IdentityRevoked, err.Error())
+			if c, err := in.admits(l, s.Peer()); err != nil {
+				in.cut(s, c, err.Error())
 				continue
 			}
 			if r, _, down := s.Path(); down == nil && in.revokedHop(l.routes[r]) {
@@ -52,6 +53,20 @@ func (in *Inlet) recheckThose(meant func(*lasting) bool) {
 			in.refresh(h, s)
 		}
 	}
+}
+
+// admits says why a link's outlet, as its last handshake has proven it, is not to be
+// talked to any more, or returns nil.
+func (in *Inlet) admits(l *link, p channel.Peer) (code.Code, error) {
+	err := in.trust.admit(p)
+	if err == nil && l.admit != nil {
+		err = l.admit(p)
+	}
+	var why *channel.PeerError
+	if errors.As(err, &why) {
+		return why.Code, err
+	}
+	return code.ChannelDenied, err
 }
 
 // revokedHop reports whether a relay on a route is revoked.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -19,17 +20,49 @@ type InletStatus struct {
 type InletEntry struct {
 	Listen  string `json:"listen"`
 	Service string `json:"service"`
-	Outlet  string `json:"outlet"`
+	Outlet  string `json:"outlet,omitempty"` // "": any that proves to offer the service
 	Streams int64  `json:"streams"`
+	// Replicas are those that such a service can be had from.
+	Replicas *ReplicasStatus `json:"replicas,omitempty"`
+}
+
+// ReplicasStatus is what an inlet knows of the outlets that offer a service.
+type ReplicasStatus struct {
+	Known     int             `json:"known"` // as relays list them
+	List      []ReplicaStatus `json:"list"`
+	Routes    []RouteStatus   `json:"routes"` // whose relays are asked
+	LastError string          `json:"last_error,omitempty"`
+}
+
+// The states of a replica.
+const (
+	replicaInUse      = "in_use"     // takes new streams
+	replicaConnecting = "connecting" // would, if it could be reached
+	replicaFinishing  = "finishing"  // keeps the streams that it has
+	replicaAside      = "aside"      // is left alone, since it does not prove that it offers the service
+)
+
+// A ReplicaStatus is one process of an outlet's. Its channels are among the inlet's.
+type ReplicaStatus struct {
+	Outlet    string `json:"outlet"`
+	Instance  string `json:"instance"`
+	State     string `json:"state"`
+	Draining  bool   `json:"draining"`
+	Streams   int    `json:"streams"` // of this inlet, all its services together
+	Path      bool   `json:"path"`
+	Route     string `json:"route,omitempty"` // of the path
+	LastError string `json:"last_error,omitempty"`
 }
 
 // A ChannelStatus is an inlet's way to one outlet: the channel that new streams
 // use, or why there is none.
 type ChannelStatus struct {
 	Outlet    string          `json:"outlet"`
-	State     string          `json:"state"`           // open, resuming or connecting
-	Route     string          `json:"route,omitempty"` // of the path, or of the last one
-	Since     *time.Time      `json:"since,omitempty"` // when the channel was opened
+	Instance  string          `json:"instance,omitempty"` // "": any
+	Service   string          `json:"service,omitempty"`  // that the outlet has proven to offer; "": its identifier is enough
+	State     string          `json:"state"`              // open, resuming or connecting
+	Route     string          `json:"route,omitempty"`    // of the path, or of the last one
+	Since     *time.Time      `json:"since,omitempty"`    // when the channel was opened
 	Path      *PathStatus     `json:"path,omitempty"`
 	Streams   int             `json:"streams"`
 	Finishing []FinishingPart `json:"finishing,omitempty"` // channels that take no new streams
@@ -88,20 +121,96 @@ type FinishingPart struct {
 func (in *Inlet) Status() InletStatus {
 	st := InletStatus{Identifier: in.Identifier().String(), Instance: in.local.Instance().String(), Credential: in.member.status()}
 	for i, s := range in.services {
-		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Outlet: s.Outlet.String(), Streams: s.streams.Load()}
+		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Streams: s.streams.Load()}
+		if b, ok := s.upstream.(*balancer); ok {
+			e.Replicas = b.status()
+		} else {
+			e.Outlet = s.Outlet.String()
+		}
 		if i < len(in.lns) {
 			e.Listen = in.lns[i].Addr().String()
 		}
 		st.Services = append(st.Services, e)
 	}
-	for _, l := range in.links {
+	for _, l := range in.allLinks() {
 		st.Channels = append(st.Channels, l.status())
 	}
 	return st
 }
 
+// A way is how an outlet, or a relay that finds outlets, is reached.
+type way struct {
+	outlet string // "": of a relay
+	routes []RouteStatus
+}
+
+// ways returns all ways that the settings name.
+func (in *Inlet) ways() (list []way) {
+	for _, l := range in.links {
+		st := l.status()
+		list = append(list, way{st.Outlet, st.Routes})
+	}
+	for _, b := range in.balancers {
+		list = append(list, way{"", b.status().Routes})
+	}
+	return list
+}
+
+// status returns what /status shows.
+func (b *balancer) status() *ReplicasStatus {
+	st := &ReplicasStatus{List: []ReplicaStatus{}, Routes: []RouteStatus{}}
+	if err := b.ready(); err != nil {
+		st.LastError = err.Error()
+	}
+	used := map[string]bool{}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st.Known = b.listed
+	for r := range b.all {
+		h, streams := r.link.available()
+		s := ReplicaStatus{Outlet: r.outlet.String(), Instance: r.instance.String(), State: replicaFinishing, Draining: r.draining, Streams: streams}
+		if b.chosen[r.replicaKey] == r {
+			s.State = replicaConnecting
+		}
+		if h != nil {
+			if i, _, err := h.session.Path(); err == nil {
+				s.Path, s.Route = true, r.link.routes[i].String()
+				used[s.Route] = true
+			}
+			if s.State == replicaConnecting {
+				s.State = replicaInUse
+			}
+		} else if err := r.link.lastError(); err != nil {
+			s.LastError = err.Error()
+		}
+		st.List = append(st.List, s)
+	}
+	for k, a := range b.aside {
+		st.List = append(st.List, ReplicaStatus{Outlet: k.outlet.String(), Instance: k.instance.String(), State: replicaAside, LastError: a.why.Error()})
+	}
+	slices.SortFunc(st.List, func(x, y ReplicaStatus) int {
+		return cmp.Or(strings.Compare(x.Outlet, y.Outlet), strings.Compare(x.Instance, y.Instance))
+	})
+	errs, _ := b.discovery.errors()
+	for i, r := range b.discovery.routes {
+		s := RouteStatus{Route: r.String(), State: routeSpare}
+		switch {
+		case used[s.Route]:
+			s.State = routeUsed
+		case errs[i] != nil:
+			s.State = routeFailed
+		}
+		s.Error = errText(errs[i])
+		st.Routes = append(st.Routes, s)
+	}
+	return st
+}
+
 func (l *link) status() ChannelStatus {
-	st := ChannelStatus{Outlet: l.outlet.String(), State: "connecting"}
+	st := ChannelStatus{Outlet: l.outlet.String(), Service: l.service, State: "connecting"}
+	if l.instance != nil {
+		st.Instance = l.instance.String()
+	}
 	if err := l.lastError(); err != nil {
 		st.LastError = err.Error()
 	}
