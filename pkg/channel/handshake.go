@@ -220,12 +220,14 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	return in, in.checkChannel(p)
 }
 
-// admitted checks a peer as the process does for all, and as this handshake does.
+// admitted checks a peer as this handshake does, and as the process does for all.
 func (h *handshake) admitted(peer Peer, process func(Peer) error) error {
-	if err := process(peer); err != nil || h.opt.Admit == nil {
-		return err
+	if h.opt.Admit != nil {
+		if err := h.opt.Admit(peer); err != nil {
+			return err
+		}
 	}
-	return h.opt.Admit(peer)
+	return process(peer)
 }
 
 // checkChannel reads the request for a channel, and answers one that makes no

@@ -115,6 +115,25 @@ func TestAdmitOfOneHandshake(t *testing.T) {
 	})
 }
 
+// Whom a handshake's Admit refuses is not remembered: relays could otherwise lead a
+// caller to as many identities as its memory has places.
+func TestAdmitRefusedIsNotRemembered(t *testing.T) {
+	old := newIdentity(t)
+	initiator := newLocal(t)
+	a, b := tcpPair(t)
+	if _, _, err := handshakeOnWith(a, b, initiator, localWith(t, rotated(t, old, 1), LocalConfig{}), Options{Admit: func(Peer) error {
+		return &PeerError{Code: code.AttributeMissing, Err: errors.New("it may not")}
+	}}); err == nil {
+		t.Fatal("Initiate: no error")
+	}
+	a, b = tcpPair(t)
+	c, _, err := handshakeOnWith(a, b, initiator, localWith(t, old, LocalConfig{}), Options{})
+	if err != nil {
+		t.Fatalf("with the history before: %v, want that the newer one was not remembered", err)
+	}
+	_ = c.Close()
+}
+
 // The responder's handshakes ask, too, and tell the caller why not.
 func TestAdmitOfOneCaller(t *testing.T) {
 	a, b := tcpPair(t)

@@ -56,8 +56,9 @@ type Options struct {
 	Suite noise.Suite
 	// Skew is how far the peer's clock may be off; 0 means 5 min.
 	Skew time.Duration
-	// Admit is asked about the peer beside [LocalConfig.Admit], and after it, in the
-	// same way: by the initiator before message 3. Nil admits everybody.
+	// Admit is asked about the peer before [LocalConfig.Admit], in the same way: by the
+	// initiator before message 3. Whom it refuses is not remembered. Nil admits
+	// everybody.
 	Admit func(Peer) error
 	// Linger bounds how long Close waits for what was written to leave, and
 	// for the peer to end its side; 0 means 1 s.
