@@ -2,11 +2,13 @@ package app
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -103,20 +105,22 @@ func (in *Inlet) refresh(h *held, s *lasting) {
 }
 
 // deniedTime is how long a channel waits for another path where no way to its
-// outlet lets this inlet through: the outlet has given it up, or will.
+// outlet lets this inlet through, and the inlet itself knows that it is shut out.
 const deniedTime = 2 * time.Second
 
 // giveUp ends the channels that have no path while nobody on any route lets this
-// inlet through: its credential or its identity has been revoked, say. The outlet's
-// own word could not come.
+// inlet through and an authority says, to this inlet, that it is shut out: the
+// outlet's own word, which would end them, cannot come. What relays say is not enough.
+// One that was started with a wrong list is put right within the grace time.
 func (l *inletLink) giveUp() {
-	var last error
 	for i := range l.errs {
-		err := l.errs[i].Load()
-		if err == nil || deniedCode(*err) == code.OK {
+		if err := l.errs[i].Load(); err == nil || deniedCode(*err) == code.OK {
 			return
 		}
-		last = *err
+	}
+	why := l.in.shutOut()
+	if why == nil {
+		return
 	}
 	for _, h := range l.sessions() {
 		s, ok := h.session.(*lasting)
@@ -124,9 +128,29 @@ func (l *inletLink) giveUp() {
 			continue
 		}
 		if st := s.ch.State(); !st.Up && time.Since(st.Since) >= deniedTime {
-			s.Fail(deniedCode(last), last)
+			s.Fail(why.Code, fmt.Errorf("this inlet is let through nowhere: %w", why))
 		}
 	}
+}
+
+// shutOut returns why nobody lets this process through who trusts the authority of
+// its credential: it has revoked the process's identifier, or the credential does not
+// count any more. It returns nil where that is not so, or not known.
+func (b *base) shutOut() *credential.Error {
+	own := channel.Peer{Identifier: b.Identifier()}
+	if b.member.member != nil {
+		if bundle := b.member.member.Bundle(); bundle != nil {
+			own.Credentials = [][]byte{bundle}
+		}
+	}
+	j := b.trust.judge(own)
+	switch {
+	case j.nothing != nil:
+		return j.nothing
+	case len(j.credentials) == 0:
+		return j.refused
+	}
+	return nil
 }
 
 // deniedCode returns the code of a relay's or an outlet's word that this process may
