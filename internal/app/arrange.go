@@ -10,6 +10,7 @@ import (
 const (
 	whyDisplaced = "others are preferred"
 	whyUnlisted  = "no relay lists it any more, and it cannot be reached"
+	whyDraining  = "its outlet is going away"
 	whyUnproven  = "it does not prove that it offers the service"
 )
 
@@ -56,7 +57,7 @@ func (b *balancer) arranged(now time.Time) *arrangement {
 	b.lookLocked(a, now)
 	order := make([][]replicaKey, len(lists))
 	for i, list := range lists {
-		order[i] = ranked(b.withoutAsideLocked(list), b.inlet, b.givenUp)
+		order[i] = ranked(b.candidatesLocked(list), b.inlet, b.givenUp)
 	}
 	keys, crowded := choose(interleaved(order), func(k replicaKey) bool {
 		r := b.chosen[k]
@@ -75,7 +76,7 @@ func (b *balancer) arranged(now time.Time) *arrangement {
 	}
 	for _, k := range keys {
 		if b.chosen[k] == nil {
-			r := &replica{replicaKey: k, link: b.newLink(k), draining: listed[k].Draining, down: now}
+			r := &replica{replicaKey: k, link: b.newLink(k), draining: listed[k].Draining, down: now, waited: now}
 			b.adopt(r)
 			b.chosen[k], b.all[r] = r, struct{}{}
 			a.started = append(a.started, r)
@@ -84,7 +85,7 @@ func (b *balancer) arranged(now time.Time) *arrangement {
 	if crowded {
 		for _, r := range b.chosen {
 			if !r.down.IsZero() {
-				a.next = earlier(a.next, r.down.Add(giveUpAfter))
+				a.next = earlier(a.next, r.waited.Add(giveUpAfter))
 			}
 		}
 	}
@@ -97,7 +98,7 @@ func (b *balancer) noteLocked(a *arrangement, lists [][]relay.Replica, now time.
 	for _, list := range lists {
 		for _, r := range list {
 			if was, twice := listed[keyOf(r)]; twice {
-				r.Draining = r.Draining || was.Draining // one of them knows it already
+				r.Draining = r.Draining && was.Draining // one relay alone takes nobody out
 			}
 			listed[keyOf(r)] = r
 		}
@@ -140,9 +141,9 @@ func (b *balancer) lookLocked(a *arrangement, now time.Time) {
 			r.proven, r.down = true, time.Time{}
 			delete(b.givenUp, k)
 		case r.down.IsZero():
-			r.down, a.missing = now, true
-		case b.crowded && now.Sub(r.down) >= giveUpAfter:
-			b.givenUp[k] = now
+			r.down, r.waited, a.missing = now, now, true
+		case b.crowded && now.Sub(r.waited) >= giveUpAfter:
+			b.givenUp[k], r.waited = now, now // it may keep its place: the others have had theirs
 		}
 	}
 }
@@ -159,6 +160,8 @@ func (b *balancer) endLocked(a *arrangement, k replicaKey, wanted map[replicaKey
 		return whyUnproven
 	case stays:
 		return ""
+	case is && r.draining:
+		return whyDraining
 	case is:
 		return whyDisplaced
 	case r.down.IsZero():
@@ -177,14 +180,12 @@ func (b *balancer) endLocked(a *arrangement, k replicaKey, wanted map[replicaKey
 	return whyUnlisted
 }
 
-// withoutAsideLocked leaves out those that are left alone.
-func (b *balancer) withoutAsideLocked(list []relay.Replica) []relay.Replica {
-	if len(b.aside) == 0 {
-		return list
-	}
+// candidatesLocked returns those of a relay's list that a link may lead to: not those
+// that are left alone, nor those that go away, which begin nothing any more.
+func (b *balancer) candidatesLocked(list []relay.Replica) []relay.Replica {
 	rest := make([]relay.Replica, 0, len(list))
 	for _, r := range list {
-		if _, aside := b.aside[keyOf(r)]; !aside {
+		if _, aside := b.aside[keyOf(r)]; !aside && !r.Draining {
 			rest = append(rest, r)
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
-	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -78,6 +77,7 @@ type replica struct {
 	draining bool      // as it was listed last
 	proven   bool      // it has been in use
 	down     time.Time // since when it has had no path; zero: it has one
+	waited   time.Time // since when it has had its place without one, and others none
 	unlisted time.Time // since when no relay has listed it; zero: one does
 	refused  time.Time // when it last refused a stream
 }
@@ -364,7 +364,7 @@ func (b *balancer) lastError() error {
 	case len(reasons) > 0:
 		return reasons
 	case complete && listed == 0:
-		return &channel.PeerError{Code: code.NotRegistered, Err: errUnlisted}
+		return errUnlisted
 	}
 	return nil
 }

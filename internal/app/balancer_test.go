@@ -644,3 +644,80 @@ func TestBalancerSeesProcessesReplaced(t *testing.T) {
 		h.release()
 	})
 }
+
+// One that all relays say goes away finishes what it has, and is not called again;
+// one relay alone cannot say it.
+func TestBalancerLeavesWhatDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, replicas(0, 2), replicas(0, 2))
+		synctest.Wait()
+		draining := replicas(0, 2)
+		draining[0].Draining = true
+		f.list(0, draining)
+		if got := f.inUse(); got != 2 {
+			t.Errorf("%d in use, want 2: one relay alone says that one goes away", got)
+		}
+		streams := map[int]*held{}
+		for len(streams) < 2 {
+			n, h := f.mustOpen(time.Second)
+			streams[n] = h
+		}
+		calls := 0
+		f.set(func() {
+			f.connect = func(context.Context, replicaKey) error { calls++; return &channel.RefusedError{Code: code.Draining} }
+		})
+		f.list(1, draining)
+		for range 10 {
+			if n, _ := f.mustOpen(time.Second); n != 1 {
+				t.Fatal("a new stream goes to one that goes away")
+			}
+		}
+		close(f.session(0).draining)
+		time.Sleep(time.Minute)
+		select {
+		case <-streams[0].done:
+			t.Error("its stream was cut")
+		default:
+		}
+		streams[0].release()
+		synctest.Wait()
+		if n := len(f.b.links()); n != 1 || calls != 0 {
+			t.Errorf("%d links, called %d times; want the other's alone, and no call", n, calls)
+		}
+	})
+}
+
+// Where nothing works they take turns, in time, and each gets one.
+func TestBalancerTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = maxProbes + 3
+		f := newFleet(t, nil)
+		tried := map[replicaKey]int{}
+		links := 0
+		newLink := f.b.newLink
+		f.set(func() {
+			f.connect = func(_ context.Context, k replicaKey) error {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				tried[k]++
+				return errors.New("connection refused")
+			}
+		})
+		f.b.mu.Lock()
+		f.b.newLink = func(k replicaKey) *link { links++; return newLink(k) }
+		f.b.mu.Unlock()
+		f.list(0, replicas(0, n))
+		time.Sleep(10 * giveUpAfter)
+		synctest.Wait()
+		f.mu.Lock()
+		if len(tried) != n {
+			t.Errorf("%d of %d were tried", len(tried), n)
+		}
+		f.mu.Unlock()
+		f.b.mu.Lock()
+		defer f.b.mu.Unlock()
+		if most := maxProbes + 3*16; links > most {
+			t.Errorf("%d links in less than a minute, want at most %d", links, most)
+		}
+	})
+}

@@ -104,7 +104,7 @@ func (in *Inlet) newServices() error {
 	for i, c := range in.cfg.Services {
 		way := c.Outlet.String()
 		if c.ByName() {
-			way = c.Service
+			way = "any of " + c.Service // which no identifier begins with
 		}
 		for _, r := range c.Routes {
 			way += " " + r.String()

@@ -113,7 +113,7 @@ var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no creden
 	RevocationsOverdue: "revocations_overdue", RevocationsMalformed: "revocations_malformed", RevocationsForged: "revocations_forged",
 	RevocationsOld: "revocations_old", RevocationsBase: "revocations_base", RevocationsLost: "revocations_lost",
 	AttributeMissing: "attribute_missing",
-	TicketRefused: "ticket_refused", TokenRefused: "token_refused", NotEnrolled: "not_enrolled",
+	TicketRefused:    "ticket_refused", TokenRefused: "token_refused", NotEnrolled: "not_enrolled",
 }
 
 // String returns the code's stable name, or "code_N" for a number without one.
