@@ -93,6 +93,17 @@ func (c *Channel) Renew() {
 	}
 }
 
+// Leave ends the present path, if there is one, for a reason that State then has: what
+// it leads over may be used no more. It is a loss like others: the initiator makes another
+// path at once, and both sides send again what the other lacks.
+func (c *Channel) Leave(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.path != nil && c.err == nil {
+		c.lostLocked(c.path, err)
+	}
+}
+
 // Run keeps the channel until it is over, and returns why: at the initiator it
 // makes the channel's paths. When ctx ends the channel ends, without a word;
 // call Close first. Nothing of the channel runs any more when Run has returned.

@@ -44,7 +44,8 @@ type LocalConfig struct {
 	// Admit is asked about every peer whose identity has been accepted, in
 	// handshakes that this process begins and in those that it answers. Its error
 	// ends the handshake; a [PeerError] in it has the code that a caller hears.
-	// Nil means that everybody is admitted.
+	// Package relay asks about the relays of a route, too, before it uses the route:
+	// of them only the Identifier is known then. Nil means that everybody is admitted.
 	Admit func(Peer) error
 }
 

@@ -167,8 +167,8 @@ func (a *Agent) Drain() { a.drain.Do(func() { close(a.draining) }) }
 
 // Renew makes another registration, in the place of each that there is and while
 // that one holds: what handshakes show has changed, such as the credentials. It
-// returns at once, and is tried until it has worked. A relay that is not admitted
-// any more ([channel.Local.Admit]) is left instead.
+// returns at once, and is tried until it has worked. Where a relay of the route is not
+// admitted any more ([channel.Local.Admit]) the registration is left instead.
 func (a *Agent) Renew() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

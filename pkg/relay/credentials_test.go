@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"context"
 	"errors"
+	"net"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -164,4 +166,78 @@ func TestAgentLeavesTheRevoked(t *testing.T) {
 	eventually(t, "the relay has no registration", func() bool { return relay.Counts().Registrations == 0 })
 	revoked.Store(false)
 	agent.log.await(t, 2, "registered at")
+}
+
+// revocable makes a Local of which one identifier at a time is not admitted.
+func revocable(t *testing.T) (*channel.Local, *atomic.Pointer[identity.Identifier]) {
+	t.Helper()
+	revoked := &atomic.Pointer[identity.Identifier]{}
+	local, err := channel.NewLocalWith(newIdentity(t), channel.LocalConfig{Admit: func(p channel.Peer) error {
+		if id := revoked.Load(); id != nil && *id == p.Identifier {
+			return &channel.PeerError{Code: code.IdentityRevoked, Err: errors.New("it was revoked")}
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return local, revoked
+}
+
+// A relay in the middle of the way that is not admitted any more is left as the one
+// at its end is, with what is registered and parked behind it.
+func TestAgentLeavesTheRevokedInTheMiddle(t *testing.T) {
+	far, middle, near := startRelay(t), startRelay(t), startRelay(t)
+	way := route.Route{near.hop(t), middle.hop(t), far.hop(t)}
+	for i, hop := range way {
+		local, revoked := revocable(t)
+		agent := startAgent(t, local, way)
+		agent.log.await(t, 1, "registered at")
+		eventually(t, "two conns are parked", func() bool { return far.Counts().Conns == 3 })
+		revoked.Store(&hop.Identifier)
+		agent.Renew()
+		agent.log.await(t, 1, "it was revoked")
+		eventually(t, "nothing of it is left", func() bool {
+			return far.Counts().Conns == 0 && middle.Counts().Conns == 0 && near.Counts().Conns == 0
+		})
+		if err := agent.Status()[0].Err; err == nil {
+			t.Errorf("hop %d revoked: the status has no error", i+1)
+		}
+		revoked.Store(nil)
+		agent.log.await(t, 2, "registered at")
+		agent.stop()
+		eventually(t, "it is gone", func() bool { return far.Counts().Conns == 0 && near.Counts().Conns == 0 })
+	}
+}
+
+// Nobody is asked for a way through a relay that is not admitted, wherever on the way
+// it is.
+func TestNoPathThroughTheRevoked(t *testing.T) {
+	far, near := startRelay(t), startRelay(t)
+	agent := startAgent(t, newLocal(t), route.Route{far.hop(t)})
+	agent.log.await(t, 1, "registered at")
+	local, revoked := revocable(t)
+	dialled := 0
+	d := &Dialer{Local: local, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialled++
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+	way := route.Route{near.hop(t), far.hop(t)}
+	for i, hop := range way {
+		revoked.Store(&hop.Identifier)
+		err := noPath(t, d, way, agent.local.Identifier(), nil)
+		var at *HopError
+		var why *channel.PeerError
+		if !errors.As(err, &at) || at.Hop != i+1 || !errors.As(err, &why) || why.Code != code.IdentityRevoked {
+			t.Errorf("hop %d revoked: got %v, want that it was", i+1, err)
+		}
+		if _, err := tryFind(d, way, "orders-db"); !errors.As(err, &why) {
+			t.Errorf("hop %d revoked: a find: %v, want that it was", i+1, err)
+		}
+	}
+	if dialled != 0 || near.Counts().Joins != 0 {
+		t.Errorf("dialled %d times", dialled)
+	}
+	revoked.Store(nil)
+	carries(t, path(t, d, way, agent.local.Identifier(), nil), "after all")
 }

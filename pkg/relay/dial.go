@@ -108,6 +108,17 @@ func (d *Dialer) withDefaults() *Dialer {
 	return &e
 }
 
+// admits returns nil where every hop of r may be used, as far as the hops' identifiers
+// tell ([channel.Local.Admit]), else a [*PathError].
+func (d *Dialer) admits(r route.Route) error {
+	for i, h := range r {
+		if err := d.Local.Admit(channel.Peer{Identifier: h.Identifier}); err != nil {
+			return &PathError{Failures: []*HopError{{Hop: i + 1, Of: len(r), URL: h, Err: err}}}
+		}
+	}
+	return nil
+}
+
 // dial connects to one address.
 func (d *Dialer) dial(ctx context.Context, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.DialTimeout)

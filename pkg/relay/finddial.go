@@ -73,10 +73,6 @@ func readFound(r io.Reader) ([]Replica, error) {
 		return nil, err
 	}
 	var found []Replica
-	type process struct {
-		outlet   identity.Identifier
-		instance channel.Instance
-	}
 	seen := map[process]bool{}
 	for {
 		m, err := readMessage(r)

@@ -40,6 +40,9 @@ func (f direct) addresses(ctx context.Context) ([]string, error) {
 }
 
 func (f direct) reach(ctx context.Context, address string) (net.Conn, error) {
+	if err := f.d.admits(route.Route{f.hop}); err != nil {
+		return nil, err
+	}
 	return f.d.dial(ctx, address)
 }
 

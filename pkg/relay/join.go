@@ -17,7 +17,7 @@ import (
 type join struct {
 	kind           requestKind
 	caller         channel.Peer
-	outlet         channel.Peer // of connect: as its registration has proven it
+	outlet         channel.Peer // of connect: as the registration has proven it that its spare conn was of
 	grant          uint64
 	target         string
 	targetInstance string
@@ -109,6 +109,7 @@ func (s *Server) begin(j *join) bool {
 		return false
 	}
 	s.joins[j] = struct{}{}
+	s.standLocked(j)
 	return true
 }
 
@@ -116,6 +117,7 @@ func (s *Server) begin(j *join) bool {
 func (s *Server) finish(j *join, tell func()) {
 	s.mu.Lock()
 	delete(s.joins, j)
+	s.unstandLocked(j)
 	s.carried += j.bytes()
 	s.mu.Unlock()
 	tell()

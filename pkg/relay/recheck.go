@@ -10,7 +10,8 @@ import (
 
 // Recheck asks the authorizers again about everybody who is here, and ends
 // what is allowed no more: registrations with [code.RegisterDenied] or the code of a
-// [*DeniedError], and with a reset joins, those to an outlet whose registration ends this way among them.
+// [*DeniedError], and with a reset joins, also those to an outlet that may not be offered here any more, whether
+// or not it is registered: what counts is what it has proven in its last registration.
 // Whoever [channel.Local.Admit] does not admit any more loses everything, with
 // the code that it says. Who was allowed before and is not here yet is asked about
 // again on arrival. It is for after the lists behind the authorizers have changed.
@@ -22,43 +23,31 @@ func (s *Server) Recheck() {
 		registrations = append(registrations, rs...)
 	}
 	s.mu.Unlock()
-	denied := make(map[string]error) // by instance
 	for _, r := range registrations {
-		if err := r.recheck(); err != nil {
-			denied[instanceKey(r.peer)] = err
-		}
+		r.recheck()
 	}
 	s.mu.Lock()
 	joins := s.joinsLocked()
 	s.mu.Unlock()
 	for _, j := range joins {
-		err := s.allowed(j)
-		if err == nil && j.kind == kindConnect {
-			err = denied[instanceKey(j.outlet)]
-		}
-		if err != nil {
+		if err := s.allowed(j); err != nil {
 			j.cancel(err)
 		}
 	}
 }
 
-func instanceKey(p channel.Peer) string { return string(p.Identifier[:]) + string(p.Instance[:]) }
-
-// recheck ends a registration that is allowed no more, and says why.
-func (r *registration) recheck() error {
+// recheck ends a registration that is allowed no more.
+func (r *registration) recheck() {
 	if err := r.s.admitted(r.peer); err != nil {
 		var d *declinedError
 		errors.As(err, &d)
 		r.end(ending{code: d.code, reason: d.reason, err: err})
-		return err
+		return
 	}
-	err := r.s.cfg.Register(r.peer)
-	if err == nil {
-		return nil
+	if err := r.s.cfg.Register(r.peer); err != nil {
+		reason, _ := told(err)
+		r.end(ending{code: codeOf(code.RegisterDenied, err), reason: reason, err: err})
 	}
-	reason, _ := told(err)
-	r.end(ending{code: codeOf(code.RegisterDenied, err), reason: reason, err: err})
-	return denial(code.RegisterDenied, fmt.Errorf("the outlet may not be offered here any more: %w", err))
 }
 
 // outdated reports whether there was a Recheck since the caller came, so that
@@ -111,8 +100,12 @@ func (s *Server) allowed(j *join) error {
 		}
 		return nil
 	}
-	if err := s.admitted(j.outlet); err != nil {
+	outlet := s.outletOf(j)
+	if err := s.admitted(outlet); err != nil {
 		return err
+	}
+	if err := s.cfg.Register(outlet); err != nil {
+		return denial(code.RegisterDenied, fmt.Errorf("the outlet may not be offered here any more: %w", err))
 	}
 	if err := s.cfg.Connect(j.caller, j.outlet.Identifier); err != nil {
 		return denial(code.ConnectDenied, err)

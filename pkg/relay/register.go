@@ -64,7 +64,7 @@ func (c *call) register(ctx context.Context) {
 		return
 	}
 	if c.outdated() {
-		_ = r.recheck() // which ends what it denies
+		r.recheck()
 	}
 	stop := context.AfterFunc(ctx, func() {
 		r.end(ending{code: code.Shutdown, reason: "relay is stopping", err: context.Cause(ctx)})
@@ -125,6 +125,7 @@ func (s *Server) enrollLocked(r *registration) (code.Code, string) {
 	}
 	s.outlets[r.peer.Identifier] = append(s.outlets[r.peer.Identifier], r)
 	s.registrations++
+	s.provedLocked(r.peer)
 	r.kickWriter()
 	return code.OK, ""
 }

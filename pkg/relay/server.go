@@ -33,6 +33,7 @@ type Server struct {
 	mu            sync.Mutex
 	outlets       map[identity.Identifier][]*registration // oldest first
 	registrations int
+	standings     map[process]*standing // of the outlets that callers are joined to
 	conns         int
 	perIdentity   map[identity.Identifier]int
 	joins         map[*join]struct{}
@@ -56,6 +57,7 @@ func NewServer(cfg Config) (*Server, error) {
 		finding:     make(chan struct{}, 1),
 		rate:        rate.NewLimiter(rate.Limit(perSecond), perSecond),
 		outlets:     make(map[identity.Identifier][]*registration),
+		standings:   make(map[process]*standing),
 		perIdentity: make(map[identity.Identifier]int),
 		joins:       make(map[*join]struct{}),
 		refusals:    make(map[code.Code]uint64),

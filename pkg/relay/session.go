@@ -98,7 +98,7 @@ func (s *session) replace(ctx, live context.Context) (*session, error) {
 		return nil, nil
 	}
 	for retry := s.a.newBackoff(); ; {
-		if err := s.a.dialer.Local.Admit(s.relay); err != nil {
+		if err := s.admitted(); err != nil {
 			return nil, err
 		}
 		next, err := s.a.register(ctx, s.st)
@@ -109,6 +109,14 @@ func (s *session) replace(ctx, live context.Context) (*session, error) {
 			return nil, nil
 		}
 	}
+}
+
+// admitted returns nil while the relay, and those on the way to it, may be used.
+func (s *session) admitted() error {
+	if err := s.a.dialer.Local.Admit(s.relay); err != nil {
+		return err
+	}
+	return s.a.dialer.admits(s.a.cfg.Route)
 }
 
 func (a *Agent) register(ctx context.Context, st *station) (*session, error) {

@@ -39,7 +39,10 @@ func (w *walk) run(ctx context.Context) (net.Conn, string, error) {
 	if w.fixed >= 0 {
 		w.digits[n-1] = w.fixed
 	}
-	var err error
+	err := w.d.admits(w.route)
+	if err != nil {
+		return nil, "", err
+	}
 	if w.first, err = resolve(ctx, w.d.LookupHost, w.route[0].Host, w.route[0].Port, w.order); err != nil {
 		w.failed(0, err)
 		return nil, "", w.err(ctx)
