@@ -297,7 +297,7 @@ func (b *balancer) ready() error {
 // has proven to be is a reason to leave it alone: a relay could say the rest of
 // anybody.
 func (b *balancer) unreachable(k replicaKey, err error) {
-	var unproven *channel.PeerError
+	var unproven *unprovenError
 	if !errors.As(err, &unproven) {
 		return
 	}

@@ -397,7 +397,7 @@ func TestBalancerWithALyingRelay(t *testing.T) {
 	const honest = 3 // from 1000 on
 	for name, lie := range map[string]func(ctx context.Context) error{
 		"without the attribute": func(context.Context) error {
-			return &channel.HandshakeError{Step: "identity", Err: &channel.PeerError{Code: code.AttributeMissing, Err: errors.New("no")}}
+			return unproven("no")
 		},
 		"of nobody": func(context.Context) error { return &channel.RefusedError{Code: code.Gone} },
 		"that says nothing": func(ctx context.Context) error {
@@ -459,6 +459,31 @@ func TestBalancerFindsTheHonestInACrowd(t *testing.T) {
 	})
 }
 
+// unproven is what a handshake fails with whose peer does not prove the service.
+func unproven(why string) error {
+	return &channel.HandshakeError{Step: "identity", Err: &unprovenError{&channel.PeerError{Code: code.AttributeMissing, Err: errors.New(why)}}}
+}
+
+// What is wrong with a relay on the way is nothing against a replica.
+func TestBalancerBlamesNobodyForARelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, nil)
+		f.set(func() {
+			f.connect = func(context.Context, replicaKey) error {
+				return &relay.PathError{Failures: []*relay.HopError{{Hop: 1, Of: 1, Err: &channel.HandshakeError{
+					Step: "identity", Err: &channel.PeerError{Code: code.IdentityRevoked, Err: errors.New("the relay is revoked")},
+				}}}}
+			}
+			f.lists[0] = replicas(0, 2)
+		})
+		time.Sleep(2 * findEvery)
+		synctest.Wait()
+		if n := f.told("aside"); n != 0 || len(f.b.links()) != 2 {
+			t.Errorf("%d are left alone, %d links; want none, and 2", n, len(f.b.links()))
+		}
+	})
+}
+
 // One that has not proven the service is left alone for a minute, and then tried
 // again: it may have the attribute now.
 func TestBalancerTriesAgain(t *testing.T) {
@@ -473,7 +498,7 @@ func TestBalancerTriesAgain(t *testing.T) {
 				if tries++; proven {
 					return nil
 				}
-				return &channel.PeerError{Code: code.AttributeMissing, Err: errors.New("service=orders-db is missing")}
+				return unproven("service=orders-db is missing")
 			}
 		})
 		time.Sleep(asideFor - time.Second)
