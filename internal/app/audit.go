@@ -116,10 +116,10 @@ func (b *base) end(e *audit.Event, label, reason string, took time.Duration) {
 func streamID(ch channel.ID, stream uint32) string { return fmt.Sprintf("%s/%d", ch, stream) }
 
 // auditUnopened records that a client got no stream.
-func (in *Inlet) auditUnopened(s *inletService, client string, e streamEnd) {
+func (in *Inlet) auditUnopened(s *inletService, outlet identity.Identifier, client string, e streamEnd) {
 	if in.audit != nil {
 		in.deny(&audit.Event{
-			Action: audit.Open, Peer: audit.Peer{Identifier: s.Outlet}, Service: s.Service, Client: client, Code: e.label, Reason: e.reason,
+			Action: audit.Open, Peer: audit.Peer{Identifier: outlet}, Service: s.Service, Client: client, Code: e.label, Reason: e.reason,
 		})
 	}
 }

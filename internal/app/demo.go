@@ -242,7 +242,7 @@ func (d *demo) ask(ctx context.Context) (*demoResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	link.release(h)
+	h.release()
 	begin := d.tap.up.len()
 	secret := make([]byte, 8)
 	if _, err := rand.Read(secret); err != nil {

@@ -10,6 +10,7 @@ import (
 
 // A held session is one that a link keeps.
 type held struct {
+	link    *link
 	session session
 	since   time.Time
 	retired chan struct{} // closed, with the link's mu, when it takes no new streams
@@ -39,6 +40,9 @@ func (h *held) awaitPath(ctx context.Context) {
 		}
 	}
 }
+
+// release ends a use that acquire, open or take began.
+func (h *held) release() { h.link.release(h) }
 
 // hold runs h's session until it is over.
 func (l *link) hold(ctx context.Context, h *held) {
@@ -86,27 +90,39 @@ func (l *link) attend(h *held) {
 // returns what is closed when that may have changed, beside h's path.
 func (l *link) replacedBy(h *held, down error) (changed <-chan struct{}, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	changed = l.changed // first: what comes after is seen by another call
+	l.mu.Unlock()
 	was := h.session.Peer()
 	if down == nil || was.Name == "" {
-		return l.changed, nil
+		return changed, nil
 	}
-	for other := range l.all {
+	siblings := []*link{l}
+	if l.siblings != nil {
+		siblings = l.siblings()
+	}
+	for _, other := range sessionsOf(siblings) {
 		is := other.session.Peer()
 		if is.Identifier == was.Identifier && is.Name == was.Name && is.Instance != was.Instance && other.since.After(h.since) {
 			return nil, fmt.Errorf("another instance of %s has started as %q", is.Identifier, is.Name)
 		}
 	}
-	return l.changed, nil
+	return changed, nil
 }
 
 // retire keeps new streams from h, which ends when it has none, for the reason
 // given.
 func (l *link) retire(h *held, why error) {
+	if l.retired(h, why) {
+		l.tell()
+	}
+}
+
+// retired is retire, and reports whether it was the first.
+func (l *link) retired(h *held, why error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if h.isRetired() {
-		return
+		return false
 	}
 	close(h.retired)
 	if l.current == h {
@@ -116,6 +132,7 @@ func (l *link) retire(h *held, why error) {
 	if h.uses == 0 {
 		close(h.idle)
 	}
+	return true
 }
 
 func (h *held) isRetired() bool {

@@ -31,21 +31,33 @@ type Inlet struct {
 	*base
 	cfg      config.Inlet
 	path     pathFunc
+	find     findFunc
 	services []*inletService
-	links    []*inletLink
-	slots    chan struct{}
+	links    []*inletLink // to outlets that the settings name
+	// balancers are those of the services that any outlet may offer.
+	balancers []*balancer
+	slots     chan struct{}
 
 	streams    *streamMetrics
 	connects   *prometheus.CounterVec
 	handshakes *handshakeMetrics
 }
 
-// An inletService is a local listener and the link that its clients use.
+// An inletService is a local listener and where its clients are carried to.
 type inletService struct {
 	config.InletService
-	link    *inletLink
-	metrics *serviceMetrics
-	streams atomic.Int64
+	upstream upstream
+	metrics  *serviceMetrics
+	streams  atomic.Int64
+}
+
+// An upstream leads to one outlet, or to several that are as good as each other.
+type upstream interface {
+	// open opens a stream, and waits for a session until ctx ends. The session is to
+	// be released when the stream has ended.
+	open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, *held, error)
+	// ready returns nil while a stream can be opened at once, else why not.
+	ready() error
 }
 
 // A pathFunc makes a live path to an outlet along a route, ready for the
@@ -63,27 +75,18 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, &in.cfg.Trust, nobody, o); err != nil {
 		return nil, err
 	}
-	in.path = in.newDialer().Path
+	d := in.newDialer()
+	in.path, in.find = d.Path, d.Find
 	in.streams = newStreamMetrics(o.Registry, "inlet")
 	in.connects = newCounterVec(o.Registry, "culvert_inlet_connects_total",
 		"Attempts to reach an outlet over one route, for a channel or for another path of one, by result.", "result")
 	in.connects.WithLabelValues("ok")
 	in.handshakes = newHandshakeMetrics(o.Registry)
 	newGauge(o.Registry, "culvert_inlet_channels", "Channels that are open.", in.countChannels)
-	byWay := map[string]*inletLink{}
-	for _, c := range in.cfg.Services {
-		way := c.Outlet.String()
-		for _, r := range c.Routes {
-			way += " " + r.String()
-		}
-		if byWay[way] == nil {
-			byWay[way] = in.newLink(c.Outlet, c.Routes)
-			in.links = append(in.links, byWay[way])
-		}
-		s := &inletService{InletService: c, link: byWay[way], metrics: in.streams.service(c.Service)}
-		in.services = append(in.services, s)
+	if err := in.newServices(); err != nil {
+		return nil, err
 	}
-	o.Registry.MustRegister(routeStates{in.links})
+	o.Registry.MustRegister(routeStates{in}, replicaCounts{in})
 	in.recheck, in.recheckSome = in.recheckAll, in.recheckChannels
 	in.member.renewed = in.renewAll
 	var places []place
@@ -92,6 +95,49 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	}
 	in.listens(places, func() any { return in.Status() }, in.work)
 	return in, nil
+}
+
+// newServices makes what the services' clients are carried by: services that lead to
+// the same outlet, or to any that offers one name, over the same routes share it.
+func (in *Inlet) newServices() error {
+	byWay := map[string]upstream{}
+	for i, c := range in.cfg.Services {
+		way := c.Outlet.String()
+		if c.ByName() {
+			way = "any of " + c.Service // which no identifier begins with
+		}
+		for _, r := range c.Routes {
+			way += " " + r.String()
+		}
+		switch {
+		case byWay[way] != nil:
+		case !c.ByName():
+			l := in.newLink(c.Outlet, c.Routes)
+			in.links = append(in.links, l)
+			byWay[way] = l
+		case !in.trust.enabled:
+			return in.cfg.Fault(listKey("services", i, "outlet"), errors.New("there is none, and no authority whose credentials could say who offers the service: "+
+				"name the outlet, or say whose credentials count (authorities, or a ticket)"))
+		default:
+			b := in.newBalancer(c.Service, c.Routes)
+			in.balancers = append(in.balancers, b)
+			byWay[way] = b
+		}
+		in.services = append(in.services, &inletService{InletService: c, upstream: byWay[way], metrics: in.streams.service(c.Service)})
+	}
+	return nil
+}
+
+// allLinks returns the links to outlets that the settings name, and to replicas.
+func (in *Inlet) allLinks() []*link {
+	var all []*link
+	for _, l := range in.links {
+		all = append(all, l.link)
+	}
+	for _, b := range in.balancers {
+		all = append(all, b.links()...)
+	}
+	return all
 }
 
 // work serves until ctx ends or a listener fails. Then it accepts no more, sends
@@ -118,8 +164,14 @@ func (in *Inlet) work(ctx context.Context) error {
 			l.run(linkCtx)
 		})
 	}
+	for _, b := range in.balancers {
+		links.Go(func() {
+			in.member.await(linkCtx)
+			b.run(linkCtx)
+		})
+	}
 	for i, s := range in.services {
-		in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", in.lns[i].Addr()), zap.Stringer("outlet", s.Outlet))
+		in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", in.lns[i].Addr()), zap.String("outlet", s.outlet()))
 		a := &acceptor{ln: in.lns[i], slots: in.slots, log: in.log, start: clients.Go, handle: func(nc net.Conn, free func()) {
 			defer free()
 			in.serveClient(openCtx, streamCtx, s, nc.(*net.TCPConn))
@@ -155,14 +207,14 @@ func (in *Inlet) work(ctx context.Context) error {
 
 // setReady makes one check for each service's name.
 func (in *Inlet) setReady() {
-	links := map[string][]*inletLink{}
+	upstreams := map[string][]upstream{}
 	for _, s := range in.services {
-		links[s.Service] = append(links[s.Service], s.link)
+		upstreams[s.Service] = append(upstreams[s.Service], s.upstream)
 	}
-	for name, ls := range links {
+	for name, us := range upstreams {
 		in.obs.Ready.SetFunc(obs.ServiceCheck(name), func() error {
-			for _, l := range ls {
-				if err := l.ready(); err != nil {
+			for _, u := range us {
+				if err := u.ready(); err != nil {
 					return err
 				}
 			}
@@ -183,37 +235,58 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, nc *
 	if ce := in.log.Check(zapcore.DebugLevel, "client connected"); ce != nil {
 		ce.Write(zap.String("service", s.Service), zap.String("client", client))
 	}
-	e := in.carry(opening, ctx, s, nc, client)
+	outlet, e := in.carry(opening, ctx, s, nc, client)
 	s.metrics.active.Dec()
 	s.streams.Add(-1)
 	s.metrics.ended(e)
-	in.logEnd(e, time.Since(began), &streamName{s.Service, s.Outlet, client})
+	in.logEnd(e, time.Since(began), &streamName{s.Service, outlet, client})
 }
 
-func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, client string) streamEnd {
+// carry returns the outlet, as far as there was one, beside the end.
+func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, client string) (identity.Identifier, streamEnd) {
 	if err := in.audit.Ready(); err != nil { // before the outlet hears of it
 		_ = sock.ResetClose(nc)
 		e := streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
-		in.auditUnopened(s, client, e)
-		return e
+		in.auditUnopened(s, s.Outlet, client, e)
+		return s.Outlet, e
 	}
 	st, h, err := in.open(opening, s, tunnel.Open{Service: s.Service, ClientAddress: client})
 	if err != nil {
 		_ = sock.ResetClose(nc) // the client is given up either way
-		e := openEnd(opening, err)
-		in.auditUnopened(s, client, e)
-		return e
+		outlet, e := outletOf(err, s.Outlet), openEnd(opening, err)
+		in.auditUnopened(s, outlet, client, e)
+		return outlet, e
 	}
-	defer s.link.release(h)
+	defer h.release()
+	outlet := h.link.outlet
 	a, err := in.auditOpened(s, client, st, h)
 	if err != nil {
 		_ = st.Reset(code.AuditFailed)
 		_ = sock.ResetClose(nc)
-		return streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
+		return outlet, streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
 	}
 	e := copyStream(ctx, nc, st, code.ClientReset)
 	in.auditClosed(a, e)
-	return e
+	return outlet, e
+}
+
+// outletOf returns the outlet that err is about: the only one there is, or the one
+// of several that was chosen.
+func outletOf(err error, only identity.Identifier) identity.Identifier {
+	var at *replicaError
+	var none *noChannelError
+	if !errors.As(err, &none) && errors.As(err, &at) {
+		return at.outlet
+	}
+	return only
+}
+
+// outlet says for people whose the service is.
+func (s *inletService) outlet() string {
+	if s.ByName() {
+		return "any that proves to offer it"
+	}
+	return s.Outlet.String()
 }
 
 // open opens a stream, and waits for a channel until the connect time-out.
@@ -221,36 +294,14 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TC
 func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tunnel.Stream, *held, error) {
 	ctx, cancel := context.WithTimeout(ctx, in.cfg.ConnectTimeout)
 	defer cancel()
-	for {
-		h, err := s.link.acquire(ctx)
-		if err != nil {
-			if why := in.member.awaited(); why != nil {
-				err = &noChannelError{outlet: s.Outlet, last: why}
-			}
-			return nil, nil, err
-		}
-		st, err := h.session.Open(ctx, o)
-		if err == nil {
-			return st, h, nil
-		}
-		s.link.release(h)
-		var lost *tunnel.LossError
-		switch {
-		case ctx.Err() != nil:
-			return nil, nil, err
-		case errors.Is(err, tunnel.ErrDraining):
-			// Which its link is about to notice.
-			select {
-			case <-h.retired:
-			case <-ctx.Done():
-				return nil, nil, err
-			}
-		case errors.As(err, &lost), errors.Is(err, tunnel.ErrUsedUp):
-			s.link.retire(h, err)
-		default:
-			return nil, nil, err
+	st, h, err := s.upstream.open(ctx, o)
+	var none *noChannelError
+	if errors.As(err, &none) {
+		if why := in.member.awaited(); why != nil {
+			err = &noChannelError{to: none.to, last: why}
 		}
 	}
+	return st, h, err
 }
 
 func (in *Inlet) countStreams() (n int64) {
@@ -261,7 +312,7 @@ func (in *Inlet) countStreams() (n int64) {
 }
 
 func (in *Inlet) countChannels() (n float64) {
-	for _, l := range in.links {
+	for _, l := range in.allLinks() {
 		n += float64(l.count())
 	}
 	return n

@@ -21,11 +21,11 @@ type inletLink struct {
 	*link
 	in     *Inlet
 	caller *channel.Caller
-	told   quiet
+	told   *quiet
 }
 
 func (in *Inlet) newLink(outlet identity.Identifier, routes []route.Route) *inletLink {
-	l := &inletLink{link: newLink(outlet, routes), in: in}
+	l := &inletLink{link: newLink(outlet, routes), in: in, told: new(quiet)}
 	l.link.connect = l.connect
 	l.link.trace = linkTrace{failed: l.failed, opened: l.opened, replaced: l.replaced, draining: l.draining, ended: l.ended}
 	l.caller = &channel.Caller{
@@ -103,7 +103,7 @@ func (l *inletLink) say(loud zapcore.Level, message string, r route.Route, code 
 		text = err.Error()
 		fields = append(fields, zap.String("code", code), zap.String("reason", text))
 	}
-	l.in.quietly(&l.told, loud, message, r.String()+text, fields...)
+	l.in.quietly(l.told, loud, message, r.String()+text, fields...)
 }
 
 func (l *inletLink) failed(r route.Route, err error) {

@@ -53,6 +53,44 @@ func (s *lasting) Run(ctx context.Context) error {
 	return err
 }
 
+// OpenAnswered opens a stream, and waits until the peer has accepted it. It does not
+// wait for another path: nothing has happened yet that could not be begun elsewhere.
+func (s *lasting) OpenAnswered(ctx context.Context, o tunnel.Open) (*tunnel.Stream, error) {
+	st, err := s.Open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	answer, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		s.awaitDown(answer)
+		cancel(errPathLost)
+	})
+	err = st.Answered(answer)
+	cancel(nil)
+	watching.Wait()
+	if err != nil {
+		_ = st.Reset(code.Aborted) // it is over either way
+		return nil, err
+	}
+	return st, nil
+}
+
+// awaitDown waits until the channel has no path, or ctx ends.
+func (s *lasting) awaitDown(ctx context.Context) {
+	for {
+		_, changed, err := s.Path()
+		if err != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // hurry bounds how long a close that is under way, or begins now, may wait for
 // its peer: this process stops.
 func (s *lasting) hurry() { s.endWithin(code.Shutdown, errShutdown) }

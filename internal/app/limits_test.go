@@ -16,24 +16,24 @@ import (
 	"github.com/culvert-net/culvert/pkg/policy"
 )
 
-// A replica is one process of an identity that several share, as far as an
+// A peerProcess is one process of an identity that several share, as far as an
 // outlet sees it: a channel, and the path under it.
-type replica struct {
+type peerProcess struct {
 	ch   *channel.Channel
 	path net.Conn
 }
 
 // kill ends the process without a word.
-func (r *replica) kill() { _ = sock.ResetClose(r.path) }
+func (r *peerProcess) kill() { _ = sock.ResetClose(r.path) }
 
 // startReplica opens a channel to the outlet as another process of the identity.
-func startReplica(t *testing.T, out *Outlet, as *identity.Identity) (*replica, error) {
+func startReplica(t *testing.T, out *Outlet, as *identity.Identity) (*peerProcess, error) {
 	t.Helper()
 	local, err := channel.NewLocal(as)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{}
+	r := &peerProcess{}
 	caller := &channel.Caller{
 		Local: local, Peer: out.Identifier(), Routes: 1,
 		Path: func(ctx context.Context, _ int, _ *channel.Instance, _ int) (net.Conn, error) {
@@ -73,7 +73,7 @@ func TestDeadReplicasKeepNobodyOut(t *testing.T) {
 		Services: []config.OutletService{{Name: "echo", Target: serveTCP(t, echo), Allow: policy.List(peer)}},
 	})
 	const first = 40 // of them, on one machine
-	var dead, alive []*replica
+	var dead, alive []*peerProcess
 	for range first {
 		r, err := startReplica(t, out, as)
 		if err != nil {

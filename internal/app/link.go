@@ -48,6 +48,9 @@ func newPause() *backoff.ExponentialBackOff {
 type session interface {
 	Run(ctx context.Context) error
 	Open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, error)
+	// OpenAnswered is Open that waits until the peer has accepted the stream. It fails
+	// with errPathLost as soon as the session has no path.
+	OpenAnswered(ctx context.Context, o tunnel.Open) (*tunnel.Stream, error)
 	Draining() <-chan struct{}
 	// Lost returns a channel that is closed when the session is over, which Err
 	// gives the reason for, though Run may still be saying goodbye.
@@ -66,16 +69,30 @@ type session interface {
 // A link keeps one session to an outlet alive over alternative routes, for
 // ever, and hands it to whoever wants to open a stream.
 type link struct {
-	outlet identity.Identifier
-	routes []route.Route
+	outlet   identity.Identifier
+	instance *channel.Instance // nil: any
+	service  string            // that the outlet has to prove; "": none
+	routes   []route.Route
 	// connect makes a session over the first route that works, beginning with
 	// route first, and calls failed for those that do not.
 	connect func(ctx context.Context, first int) (session, error)
 	trace   linkTrace
 
+	// admit says whether the outlet, as its last handshake has proven it, is still
+	// whom this link leads to, beside its identifier; nil: that is all there is.
+	admit func(channel.Peer) error
+	// notify is told, without mu, that what available returns may have changed; nil:
+	// nobody asks. It must not block or call the link.
+	notify func()
+	// siblings are the links, this one among them, to processes of which one may have
+	// taken the place of another; nil: it has none.
+	siblings func() []*link
+
 	running sync.WaitGroup // the goroutines of run
-	waiting atomic.Int64   // clients in acquire
+	waiting *atomic.Int64  // clients that wait for a session
 	hurry   chan struct{}  // capacity 1: another one has come
+	done    chan struct{}  // closed by finish
+	finish  func()         // has run return when the sessions that there are have ended
 
 	// errs says by route why it did not work last: nil if it did, or was not
 	// tried.
@@ -90,33 +107,60 @@ type link struct {
 
 // A linkTrace is told what happens. The funcs must not block or call the link.
 type linkTrace struct {
-	failed   func(r route.Route, err error) // an attempt over one route
-	replaced func(h *held)                  // another session is used for new streams, since h has no path
-	opened   func(h *held)
-	draining func(h *held)
-	ended    func(h *held, err error, settled bool) // err as the session's Run returned it
+	failed func(r route.Route, err error) // an attempt over one route
+	// unreachable is told why no route has led to a session; nil: nobody is.
+	unreachable func(err error)
+	replaced    func(h *held) // another session is used for new streams, since h has no path
+	opened      func(h *held)
+	draining    func(h *held)
+	ended       func(h *held, err error, settled bool) // err as the session's Run returned it
 }
 
 func newLink(outlet identity.Identifier, routes []route.Route) *link {
-	return &link{
-		outlet: outlet, routes: routes,
+	l := &link{
+		outlet: outlet, routes: routes, waiting: new(atomic.Int64), done: make(chan struct{}),
 		all: map[*held]struct{}{}, errs: make([]atomic.Pointer[error], len(routes)), changed: make(chan struct{}), hurry: make(chan struct{}, 1),
+	}
+	l.finish = sync.OnceFunc(func() { close(l.done) })
+	return l
+}
+
+// errFinished is why a session takes no new streams that others take now.
+var errFinished = errors.New("new streams go elsewhere")
+
+// run keeps a session alive until ctx ends or finish is called, and returns when
+// everything it started has ended.
+func (l *link) run(ctx context.Context) {
+	defer l.running.Wait()
+	making, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.running.Go(func() {
+		defer cancel()
+		select {
+		case <-l.done:
+		case <-making.Done():
+		}
+	})
+	l.keep(ctx, making)
+	if ctx.Err() != nil {
+		return // which ends them
+	}
+	for _, h := range l.sessions() {
+		l.retire(h, errFinished)
 	}
 }
 
-// run keeps a session alive until ctx ends, and returns when everything it
-// started has ended.
-func (l *link) run(ctx context.Context) {
-	defer l.running.Wait()
+// keep makes one session after the other, which ctx ends, until making ends.
+func (l *link) keep(ctx, making context.Context) {
 	pause := newPause()
-	for first := 0; ctx.Err() == nil; l.rest(ctx, pause.NextBackOff()) {
-		h := l.dial(ctx, first)
+	for first := 0; making.Err() == nil; l.rest(making, pause.NextBackOff()) {
+		h := l.dial(making, first)
 		if h == nil {
 			first = 0
 			continue
 		}
 		l.install(ctx, h)
-		h = l.watch(ctx, h)
+		h = l.watch(ctx, making, h)
 		if time.Since(h.since) >= settled {
 			pause.Reset()
 			first = 0
@@ -154,18 +198,24 @@ func (l *link) dial(ctx context.Context, first int) *held {
 	defer cancel()
 	s, err := l.connect(ctx, first)
 	if err != nil {
+		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			if l.trace.unreachable != nil {
+				l.trace.unreachable(err)
+			}
+		}
 		return nil
 	}
-	return &held{session: s, since: time.Now(), retired: make(chan struct{}), idle: make(chan struct{}), done: make(chan struct{})}
+	return &held{link: l, session: s, since: time.Now(), retired: make(chan struct{}), idle: make(chan struct{}), done: make(chan struct{})}
 }
 
 // watch returns when h, or the session that has taken its place, is of no use
-// for new streams any more.
-func (l *link) watch(ctx context.Context, h *held) *held {
+// for new streams any more, or making ends.
+func (l *link) watch(ctx, making context.Context, h *held) *held {
 	down := time.NewTimer(0)
 	defer down.Stop()
 	for {
 		_, changed, err := h.session.Path()
+		l.tell()
 		down.Stop()
 		if err != nil {
 			down.Reset(pathPatience)
@@ -173,7 +223,7 @@ func (l *link) watch(ctx context.Context, h *held) *held {
 		select {
 		case <-h.retired:
 			return h
-		case <-ctx.Done():
+		case <-making.Done():
 			return h
 		case <-h.session.Draining():
 			l.retire(h, errors.New("the outlet is draining"))
@@ -181,7 +231,7 @@ func (l *link) watch(ctx context.Context, h *held) *held {
 			return h
 		case <-changed:
 		case <-down.C:
-			if next := l.replace(ctx, h); next != nil {
+			if next := l.replace(making, h); next != nil {
 				l.install(ctx, next)
 				l.retire(h, err)
 				l.trace.replaced(h)
@@ -240,56 +290,28 @@ func (l *link) install(ctx context.Context, h *held) {
 	l.all[h] = struct{}{}
 	l.changeLocked()
 	l.mu.Unlock()
+	l.tell()
 	l.trace.opened(h)
 	l.running.Go(func() { l.hold(ctx, h) })
+}
+
+// tell tells whoever asks what is available that it may have changed.
+func (l *link) tell() {
+	if l.notify != nil {
+		l.notify()
+	}
+}
+
+// wake has everybody look again who waits for what is said of other sessions.
+func (l *link) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changeLocked()
 }
 
 func (l *link) changeLocked() {
 	close(l.changed)
 	l.changed = make(chan struct{})
-}
-
-// acquire returns the session for one more stream, and waits until ctx ends for
-// one that has a path. The error is a *noChannelError. The caller calls release
-// once.
-func (l *link) acquire(ctx context.Context) (*held, error) {
-	l.waiting.Add(1)
-	defer l.waiting.Add(-1)
-	for {
-		l.mu.Lock()
-		h, changed := l.current, l.changed
-		var pathChanged <-chan struct{}
-		if h != nil {
-			var err error
-			if _, pathChanged, err = h.session.Path(); err == nil {
-				h.uses++
-				l.mu.Unlock()
-				return h, nil
-			}
-		}
-		l.mu.Unlock()
-		select {
-		case l.hurry <- struct{}{}:
-		default:
-		}
-		select {
-		case <-changed:
-		case <-pathChanged:
-		case <-ctx.Done():
-			return nil, l.noChannel()
-		}
-	}
-}
-
-func (l *link) noChannel() error { return &noChannelError{outlet: l.outlet, last: l.lastError()} }
-
-// release ends a use that acquire began.
-func (l *link) release(h *held) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if h.uses--; h.uses == 0 && h.isRetired() {
-		close(h.idle)
-	}
 }
 
 // ready returns nil while there is a session with a path, else why there is
@@ -316,10 +338,8 @@ func (l *link) lastError() error {
 		err := l.errs[i].Load()
 		switch {
 		case err == nil:
-		case len(l.errs) > 1:
-			errs = append(errs, fmt.Errorf("route %d: %w", i+1, *err))
 		default:
-			errs = append(errs, *err)
+			errs = append(errs, routeError(i, len(l.errs), *err))
 		}
 	}
 	if len(errs) > 0 {
@@ -341,6 +361,14 @@ func (l *link) sessions() []*held {
 	list := make([]*held, 0, len(l.all))
 	for h := range l.all {
 		list = append(list, h)
+	}
+	return list
+}
+
+// sessionsOf returns all sessions of some links.
+func sessionsOf(links []*link) (list []*held) {
+	for _, l := range links {
+		list = append(list, l.sessions()...)
 	}
 	return list
 }

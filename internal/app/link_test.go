@@ -27,6 +27,8 @@ type fakeSession struct {
 	closed   chan string   // the reason of Close
 	linger   time.Duration // how long Run takes to return when the session is over
 	openErr  error         // of Open, which gives no stream
+	// answer is what OpenAnswered waits for and returns; nil: it is accepted.
+	answer func(ctx context.Context) error
 
 	mu      sync.Mutex
 	pathErr error
@@ -69,6 +71,13 @@ func (s *fakeSession) Run(ctx context.Context) error {
 
 func (s *fakeSession) Open(context.Context, tunnel.Open) (*tunnel.Stream, error) {
 	return nil, s.openErr
+}
+
+func (s *fakeSession) OpenAnswered(ctx context.Context, o tunnel.Open) (*tunnel.Stream, error) {
+	if s.answer != nil {
+		return nil, s.answer(ctx)
+	}
+	return s.Open(ctx, o)
 }
 func (s *fakeSession) Lost() <-chan struct{}       { return s.lost }
 func (s *fakeSession) Err() error                  { return s.err }
@@ -339,7 +348,7 @@ func TestInletLeavesASessionThatOpensNoMore(t *testing.T) {
 		old.session.(*fakeSession).openErr = tunnel.ErrUsedUp
 		time.Sleep(time.Hour)
 		began := time.Now()
-		_, h, err := in.open(t.Context(), &inletService{link: &inletLink{link: l}}, tunnel.Open{})
+		_, h, err := in.open(t.Context(), &inletService{upstream: l}, tunnel.Open{})
 		if err != nil || h == old || time.Since(began) > time.Second {
 			t.Fatalf("open: same session %v, %v, after %s; want another at once", h == old, err, time.Since(began))
 		}

@@ -3,8 +3,6 @@ package app
 import (
 	"fmt"
 	"strings"
-
-	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 // routeErrors says, in one line, why none of the routes works.
@@ -20,17 +18,25 @@ func (e routeErrors) Error() string {
 
 func (e routeErrors) Unwrap() []error { return e }
 
+// routeError says which of several routes err is about.
+func routeError(i, of int, err error) error {
+	if of == 1 {
+		return err
+	}
+	return fmt.Errorf("route %d: %w", i+1, err)
+}
+
 // A noChannelError says that there is no session to an outlet, and why.
 type noChannelError struct {
-	outlet identity.Identifier
-	last   error // nil while the first attempt is under way
+	to   string // whom
+	last error  // nil while the first attempt is under way
 }
 
 func (e *noChannelError) Error() string {
 	if e.last == nil {
-		return fmt.Sprintf("no channel to %s: still connecting", e.outlet)
+		return fmt.Sprintf("no channel to %s: still connecting", e.to)
 	}
-	return fmt.Sprintf("no channel to %s: %v", e.outlet, e.last)
+	return fmt.Sprintf("no channel to %s: %v", e.to, e.last)
 }
 
 func (e *noChannelError) Unwrap() error { return e.last }

@@ -123,10 +123,10 @@ func (m *handshakeMetrics) observe(err error) {
 }
 
 // routeStates is the collector of the states of an inlet's routes.
-type routeStates struct{ links []*inletLink }
+type routeStates struct{ in *Inlet }
 
 var routeState = prometheus.NewDesc("culvert_inlet_route_state",
-	"How an inlet's route did last: 1 carries a channel, 0 worked or was not tried, -1 failed.", []string{"outlet", "route"}, nil)
+	"How an inlet's route did last: 1 carries a channel, 0 worked or was not tried, -1 failed. Without an outlet it is a relay's that finds the outlets of a service.", []string{"outlet", "route"}, nil)
 
 // Describe implements prometheus.Collector.
 func (routeStates) Describe(ch chan<- *prometheus.Desc) { ch <- routeState }
@@ -135,10 +135,9 @@ func (routeStates) Describe(ch chan<- *prometheus.Desc) { ch <- routeState }
 // better state counts.
 func (r routeStates) Collect(ch chan<- prometheus.Metric) {
 	best := map[[2]string]float64{}
-	for _, l := range r.links {
-		st := l.status()
-		for _, route := range st.Routes {
-			key, value := [2]string{st.Outlet, route.Route}, float64(0)
+	for _, st := range r.in.ways() {
+		for _, route := range st.routes {
+			key, value := [2]string{st.outlet, route.Route}, float64(0)
 			switch route.State {
 			case routeUsed:
 				value = 1

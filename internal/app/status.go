@@ -19,17 +19,21 @@ type InletStatus struct {
 type InletEntry struct {
 	Listen  string `json:"listen"`
 	Service string `json:"service"`
-	Outlet  string `json:"outlet"`
+	Outlet  string `json:"outlet,omitempty"` // "": any that proves to offer the service
 	Streams int64  `json:"streams"`
+	// Replicas are those that such a service can be had from.
+	Replicas *ReplicasStatus `json:"replicas,omitempty"`
 }
 
 // A ChannelStatus is an inlet's way to one outlet: the channel that new streams
 // use, or why there is none.
 type ChannelStatus struct {
 	Outlet    string          `json:"outlet"`
-	State     string          `json:"state"`           // open, resuming or connecting
-	Route     string          `json:"route,omitempty"` // of the path, or of the last one
-	Since     *time.Time      `json:"since,omitempty"` // when the channel was opened
+	Instance  string          `json:"instance,omitempty"` // "": any
+	Service   string          `json:"service,omitempty"`  // that the outlet has proven to offer; "": its identifier is enough
+	State     string          `json:"state"`              // open, resuming or connecting
+	Route     string          `json:"route,omitempty"`    // of the path, or of the last one
+	Since     *time.Time      `json:"since,omitempty"`    // when the channel was opened
 	Path      *PathStatus     `json:"path,omitempty"`
 	Streams   int             `json:"streams"`
 	Finishing []FinishingPart `json:"finishing,omitempty"` // channels that take no new streams
@@ -88,20 +92,46 @@ type FinishingPart struct {
 func (in *Inlet) Status() InletStatus {
 	st := InletStatus{Identifier: in.Identifier().String(), Instance: in.local.Instance().String(), Credential: in.member.status()}
 	for i, s := range in.services {
-		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Outlet: s.Outlet.String(), Streams: s.streams.Load()}
+		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Streams: s.streams.Load()}
+		if b, ok := s.upstream.(*balancer); ok {
+			e.Replicas = b.status()
+		} else {
+			e.Outlet = s.Outlet.String()
+		}
 		if i < len(in.lns) {
 			e.Listen = in.lns[i].Addr().String()
 		}
 		st.Services = append(st.Services, e)
 	}
-	for _, l := range in.links {
+	for _, l := range in.allLinks() {
 		st.Channels = append(st.Channels, l.status())
 	}
 	return st
 }
 
+// A way is how an outlet, or a relay that finds outlets, is reached.
+type way struct {
+	outlet string // "": of a relay
+	routes []RouteStatus
+}
+
+// ways returns all ways that the settings name.
+func (in *Inlet) ways() (list []way) {
+	for _, l := range in.links {
+		st := l.status()
+		list = append(list, way{st.Outlet, st.Routes})
+	}
+	for _, b := range in.balancers {
+		list = append(list, way{"", b.status().Routes})
+	}
+	return list
+}
+
 func (l *link) status() ChannelStatus {
-	st := ChannelStatus{Outlet: l.outlet.String(), State: "connecting"}
+	st := ChannelStatus{Outlet: l.outlet.String(), Service: l.service, State: "connecting"}
+	if l.instance != nil {
+		st.Instance = l.instance.String()
+	}
 	if err := l.lastError(); err != nil {
 		st.LastError = err.Error()
 	}

@@ -186,6 +186,35 @@ func (j *judgement) decide(r policy.Request, ask func(*policy.Request) policy.De
 	return &denial{code: reason.Code, told: fmt.Sprintf("%s %s: %v", j.ID, what, reason), why: d.Reason}
 }
 
+// An unprovenError says that a peer, whose identity is proven, has not proven that it
+// offers a service. No relay can make that up.
+type unprovenError struct{ peer *channel.PeerError }
+
+func (e *unprovenError) Error() string { return e.peer.Error() }
+
+// Unwrap returns the reason and its code.
+func (e *unprovenError) Unwrap() error { return e.peer }
+
+// offers says why a peer has not proven that it offers a service, as an
+// *unprovenError, or returns nil: a credential that counts has to say so.
+func (t *trust) offers(p channel.Peer, service string) error {
+	j := t.judge(p)
+	if credential.HasService(j.Attr, service) {
+		return nil
+	}
+	reason := j.nothing
+	if reason == nil {
+		reason = j.refused
+	}
+	if reason != nil {
+		return &unprovenError{&channel.PeerError{
+			Code: reason.Code, Err: fmt.Errorf("%s does not prove that it offers the service %s: %w", p.Identifier, service, reason),
+		}}
+	}
+	return &unprovenError{&channel.PeerError{Code: code.AttributeMissing, Err: fmt.Errorf(
+		"%s does not prove that it offers the service %s: none of its credentials says service=%s (give it that attribute at the authority)", p.Identifier, service, service)}}
+}
+
 // logged returns all of a denial's reasons.
 func (d *denial) logged() string {
 	if d.why == "" {

@@ -117,9 +117,12 @@ type Inlet struct {
 type InletService struct {
 	Listen  Address             // accepts plain TCP; port 0 takes a free one
 	Service string              // the name that the outlet knows
-	Outlet  identity.Identifier // who must answer
-	Routes  []route.Route       // alternatives, best first; at least one
+	Outlet  identity.Identifier // who must answer; zero: any outlet whose credentials say that it offers the service
+	Routes  []route.Route       // alternatives, best first, or all those whose last hops are asked for outlets; at least one
 }
+
+// ByName reports whether the service is any outlet's that proves to offer it.
+func (s *InletService) ByName() bool { return s.Outlet.IsZero() }
 
 // An Outlet holds the settings of the outlet command.
 type Outlet struct {

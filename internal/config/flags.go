@@ -54,7 +54,7 @@ var kindSettings = map[Kind][]setting{
 	KindInlet: {
 		{flag: "listen", key: "listen", inService: true, usage: "accept plain TCP at `HOST:PORT`"},
 		{flag: "service", key: "service", inService: true, usage: "the service's `NAME` at the outlet"},
-		{flag: "outlet", key: "outlet", inService: true, usage: "the outlet's `IDENTIFIER`"},
+		{flag: "outlet", key: "outlet", inService: true, usage: "the outlet's `IDENTIFIER`; without, the service is any outlet's whose credential says that it offers it"},
 		{flag: "route", key: "routes", inService: true, repeated: true, usage: "a `ROUTE` to it, tcp://host:port/IDENTIFIER with hops joined by commas; repeat for alternatives, best first"},
 		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
 		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},

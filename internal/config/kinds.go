@@ -70,7 +70,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 	c.ConnectTimeout = s.duration("connect_timeout", MinTimeout, MaxTimeout)
 	c.Rekey = s.duration("rekey", MinRekey, MaxRekey)
 	for _, v := range s.sections("services", "say what to listen at and where to carry it (services: in a file, or --listen, --service, --outlet and --route)") {
-		c.Services = append(c.Services, d.inletService(v.v, v.path))
+		c.Services = append(c.Services, d.inletService(v.v, v.path, s.trusts()))
 	}
 	s.finish()
 	c.origins = d.origins
@@ -78,7 +78,15 @@ func (d *decoder) inlet(root *value) *Inlet {
 	return c
 }
 
-func (d *decoder) inletService(v *value, path string) (c InletService) {
+// trusts reports whether credentials count here, or may: those of the authority
+// that the folder state knows do, once there is one.
+func (s *section) trusts() bool {
+	return slices.ContainsFunc([]string{"authorities", "authority", "ticket", "kubernetes_token", "state"}, s.has)
+}
+
+// inletService reads an item of services. Where no credentials count, nobody can
+// prove a service's name.
+func (d *decoder) inletService(v *value, path string, byName bool) (c InletService) {
 	s := d.section(v, path)
 	s.synonyms = map[string]string{"name": "service", "relay": "routes", "relays": "routes", "address": "listen"}
 	s.hints = map[string]string{
@@ -92,7 +100,10 @@ func (d *decoder) inletService(v *value, path string) (c InletService) {
 		c.Service = text
 		return serviceName(text)
 	})
-	s.need("outlet", "say whose the service is (outlet: IDENTIFIER or --outlet)")
+	if !byName {
+		s.need("outlet", "say whose the service is (outlet: IDENTIFIER or --outlet); "+
+			"or, to take it from any outlet whose credential says that it offers the service, whose credentials count (authorities: [IDENTIFIER] or --authority, or a ticket)")
+	}
 	c.Outlet = s.identifier("outlet")
 	s.need("routes", "say how to get there (routes: [tcp://host:port/IDENTIFIER] or --route); the outlet's own address, if it listens, is a route too")
 	c.Routes = s.routes("routes", func(r route.Route) error { return endsAt(r, c.Outlet) })

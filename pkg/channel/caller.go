@@ -17,6 +17,10 @@ import (
 type Caller struct {
 	Local *Local
 	Peer  identity.Identifier
+	// Instance is the process of the peer's that new channels are opened to; nil
+	// means any. Where another one answers everywhere, the error is an
+	// [InstanceError], and that one has not learnt who called.
+	Instance *Instance
 	// Routes is how many routes there are; they are numbered from 0, the best
 	// first.
 	Routes int
@@ -79,14 +83,14 @@ func (t Timing) withDefaults() Timing {
 var ErrNoAddress = errors.New("no further address")
 
 // An InstanceError says that another process of the peer's identity has
-// answered than the one that holds the channel. That one is no more if the same
-// goes for all other ways to it.
+// answered than the one that holds the channel, or is to. That one is no more if
+// the same goes for all other ways to it.
 type InstanceError struct {
 	Want, Got Instance
 }
 
 func (e *InstanceError) Error() string {
-	return fmt.Sprintf("peer is another process now: %s, the channel is with %s", e.Got, e.Want)
+	return fmt.Sprintf("peer is another process: %s, wanted %s", e.Got, e.Want)
 }
 
 // Dial opens a channel over the first route that works: one after the other,
@@ -121,8 +125,10 @@ func (d *Caller) open(ctx context.Context, route int) (*Channel, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.handshake(ctx, route, nil, 0, func() channelRequest {
-		return channelRequest{ID: id[:], Mode: modeNew, Window: uint64(set.Window)}
+	p, err := d.addresses(ctx, d.Instance, func(address int) (*Conn, error) {
+		return d.handshake(ctx, route, d.Instance, address, func() channelRequest {
+			return channelRequest{ID: id[:], Mode: modeNew, Window: uint64(set.Window)}
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -154,8 +160,46 @@ func (p *Conn) complaint(lie error) []byte {
 	return appendClose(nil, p.attach.received, code.Protocol, lie.Error())
 }
 
+// maxAddresses bounds how many addresses of one route an attempt tries.
+const maxAddresses = 64
+
+// An elsewhereError says of a route that other processes of the peer's identity
+// have answered at all addresses that it leads to.
+type elsewhereError struct{ *InstanceError }
+
+// Unwrap returns what the last of them is.
+func (e elsewhereError) Unwrap() error { return e.InstanceError }
+
+// addresses makes a conn at the first address of a route where that works, for
+// any instance at the only one that there is.
+func (d *Caller) addresses(ctx context.Context, instance *Instance, try func(address int) (*Conn, error)) (*Conn, error) {
+	var errs []error
+	var other *InstanceError
+	others := 0
+	for address := range maxAddresses {
+		p, err := try(address)
+		var v verdict
+		switch {
+		case err == nil:
+			return p, nil
+		case instance == nil, errors.As(err, &v), ctx.Err() != nil:
+			return nil, err
+		case address > 0 && errors.Is(err, ErrNoAddress):
+			if others == len(errs) {
+				return nil, elsewhereError{other}
+			}
+			return nil, errors.Join(errs...)
+		case errors.As(err, &other):
+			others++
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
 // handshake makes a path and asks the peer on it for what request returns, which
-// is called when the path is there.
+// is called when the path is there. Another instance than the one that is given
+// hears nothing.
 func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, address int, request func() channelRequest) (*Conn, error) {
 	nc, err := d.Path(ctx, route, instance, address)
 	if err != nil {
@@ -166,7 +210,19 @@ func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, a
 		_ = nc.Close()
 		return nil, err
 	}
-	return Initiate(ctx, nc, d.Local, d.Peer, PurposeChannel, b, d.Settings.Handshake)
+	opt := d.Settings.Handshake
+	if instance != nil {
+		opt.Admit = func(p Peer) error {
+			if p.Instance != *instance {
+				return &InstanceError{Want: *instance, Got: p.Instance}
+			}
+			if d.Settings.Handshake.Admit == nil {
+				return nil
+			}
+			return d.Settings.Handshake.Admit(p)
+		}
+	}
+	return Initiate(ctx, nc, d.Local, d.Peer, PurposeChannel, b, opt)
 }
 
 // A race tries one after the other until one succeeds, the next when one has

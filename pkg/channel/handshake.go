@@ -161,7 +161,7 @@ func (h *handshake) initiate(l *Local, want identity.Identifier, p Purpose, requ
 	if peer.Identifier != want {
 		return nil, &HandshakeError{Step: "identity", Err: &IdentityError{Want: want, Got: peer.Identifier}}
 	}
-	if err := l.called(peer); err != nil {
+	if err := h.admitted(peer, l.called); err != nil {
 		return nil, &HandshakeError{Step: "identity", Err: err}
 	}
 	// -> s, se
@@ -206,7 +206,7 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	// authenticated, and says why.
 	peer, request, verifyErr := verifyPayload(b, ns.RemoteStatic(), time.Now(), l.skew)
 	if verifyErr == nil {
-		verifyErr = l.caller(peer)
+		verifyErr = h.admitted(peer, l.caller)
 	}
 	c, err := h.conn(ns, peer, p)
 	if err != nil {
@@ -218,6 +218,16 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 		return nil, &HandshakeError{Step: "identity", Err: verifyErr}
 	}
 	return in, in.checkChannel(p)
+}
+
+// admitted checks a peer as this handshake does, and as the process does for all.
+func (h *handshake) admitted(peer Peer, process func(Peer) error) error {
+	if h.opt.Admit != nil {
+		if err := h.opt.Admit(peer); err != nil {
+			return err
+		}
+	}
+	return process(peer)
 }
 
 // checkChannel reads the request for a channel, and answers one that makes no

@@ -400,41 +400,12 @@ func (k *keeper) attempt(ctx context.Context, order []int, cause Cause) (other *
 	return other, err
 }
 
-// maxAddresses bounds how many addresses of one route an attempt tries.
-const maxAddresses = 64
-
-// An elsewhereError says of a route that other processes of the peer's identity
-// have answered at all addresses that it leads to.
-type elsewhereError struct{ *InstanceError }
-
-// Unwrap returns what the last of them is.
-func (e elsewhereError) Unwrap() error { return e.InstanceError }
-
 // try makes a path over one route, up to its use: at the first address where the
-// process answers that holds the channel.
+// process answers that holds the channel. ctx ends with the channel.
 func (k *keeper) try(ctx context.Context, route int, cause Cause) (*Conn, error) {
-	var errs []error
-	var other *InstanceError
-	others := 0
-	for address := range maxAddresses {
-		p, err := k.tryAddress(ctx, route, address, cause)
-		var v verdict
-		switch {
-		case err == nil:
-			return p, nil
-		case errors.As(err, &v), k.c.Err() != nil, ctx.Err() != nil:
-			return nil, err
-		case address > 0 && errors.Is(err, ErrNoAddress):
-			if others == len(errs) {
-				return nil, elsewhereError{other}
-			}
-			return nil, errors.Join(errs...)
-		case errors.As(err, &other):
-			others++
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(errs...)
+	return k.d.addresses(ctx, &k.c.instance, func(address int) (*Conn, error) {
+		return k.tryAddress(ctx, route, address, cause)
+	})
 }
 
 // tryAddress makes a path to one address of a route, up to its use.
@@ -452,10 +423,6 @@ func (k *keeper) tryAddress(ctx context.Context, route, address int, cause Cause
 	})
 	if err != nil {
 		return nil, err
-	}
-	if got := p.peer.Instance; got != c.instance {
-		p.discard(nil)
-		return nil, &InstanceError{Want: c.instance, Got: got}
 	}
 	p.asPath(c, epoch, true)
 	if err := c.take(ctx, p, route, cause); err != nil {

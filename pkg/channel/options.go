@@ -54,6 +54,10 @@ type Options struct {
 	// Suite is the initiator's choice; 0 means AES-GCM where the CPU has AES
 	// instructions, else ChaCha20-Poly1305. A responder takes either.
 	Suite noise.Suite
+	// Admit is asked about the peer before [LocalConfig.Admit], in the same way: by the
+	// initiator before message 3. Whom it refuses is not remembered. Nil admits
+	// everybody.
+	Admit func(Peer) error
 	// Linger bounds how long Close waits for what was written to leave, and
 	// for the peer to end its side; 0 means 1 s.
 	Linger time.Duration

@@ -83,6 +83,7 @@ const (
 	RevocationsOld       Code = 111 // the list's number is not above that of the one held
 	RevocationsBase      Code = 112 // the delta does not fit the list held: the full list is needed
 	RevocationsLost      Code = 113 // the list lacks what was revoked and has to stay so
+	AttributeMissing     Code = 114 // no credential that counts gives the peer an attribute that it needs
 )
 
 // An authority's refusals (docs/protocol.md, "Credentials").
@@ -111,7 +112,8 @@ var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no creden
 	CredentialRevoked: "credential_revoked", IdentityRevoked: "identity_revoked", AttributeConflict: "attribute_conflict",
 	RevocationsOverdue: "revocations_overdue", RevocationsMalformed: "revocations_malformed", RevocationsForged: "revocations_forged",
 	RevocationsOld: "revocations_old", RevocationsBase: "revocations_base", RevocationsLost: "revocations_lost",
-	TicketRefused: "ticket_refused", TokenRefused: "token_refused", NotEnrolled: "not_enrolled",
+	AttributeMissing: "attribute_missing",
+	TicketRefused:    "ticket_refused", TokenRefused: "token_refused", NotEnrolled: "not_enrolled",
 }
 
 // String returns the code's stable name, or "code_N" for a number without one.
