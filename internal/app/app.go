@@ -73,11 +73,14 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	if channels != nil {
 		name = channels.Name
 	}
-	t, err := newTrust(credentials, c)
+	memory := identity.NewMemory(0)
+	t, err := newTrust(credentials, c, memory)
 	if err != nil {
 		return nil, err
 	}
-	k, err := newIdentityKeeper(c, channel.LocalConfig{Name: name, Known: func(p channel.Peer) bool { return known(t.judge(p).Peer) }, Admit: t.admit}, o)
+	k, err := newIdentityKeeper(c, channel.LocalConfig{
+		Name: name, Memory: memory, Known: func(p channel.Peer) bool { return known(t.judge(p).Peer) }, Admit: t.admit,
+	}, o)
 	if err != nil {
 		return nil, err
 	}

@@ -34,12 +34,13 @@ type trust struct {
 	changes
 }
 
-// newTrust returns what trusts those that the settings name.
-func newTrust(cfg *config.Trust, c *config.Common) (*trust, error) {
+// newTrust returns what trusts those that the settings name. The memory has the
+// newest histories, of authorities too.
+func newTrust(cfg *config.Trust, c *config.Common, memory *identity.Memory) (*trust, error) {
 	t := &trust{proven: map[[32]byte]*credential.Proven{}}
 	t.changes.init()
 	var err error
-	if t.verifier, err = credential.NewVerifier(credential.Config{}); err != nil {
+	if t.verifier, err = credential.NewVerifier(credential.Config{Memory: memory}); err != nil {
 		return nil, err
 	}
 	if err := t.trusts(cfg.Trusted()); err != nil {

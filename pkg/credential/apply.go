@@ -139,7 +139,7 @@ func (v *Verifier) checkHead(h head, a authority, now time.Time) *Error {
 	}
 	// A key that was replaced must not say what is revoked today, however far
 	// back it dates the list.
-	if h.signer != a.known.LastHash() {
+	if h.signer != a.known.LastHash() || v.isNewest(&a, h.issuer) != nil {
 		return fault(code.SignerReplaced, "revocation list %d: the key that signed it has been replaced: ask for the list of now", h.number)
 	}
 	if err := a.known.CheckTime(h.issued, v.skew); err != nil {

@@ -95,6 +95,9 @@ func (v *Verifier) checkLocked(c *Credential, now time.Time) *Error {
 	case a.known == nil:
 		return fault(code.SignerReplaced, "no history of the authority is known")
 	}
+	if err := v.isNewest(a, c.Issuer); err != nil {
+		return err
+	}
 	for _, id := range []identity.Identifier{c.Subject, c.Issuer} {
 		if err := v.revokedLocked(id); err != nil {
 			return err
