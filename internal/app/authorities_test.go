@@ -1,14 +1,18 @@
 package app
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/member"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/route"
 )
 
 // startBase makes what every process of that identity and folder has in common,
@@ -107,6 +111,78 @@ func TestAuthoritiesAreRememberedOverRestarts(t *testing.T) {
 	for _, p := range []channel.Peer{fresh, before, showing(t, thief, now, role)} {
 		if c := refusedCode(b, p); c != code.AuthorityDiverged {
 			t.Errorf("after another restart: %s, want %s", c, code.AuthorityDiverged)
+		}
+	}
+}
+
+// keptList puts a list of an authority into the folder of a process.
+func keptList(t *testing.T, state string, own identity.Identifier, authority *identity.Identity, revoked ...identity.Identifier) {
+	t.Helper()
+	set, err := (*credential.Set)(nil).Add(revoked, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := credential.SignList(authority, 1, time.Now(), time.Time{}, set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := member.NewStore(state, own).SaveList(l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is known of revocations holds in a process that is nobody's member, too; and
+// what is missing in the folder is said.
+func TestKeptListsAndTheLog(t *testing.T) {
+	authority, err := identity.New(time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, own := newIdentity(t)
+	state := t.TempDir()
+	_, bundle, err := credential.Issue(authority, credential.Template{Subject: own, NotBefore: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := route.Route{{Host: "127.0.0.1", Port: 1, Identifier: authority.Identifier()}}
+	none := config.Trust{Authorities: []identity.Identifier{authority.Identifier()}}
+	its := config.Trust{Authority: config.AuthorityRef{Identifier: authority.Identifier(), Routes: []route.Route{there}}}
+	start := func(cfg config.Trust) (*base, *logBuffer) {
+		o, log := newObs(t, "relay")
+		b, err := newBase(&config.Common{Identity: key, State: state}, nil, &cfg, nobody, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b, log
+	}
+	logged := func(log *logBuffer, level, message string) bool {
+		return len(log.lines(t, map[string]string{"level": level, "msg": message, "authority": authority.Identifier().String()})) > 0
+	}
+
+	if _, log := start(none); !logged(log, "info", noList) {
+		t.Error("a first start does not say that no revocations are known")
+	}
+	if err := member.NewStore(state, own).Save(&member.Membership{Authority: authority.Identifier(), Routes: []string{there.String()}, Bundle: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	if _, log := start(its); !logged(log, "warn", noList) {
+		t.Error("a credential without a list is not said")
+	}
+	keptList(t, state, own, authority, id(7))
+	b, log := start(its)
+	if logged(log, "warn", noList) || logged(log, "info", noList) || b.trust.verifier.Revoked(id(7)) == nil {
+		t.Error("the list that is there is not known")
+	}
+	if err := os.Remove(filepath.Join(state, "credential-"+own.String())); err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]config.Trust{"nobody's member": none, "a member to be": its} {
+		b, log := start(cfg)
+		if b.trust.verifier.Revoked(id(7)) == nil {
+			t.Errorf("%s: the list is forgotten with the credential", name)
+		}
+		if want := b.member.member != nil; logged(log, "warn", noCredential) != want {
+			t.Errorf("%s: that the credential has gone is said: %t, want %t", name, !want, want)
 		}
 	}
 }

@@ -53,10 +53,11 @@ type membership struct {
 func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	m := &membership{b: b, enrolled: make(chan struct{}), authority: cfg.Authority.Identifier, routes: cfg.Authority.Routes}
 	var store *member.Store
+	var stored *member.Membership
 	if b.common.State != "" {
 		store = member.NewStore(b.common.State, b.Identifier())
-		stored, err := store.Load()
-		if err != nil {
+		var err error
+		if stored, err = store.Load(); err != nil {
 			return nil, b.common.Fault("state", err)
 		}
 		if err := m.complete(cfg, stored); err != nil {
@@ -65,6 +66,12 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	}
 	if m.authority.IsZero() {
 		close(m.enrolled) // there is nothing to wait for
+		if store != nil {
+			if err := store.LoadLists(b.trust.verifier); err != nil {
+				return nil, b.common.Fault("state", err)
+			}
+		}
+		m.logKept(stored)
 		return m, nil
 	}
 	if all := cfg.Trusted(); !slices.Contains(all, m.authority) {
@@ -88,11 +95,35 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	if m.member, err = member.New(mc); err != nil {
 		return nil, b.common.Fault("state", err)
 	}
+	m.logKept(stored)
 	m.register(b.obs.Registry)
 	if bundle := m.member.Bundle(); bundle != nil {
 		m.show(bundle)
 	}
 	return m, nil
+}
+
+// What the log says of a folder `state` that lacks something.
+const (
+	noList       = "no revocation list is kept of an authority that is trusted: what it has revoked is unknown until its list comes"
+	noCredential = "no credential is kept beside the authority's revocation list, which holds: its file has gone, or was never written; enrolling"
+)
+
+// logKept says what was not kept that could have been: a file that was removed must
+// not make anybody unrevoked without a word.
+func (m *membership) logKept(stored *member.Membership) {
+	v := m.b.trust.verifier
+	for _, a := range v.Authorities() {
+		log := m.b.log.With(zap.Stringer("authority", a))
+		switch listed := v.List(a) != nil; {
+		case !listed && stored != nil && stored.Authority == a:
+			log.Warn(noList)
+		case !listed:
+			log.Info(noList)
+		case a == m.authority && m.member.Bundle() == nil:
+			log.Warn(noCredential)
+		}
+	}
 }
 
 // complete finds out which authority it is, where the settings do not say: the

@@ -253,10 +253,8 @@ func (c *conversation) apply(answer credential.Answer) error {
 		c.stale = true
 	case err != nil:
 		c.complain("taking a revocation list", err)
-	case l.Authority() != c.m.cfg.Authority:
-		c.m.trace(func(t *Trace) { t.Listed(l) }) // signed by one that is trusted, whoever brings it
 	default:
-		c.m.listed(l)
+		c.m.listed(l) // of whatever authority: it is signed by one that is trusted, whoever brings it
 	}
 	return nil
 }

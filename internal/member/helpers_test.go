@@ -238,6 +238,8 @@ type machine struct {
 	ticket   *credential.Ticket
 	token    func() (credential.Secret, error)
 	timing   Timing
+	trusted  []identity.Identifier // beside the own authority
+	memory   *identity.Memory      // that outlives the process; nil: none does
 
 	mu     sync.Mutex
 	issued []bool // whether each was the first
@@ -259,7 +261,9 @@ func newMachine(t testing.TB, a *fakeAuthority) *machine {
 // make makes the process's member.
 func (h *machine) make() (*Member, error) {
 	var err error
-	if h.verifier, err = credential.NewVerifier(credential.Config{Authorities: []identity.Identifier{h.a.id.Identifier()}}); err != nil {
+	if h.verifier, err = credential.NewVerifier(credential.Config{
+		Authorities: append([]identity.Identifier{h.a.id.Identifier()}, h.trusted...), Memory: h.memory,
+	}); err != nil {
 		h.t.Fatal(err)
 	}
 	add := func(change func()) {

@@ -23,7 +23,8 @@ type Config struct {
 	Authority  identity.Identifier // whose credential it is to have
 	// Routes are how the authority is reached, as texts, for the store to keep.
 	Routes []string
-	// Verifier is given the authority's lists. It trusts the authority.
+	// Verifier is given the lists that come, and those that are kept. It trusts the
+	// authority.
 	Verifier *credential.Verifier
 	// Open opens a stream to the authority, with nothing said on it. Whoever
 	// answers there has proven to be the authority. ctx bounds the call; the conn
@@ -133,7 +134,8 @@ type held struct {
 }
 
 // New checks c, and takes in what the store has: the credential, if it is this
-// authority's for this process, and the list. It starts nothing. An error about
+// authority's for this process, and the lists of all authorities that the Verifier
+// trusts. It starts nothing. An error about
 // the store says which file it is and what to do: what was revoked is not to be
 // forgotten unnoticed.
 func New(c Config) (*Member, error) {
@@ -167,24 +169,26 @@ func New(c Config) (*Member, error) {
 	return m, nil
 }
 
-// load takes in what the store has: the list before the history beside the
-// credential, since a list is taken only from the newest change known.
+// load takes in what the store has: the lists of all authorities that are trusted,
+// whatever becomes of the rest, and the credential.
 func (m *Member) load() error {
 	if m.cfg.Store == nil {
 		return nil
 	}
-	stored, err := m.cfg.Store.Load()
-	if err != nil || stored == nil || stored.Authority != m.cfg.Authority {
+	if err := m.cfg.Store.LoadLists(m.cfg.Verifier); err != nil {
 		return err
 	}
-	if err := m.cfg.Store.loadList(m.cfg.Verifier, m.cfg.Authority); err != nil {
+	stored, err := m.cfg.Store.Load()
+	if err != nil || stored == nil || stored.Authority != m.cfg.Authority {
 		return err
 	}
 	c, h, err := credential.Inspect(stored.Bundle)
 	if err != nil {
 		return err // which Load has ruled out
 	}
-	if err := m.cfg.Verifier.Learn(h); err != nil {
+	// What the authority's history is worth now is no fault of the file's: whoever
+	// asks the verifier hears that it has diverged.
+	if err := m.cfg.Verifier.Learn(h); err != nil && !errors.Is(err, identity.ErrDiverged) {
 		return fmt.Errorf("%s: %w", m.cfg.Store.membershipPath(), err)
 	}
 	m.held = &held{credential: c, bundle: stored.Bundle, ticket: stored.Ticket, renewal: renewalOf(c, time.Time{})}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,6 +110,13 @@ func (v *Verifier) Trust(authorities []identity.Identifier) error {
 	}
 	v.authorities = trusted
 	return nil
+}
+
+// Authorities returns the trusted authorities, ascending.
+func (v *Verifier) Authorities() []identity.Identifier {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(v.authorities), func(a, b identity.Identifier) int { return bytes.Compare(a[:], b[:]) })
 }
 
 // History returns the newest history of a trusted authority, nil if none was
