@@ -264,7 +264,7 @@ func (m *membership) run(ctx context.Context) error {
 	return err
 }
 
-// ready returns nil while there is a credential that holds.
+// ready returns nil while there is a credential that holds and is not revoked.
 func (m *membership) ready() error {
 	s := m.member.Status()
 	switch {
@@ -276,6 +276,8 @@ func (m *membership) ready() error {
 		return fmt.Errorf("the credential ended at %s: %w", s.Credential.NotAfter.Format(time.RFC3339), s.Err)
 	case s.Credential.NotAfter.Before(time.Now()):
 		return fmt.Errorf("the credential ended at %s", s.Credential.NotAfter.Format(time.RFC3339))
+	case s.Revoked != nil:
+		return s.Revoked
 	}
 	return nil
 }
@@ -308,6 +310,13 @@ func (m *membership) trace() *member.Trace {
 		},
 		Ended: func(c *credential.Credential) {
 			log.Error("credential has ended and is not renewed: peers will refuse what it was for", zap.Stringer("serial", c.Serial), zap.Time("expired", c.NotAfter))
+		},
+		Revoked: func(c *credential.Credential, why *credential.Error) {
+			message := "credential is revoked: peers refuse what it was for; asking for another"
+			if why.Code == code.IdentityRevoked {
+				message = "identity is revoked, for ever: peers refuse it: make a new identity, and enrol that"
+			}
+			m.b.log.Error(message, zap.Stringer("authority", why.Authority), zap.String("code", why.Code.String()), zap.Stringer("serial", c.Serial), zap.Error(why))
 		},
 	}
 }
@@ -369,6 +378,7 @@ type CredentialStatus struct {
 	Renewal         *time.Time        `json:"renewal,omitempty"`         // when it is due
 	RevocationList  uint64            `json:"revocation_list,omitempty"` // its number; 0: none yet
 	RevocationCount int               `json:"revocations"`
+	Revoked         string            `json:"revoked,omitempty"` // by whom, and what to do; "": it is not
 	LastError       string            `json:"last_error,omitempty"`
 }
 
@@ -384,6 +394,9 @@ func (m *membership) status() *CredentialStatus {
 	}
 	if l := m.b.trust.verifier.List(m.authority); l != nil {
 		st.RevocationList, st.RevocationCount = l.Number(), l.Set().Len()
+	}
+	if s.Revoked != nil {
+		st.Revoked = s.Revoked.Error()
 	}
 	if s.Err != nil {
 		st.LastError = s.Err.Error()
