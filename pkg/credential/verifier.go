@@ -40,6 +40,7 @@ type Config struct {
 type Verifier struct {
 	skew   time.Duration
 	memory *identity.Memory // of authorities, among others; it has the hashes of what known has
+	newest *newest
 
 	applying sync.Mutex // held while a list is applied; before mu
 
@@ -81,7 +82,7 @@ func NewVerifier(c Config) (*Verifier, error) {
 	if c.Memory == nil {
 		c.Memory = identity.NewMemory(0)
 	}
-	v := &Verifier{skew: c.Skew, memory: c.Memory}
+	v := &Verifier{skew: c.Skew, memory: c.Memory, newest: newNewest(maxNewest)}
 	if err := v.Trust(c.Authorities); err != nil {
 		return nil, err
 	}
@@ -109,6 +110,7 @@ func (v *Verifier) Trust(authorities []identity.Identifier) error {
 		}
 	}
 	v.authorities = trusted
+	v.newest.keep(trusted)
 	return nil
 }
 
