@@ -1,8 +1,10 @@
 package app
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +14,8 @@ import (
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
+	"github.com/culvert-net/culvert/pkg/policy"
+	"github.com/culvert-net/culvert/pkg/relay"
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -185,4 +189,48 @@ func TestKeptListsAndTheLog(t *testing.T) {
 			t.Errorf("%s: that the credential has gone is said: %t, want %t", name, !want, want)
 		}
 	}
+}
+
+// A peer whose credentials contradict each other is not one without attributes: an
+// expression that asks for their absence denies; a list that has the peer does not
+// look at them.
+func TestContradictingCredentialsAreNotNone(t *testing.T) {
+	one, two := newAuthorityKey(t), newAuthorityKey(t)
+	key, _ := newIdentity(t)
+	b := startBase(t, key, t.TempDir(), one.Identifier(), two.Identifier())
+	now := time.Now()
+	clear := showing(t, one, now, credential.Attributes{"role": "api"})
+	torn := clear
+	torn.Credentials = append(torn.Credentials[:1:1], showing(t, two, now, credential.Attributes{"role": "guest"}).Credentials...)
+	guard := func(connect *policy.Policy) *relayGuard {
+		return &relayGuard{&RelayPolicy{connect: connect, register: policy.List(), addresses: map[string]bool{"b:1": true}}, b.trust}
+	}
+	without := guard(mustCompile(t, policy.Connect, `!has(peer.attr.revoked) || peer.attr.role != "guest"`))
+	if err := without.mayConnect(clear, id(2)); err != nil {
+		t.Errorf("one credential: %v", err)
+	}
+	var denied *relay.DeniedError
+	if err := without.mayConnect(torn, id(2)); !errors.As(err, &denied) || denied.Code != code.AttributeConflict || !strings.Contains(denied.Told, "attribute role") {
+		t.Errorf("two that contradict each other: %v, want %s", err, code.AttributeConflict)
+	}
+	if err := without.mayExtend(torn, "b:1"); !errors.As(err, &denied) || denied.Code != code.AttributeConflict {
+		t.Errorf("to be carried on: %v, want %s", err, code.AttributeConflict)
+	}
+	if without.policy.knows(b.trust.judge(torn).Peer) {
+		t.Error("the relay takes the peer for one that it serves")
+	}
+	for name, g := range map[string]*relayGuard{"a list": guard(policy.List(id(1))), "who it is": guard(mustCompile(t, policy.Connect, `peer.id == "`+id(1).String()+`"`))} {
+		if err := g.mayConnect(torn, id(2)); err != nil {
+			t.Errorf("%s: %v, want that attributes do not matter", name, err)
+		}
+	}
+}
+
+func newAuthorityKey(t *testing.T) *identity.Identity {
+	t.Helper()
+	a, err := identity.New(time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }

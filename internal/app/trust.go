@@ -145,6 +145,7 @@ func (t *trust) judge(p channel.Peer) judgement {
 	v, err := t.verifier.Judge(t.prove(p), time.Now())
 	t.due(v.Until)
 	if errors.As(err, &j.nothing) {
+		j.Unclear = j.nothing.Error()
 		return j
 	}
 	j.Attr, j.credentials, j.notAfter = v.Attributes, v.Credentials, v.NotAfter
