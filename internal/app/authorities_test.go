@@ -234,3 +234,32 @@ func newAuthorityKey(t *testing.T) *identity.Identity {
 	}
 	return a
 }
+
+// An authority that has replaced its key and calls here, to register at a relay say,
+// shows what tells its members' credentials from a thief's.
+func TestAuthorityThatCallsShowsItsHistory(t *testing.T) {
+	now := time.Now()
+	first := newAuthorityKey(t)
+	next, err := first.Rotate(now.Add(-time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := newIdentity(t)
+	b := startBase(t, key, t.TempDir(), first.Identifier())
+	issued := showing(t, first, now.Add(-10*time.Minute), nil)
+	if c := refusedCode(b, issued); c != code.OK {
+		t.Fatalf("before: %s", c)
+	}
+	if err := b.keys.memory.Accept(next.History()); err != nil { // as every handshake does
+		t.Fatal(err)
+	}
+	if err := b.trust.admit(channel.Peer{Identifier: next.Identifier(), History: next.History()}); err != nil {
+		t.Fatal(err)
+	}
+	if c := refusedCode(b, issued); c != code.OK {
+		t.Errorf("a credential from before its key was replaced: %s", c)
+	}
+	if c := refusedCode(b, showing(t, first, now.Add(10*time.Minute), nil)); c == code.OK {
+		t.Error("the replaced key's credential counts")
+	}
+}

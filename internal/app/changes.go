@@ -11,19 +11,22 @@ import (
 
 const (
 	// recheckPause is the least time between two times that everything is asked
-	// about again: many changes at once are one.
-	recheckPause = 200 * time.Millisecond
-	// wallTick bounds how long the timer runs: it stands still while a machine
-	// sleeps, and the clock can be set.
-	wallTick = time.Minute
+	// about again: many changes at once are one, and whoever can bring changes about
+	// cannot keep this process busy.
+	recheckPause = time.Second
+	// wallTick bounds how long the timer runs while something is due: it stands still
+	// while a machine sleeps, and the clock can be set. With recheckPause it is less
+	// than the 5 s within which what ends is to be cut.
+	wallTick = 3 * time.Second
 )
 
 // changes are the reasons for which what lives is asked about again: a revocation
 // list, a credential that ends, a channel whose peer has shown other credentials.
 // One timer runs for all that ends by itself.
 type changes struct {
-	idle  bool          // nothing can ever change: nobody need remember anything
-	times atomic.Uint64 // that everything was asked about again
+	idle  bool             // nothing can ever change: nobody need remember anything
+	wall  func() time.Time // the wall clock, without a monotonic part; tests have their own
+	times atomic.Uint64    // that everything was asked about again
 
 	wake   chan struct{} // capacity 1: something has changed for all
 	sooner chan struct{} // capacity 1: next or moved has changed
@@ -34,6 +37,9 @@ type changes struct {
 }
 
 func (c *changes) init() {
+	if c.wall == nil {
+		c.wall = func() time.Time { return time.Now().Round(0) }
+	}
 	c.wake, c.sooner = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.moved = map[*channel.Channel]struct{}{}
 }
@@ -77,7 +83,7 @@ func (c *changes) shown(ch *channel.Channel) {
 // follow calls all each time that everything is to be asked about again, and some
 // for channels alone, until ctx ends.
 func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel.Channel]struct{})) {
-	t := time.NewTimer(wallTick)
+	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
 		c.mu.Lock()
@@ -87,20 +93,19 @@ func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel
 		if len(moved) > 0 {
 			some(moved)
 		}
-		now := time.Now().Round(0)
-		wait := wallTick
+		var tick <-chan time.Time // none while nothing is due
 		if !next.IsZero() {
-			wait = min(wait, max(0, next.Sub(now)))
+			t.Reset(min(wallTick, max(0, next.Sub(c.wall()))))
+			tick = t.C
 		}
-		t.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.sooner:
 			continue
-		case <-t.C:
-			if next.IsZero() || time.Now().Round(0).Before(next) {
-				continue // a tick
+		case <-tick:
+			if c.wall().Before(next) {
+				continue
 			}
 		case <-c.wake:
 		}

@@ -286,7 +286,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // wallTick bounds how long a timer runs for a time of the wall clock: timers stand
 // still while a machine sleeps, and a clock can be set.
-const wallTick = time.Minute
+const wallTick = 3 * time.Second
 
 // until returns how long to wait for a time of the wall clock.
 func until(at time.Time) time.Duration {

@@ -21,6 +21,12 @@ type Proven struct {
 	excess  int      // how many there were, if that is too many
 }
 
+// Any reports whether at least one of the bundles is of a trusted authority, rightly
+// signed and for the subject.
+func (p *Proven) Any() bool {
+	return slices.ContainsFunc(p.bundles, func(b proven) bool { return b.fail == nil })
+}
+
 // A proven is one bundle: a credential, or why there is none.
 type proven struct {
 	credential *Credential

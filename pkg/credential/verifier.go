@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -41,6 +42,8 @@ type Verifier struct {
 	skew   time.Duration
 	memory *identity.Memory // of authorities, among others; it has the hashes of what known has
 	newest *newest
+
+	learned atomic.Uint64 // see Learned
 
 	applying sync.Mutex // held while a list is applied; before mu
 
@@ -121,6 +124,17 @@ func (v *Verifier) Authorities() []identity.Identifier {
 	return slices.SortedFunc(maps.Keys(v.authorities), func(a, b identity.Identifier) int { return bytes.Compare(a[:], b[:]) })
 }
 
+// Trusts reports whether an identifier is that of a trusted authority.
+func (v *Verifier) Trusts(id identity.Identifier) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.authorities[id] != nil
+}
+
+// Learned counts what this Verifier has learned of authorities' histories: a newer one,
+// or that one has diverged. When it has risen, what counted may count no more.
+func (v *Verifier) Learned() uint64 { return v.learned.Load() }
+
 // History returns the newest history of a trusted authority, nil if none was
 // shown yet.
 func (v *Verifier) History(authority identity.Identifier) *identity.History {
@@ -183,12 +197,14 @@ func (v *Verifier) learn(h *identity.History, raw []byte) *Error {
 	}
 	if diverged {
 		trusted.diverged = accepted
+		v.learned.Add(1)
 		return trusted.divergedError(h.Identifier())
 	}
 	if trusted.known != nil {
 		newer, err := identity.Newer(trusted.known.History, h)
 		if err != nil {
 			trusted.diverged = err
+			v.learned.Add(1)
 			return trusted.divergedError(h.Identifier())
 		}
 		if newer != h {
@@ -196,6 +212,7 @@ func (v *Verifier) learn(h *identity.History, raw []byte) *Error {
 		}
 	}
 	trusted.known = &knownHistory{h, bytes.Clone(raw)}
+	v.learned.Add(1)
 	return nil
 }
 
