@@ -79,7 +79,11 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 		return nil, err
 	}
 	k, err := newIdentityKeeper(c, channel.LocalConfig{
-		Name: name, Memory: memory, Known: func(p channel.Peer) bool { return known(t.judge(p).Peer) }, Admit: t.admit,
+		Name: name, Memory: memory, Admit: t.admit,
+		Known: func(p channel.Peer) bool {
+			t.met(p) // before the memory, after which one that has diverged comes no further
+			return known(t.judge(p).Peer)
+		},
 	}, o)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -223,6 +224,53 @@ func TestContradictingCredentialsAreNotNone(t *testing.T) {
 		if err := g.mayConnect(torn, id(2)); err != nil {
 			t.Errorf("%s: %v, want that attributes do not matter", name, err)
 		}
+	}
+}
+
+// An authority whose history diverges when it calls ends at once what its credentials
+// were for: everything is asked about again.
+func TestAuthorityThatDivergesAsItCalls(t *testing.T) {
+	now := time.Now()
+	first := newAuthorityKey(t)
+	one, err := first.Rotate(now.Add(-time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	thief, err := first.Rotate(now.Add(-time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := newIdentity(t)
+	b := startBase(t, key, t.TempDir(), first.Identifier())
+	if c := refusedCode(b, showing(t, one, now, nil)); c != code.OK {
+		t.Fatalf("before: %s", c)
+	}
+	<-b.trust.wake
+	local, err := channel.NewLocal(thief)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		c, err := channel.Initiate(t.Context(), near, local, b.Identifier(), channel.PurposeHop, []byte{1}, channel.Options{})
+		if err == nil {
+			_, err = c.Read(make([]byte, 1)) // the refusal
+			_ = c.Close()
+		}
+		done <- err
+	}()
+	if _, err := channel.Respond(t.Context(), far, b.local, channel.PurposeHop, channel.Options{}); !errors.Is(err, identity.ErrDiverged) {
+		t.Errorf("the other history: %v, want that it has diverged", err)
+	}
+	<-done
+	select {
+	case <-b.trust.wake:
+	default:
+		t.Error("nothing is asked about again")
+	}
+	if c := refusedCode(b, showing(t, one, now, credential.Attributes{"x": "y"})); c != code.AuthorityDiverged {
+		t.Errorf("a credential afterwards: %s, want %s", c, code.AuthorityDiverged)
 	}
 }
 

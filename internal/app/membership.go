@@ -302,6 +302,9 @@ func (m *membership) trace() *member.Trace {
 		},
 		Failed: func(err error) {
 			m.renewals.WithLabelValues("failed").Inc()
+			if errors.Is(err, identity.ErrDiverged) {
+				m.b.trust.changed() // the authority itself has shown it, to the memory of peers
+			}
 			m.b.quietly(&m.told, zapcore.WarnLevel, "authority cannot be reached, or refuses: trying on", err.Error(),
 				zap.Stringer("authority", m.authority), zap.String("code", memberLabel(err)), zap.Error(err))
 		},

@@ -54,12 +54,17 @@ func (t *trust) trusts(authorities []identity.Identifier) error {
 	return nil
 }
 
-// admit refuses a peer whose identifier is revoked, in every handshake. A peer that is
-// a trusted authority shows its newest history by the way.
-func (t *trust) admit(p channel.Peer) error {
+// met takes in the history of a peer that is a trusted authority, so that the verifier
+// has at hand what the memory of peers knows, and knows at once when it diverges.
+func (t *trust) met(p channel.Peer) {
 	if p.History != nil && t.verifier.Trusts(p.Identifier) {
 		t.learning(func() { _ = t.verifier.Learn(p.History) }) // what it is worth is asked for elsewhere
 	}
+}
+
+// admit refuses a peer whose identifier is revoked, in every handshake.
+func (t *trust) admit(p channel.Peer) error {
+	t.met(p)
 	if err := t.verifier.Revoked(p.Identifier); err != nil {
 		return &channel.PeerError{Code: code.IdentityRevoked, Err: err}
 	}
