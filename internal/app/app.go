@@ -73,11 +73,18 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	if channels != nil {
 		name = channels.Name
 	}
-	t, err := newTrust(credentials, c)
+	memory := identity.NewMemory(0)
+	t, err := newTrust(credentials, c, memory)
 	if err != nil {
 		return nil, err
 	}
-	k, err := newIdentityKeeper(c, channel.LocalConfig{Name: name, Known: func(p channel.Peer) bool { return known(t.judge(p).Peer) }, Admit: t.admit, Skew: c.ClockSkew}, o)
+	k, err := newIdentityKeeper(c, channel.LocalConfig{
+		Name: name, Memory: memory, Admit: t.admit, Skew: c.ClockSkew,
+		Known: func(p channel.Peer) bool {
+			t.met(p) // before the memory, after which one that has diverged comes no further
+			return known(t.judge(p).Peer)
+		},
+	}, o)
 	if err != nil {
 		return nil, err
 	}

@@ -11,11 +11,13 @@ import (
 
 const (
 	// recheckPause is the least time between two times that everything is asked
-	// about again: many changes at once are one.
-	recheckPause = 200 * time.Millisecond
-	// wallTick bounds how long the timer runs: it stands still while a machine
-	// sleeps, and the clock can be set.
-	wallTick = time.Minute
+	// about again: many changes at once are one, and whoever can bring changes about
+	// cannot keep this process busy.
+	recheckPause = time.Second
+	// wallTick bounds how long the timer runs while something is due: it stands still
+	// while a machine sleeps, and the clock can be set. With recheckPause it is less
+	// than the 5 s within which what ends is to be cut.
+	wallTick = 3 * time.Second
 	// policyTick is how often everything is asked about again where a policy looks at
 	// the time.
 	policyTick = time.Minute
@@ -26,9 +28,10 @@ const (
 // time where a policy looks at it. One timer runs for all that ends by itself, and none
 // where nothing does.
 type changes struct {
-	idle  bool          // nothing can ever change: nobody need remember anything
-	times atomic.Uint64 // that everything was asked about again
-	every time.Duration // how often it is to be, whatever has changed; 0: no such time. Not to be set once followed
+	idle  bool             // nothing can ever change: nobody need remember anything
+	wall  func() time.Time // the wall clock, without a monotonic part; tests have their own
+	times atomic.Uint64    // that everything was asked about again
+	every time.Duration    // how often it is to be, whatever has changed; 0: no such time. Not to be set once followed
 
 	wake   chan struct{} // capacity 1: something has changed for all
 	sooner chan struct{} // capacity 1: next or moved has changed
@@ -39,6 +42,9 @@ type changes struct {
 }
 
 func (c *changes) init() {
+	if c.wall == nil {
+		c.wall = func() time.Time { return time.Now().Round(0) }
+	}
 	c.wake, c.sooner = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.moved = map[*channel.Channel]struct{}{}
 }
@@ -82,14 +88,14 @@ func (c *changes) shown(ch *channel.Channel) {
 // repeat has everything asked about again once its time has come anew.
 func (c *changes) repeat() {
 	if c.every > 0 {
-		c.due(time.Now().Add(c.every))
+		c.due(c.wall().Add(c.every))
 	}
 }
 
 // follow calls all each time that everything is to be asked about again, and some
 // for channels alone, until ctx ends.
 func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel.Channel]struct{})) {
-	t := time.NewTimer(wallTick)
+	t := time.NewTimer(0)
 	defer t.Stop()
 	c.repeat()
 	for {
@@ -100,19 +106,19 @@ func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel
 		if len(moved) > 0 {
 			some(moved)
 		}
-		if next.IsZero() {
-			t.Stop()
-		} else {
-			t.Reset(min(wallTick, max(0, time.Until(next.Round(0)))))
+		var tick <-chan time.Time // none while nothing is due
+		if !next.IsZero() {
+			t.Reset(min(wallTick, max(0, next.Sub(c.wall()))))
+			tick = t.C
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.sooner:
 			continue
-		case <-t.C:
-			if time.Now().Round(0).Before(next) {
-				continue // a tick
+		case <-tick:
+			if c.wall().Before(next) {
+				continue
 			}
 		case <-c.wake:
 		}

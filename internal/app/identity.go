@@ -66,12 +66,15 @@ type identityKeeper struct {
 	failed  string      // why it could not be taken then; "" when it could
 }
 
-// newIdentityKeeper reads the identity and what is known of others. Its errors
-// name the setting at fault.
+// newIdentityKeeper reads the identity and, into lc's Memory, what is known of
+// others. Its errors name the setting at fault.
 func newIdentityKeeper(c *config.Common, lc channel.LocalConfig, o *obs.Obs) (*identityKeeper, error) {
 	k := &identityKeeper{
-		path: c.Identity, memory: identity.NewMemory(0), log: o.Log,
+		path: c.Identity, memory: lc.Memory, log: o.Log,
 		asked: make(chan struct{}, 1), every: identityEvery,
+	}
+	if k.memory == nil {
+		k.memory = identity.NewMemory(0)
 	}
 	if c.State != "" {
 		if err := makeFolder(c.State, o.Log); err != nil {

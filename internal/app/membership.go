@@ -57,10 +57,11 @@ type membership struct {
 func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	m := &membership{b: b, enrolled: make(chan struct{}), authority: cfg.Authority.Identifier, routes: cfg.Authority.Routes}
 	var store *member.Store
+	var stored *member.Membership
 	if b.common.State != "" {
 		store = member.NewStore(b.common.State, b.Identifier())
-		stored, err := store.Load()
-		if err != nil {
+		var err error
+		if stored, err = store.Load(); err != nil {
 			return nil, b.common.Fault("state", err)
 		}
 		if err := m.complete(cfg, stored); err != nil {
@@ -69,6 +70,12 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	}
 	if m.authority.IsZero() {
 		close(m.enrolled) // there is nothing to wait for
+		if store != nil {
+			if err := store.LoadLists(b.trust.verifier); err != nil {
+				return nil, b.common.Fault("state", err)
+			}
+		}
+		m.logKept(stored)
 		return m, nil
 	}
 	if all := cfg.Trusted(); !slices.Contains(all, m.authority) {
@@ -92,11 +99,35 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	if m.member, err = member.New(mc); err != nil {
 		return nil, b.common.Fault("state", err)
 	}
+	m.logKept(stored)
 	m.register(b.obs.Registry)
 	if bundle := m.member.Bundle(); bundle != nil {
 		m.show(bundle)
 	}
 	return m, nil
+}
+
+// What the log says of a folder `state` that lacks something.
+const (
+	noList       = "no revocation list is kept of an authority that is trusted: what it has revoked is unknown until its list comes"
+	noCredential = "no credential is kept beside the authority's revocation list, which holds: its file has gone, or was never written; enrolling"
+)
+
+// logKept says what was not kept that could have been: a file that was removed must
+// not make anybody unrevoked without a word.
+func (m *membership) logKept(stored *member.Membership) {
+	v := m.b.trust.verifier
+	for _, a := range v.Authorities() {
+		log := m.b.log.With(zap.Stringer("authority", a))
+		switch listed := v.List(a) != nil; {
+		case !listed && stored != nil && stored.Authority == a:
+			log.Warn(noList)
+		case !listed:
+			log.Info(noList)
+		case a == m.authority && m.member.Bundle() == nil:
+			log.Warn(noCredential)
+		}
+	}
 }
 
 // complete finds out which authority it is, where the settings do not say: the
@@ -264,7 +295,7 @@ func (m *membership) run(ctx context.Context) error {
 	return err
 }
 
-// ready returns nil while there is a credential that holds.
+// ready returns nil while there is a credential that holds and is not revoked.
 func (m *membership) ready() error {
 	s := m.member.Status()
 	switch {
@@ -276,6 +307,8 @@ func (m *membership) ready() error {
 		return fmt.Errorf("the credential ended at %s: %w", s.Credential.NotAfter.Format(time.RFC3339), s.Err)
 	case s.Credential.NotAfter.Before(time.Now()):
 		return fmt.Errorf("the credential ended at %s", s.Credential.NotAfter.Format(time.RFC3339))
+	case s.Revoked != nil:
+		return s.Revoked
 	}
 	return nil
 }
@@ -300,6 +333,9 @@ func (m *membership) trace() *member.Trace {
 		},
 		Failed: func(err error) {
 			m.renewals.WithLabelValues("failed").Inc()
+			if errors.Is(err, identity.ErrDiverged) {
+				m.b.trust.changed() // the authority itself has shown it, to the memory of peers
+			}
 			m.b.quietly(&m.told, zapcore.WarnLevel, "authority cannot be reached, or refuses: trying on", err.Error(),
 				zap.Stringer("authority", m.authority), zap.String("code", memberLabel(err)), zap.Error(err))
 		},
@@ -308,6 +344,13 @@ func (m *membership) trace() *member.Trace {
 		},
 		Ended: func(c *credential.Credential) {
 			log.Error("credential has ended and is not renewed: peers will refuse what it was for", zap.Stringer("serial", c.Serial), zap.Time("expired", c.NotAfter))
+		},
+		Revoked: func(c *credential.Credential, why *credential.Error) {
+			message := "credential is revoked: peers refuse what it was for; asking for another"
+			if why.Code == code.IdentityRevoked {
+				message = "identity is revoked, for ever: peers refuse it: make a new identity, and enrol that"
+			}
+			m.b.log.Error(message, zap.Stringer("authority", why.Authority), zap.String("code", why.Code.String()), zap.Stringer("serial", c.Serial), zap.Error(why))
 		},
 	}
 }
@@ -369,6 +412,7 @@ type CredentialStatus struct {
 	Renewal         *time.Time        `json:"renewal,omitempty"`         // when it is due
 	RevocationList  uint64            `json:"revocation_list,omitempty"` // its number; 0: none yet
 	RevocationCount int               `json:"revocations"`
+	Revoked         string            `json:"revoked,omitempty"` // by whom, and what to do; "": it is not
 	LastError       string            `json:"last_error,omitempty"`
 }
 
@@ -384,6 +428,9 @@ func (m *membership) status() *CredentialStatus {
 	}
 	if l := m.b.trust.verifier.List(m.authority); l != nil {
 		st.RevocationList, st.RevocationCount = l.Number(), l.Set().Len()
+	}
+	if s.Revoked != nil {
+		st.Revoked = s.Revoked.Error()
 	}
 	if s.Err != nil {
 		st.LastError = s.Err.Error()

@@ -131,6 +131,7 @@ func (p *served) carries(st *tunnel.Stream, nc *net.TCPConn, asked uint64) *deni
 func (p *served) cut(d *denial) {
 	p.ch.mu.Lock()
 	st := p.stream
+	delete(p.ch.streams, p) // who asks again before the copy has ended has nothing to cut
 	p.ch.mu.Unlock()
 	if st == nil {
 		return

@@ -62,7 +62,7 @@ func TestRelayLists(t *testing.T) {
 // guardOf returns a policy as a relay without authorities asks it.
 func guardOf(t *testing.T, p *RelayPolicy) *relayGuard {
 	t.Helper()
-	trust, err := newTrust(&config.Trust{}, &config.Common{})
+	trust, err := newTrust(&config.Trust{}, &config.Common{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,8 @@
 package app
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
@@ -17,9 +13,6 @@ import (
 	"github.com/culvert-net/culvert/pkg/policy"
 )
 
-// maxProven bounds how many peers' credentials are remembered as proven.
-const maxProven = 16_384
-
 // A trust says what peers' credentials are worth here, and sees to it that what
 // lives is asked about again when that changes. Without authorities no credential
 // counts, and nothing is ever asked again.
@@ -27,19 +20,20 @@ type trust struct {
 	verifier *credential.Verifier
 	enabled  bool // there are authorities
 
-	mu          sync.Mutex
-	authorities []identity.Identifier
-	proven      map[[32]byte]*credential.Proven // by what was presented, and by whom
+	// What was proven of peers with a credential of a trusted authority, and of others,
+	// who are strangers: they push out nobody but each other.
+	members, strangers *provenCache
 
 	changes
 }
 
-// newTrust returns what trusts those that the settings name.
-func newTrust(cfg *config.Trust, c *config.Common) (*trust, error) {
-	t := &trust{proven: map[[32]byte]*credential.Proven{}}
+// newTrust returns what trusts those that the settings name. The memory has the
+// newest histories, of authorities too.
+func newTrust(cfg *config.Trust, c *config.Common, memory *identity.Memory) (*trust, error) {
+	t := &trust{members: newProvenCache(maxProven), strangers: newProvenCache(maxWorthless)}
 	t.changes.init()
 	var err error
-	if t.verifier, err = credential.NewVerifier(credential.Config{Skew: c.ClockSkew}); err != nil {
+	if t.verifier, err = credential.NewVerifier(credential.Config{Memory: memory, Skew: c.ClockSkew}); err != nil {
 		return nil, err
 	}
 	if err := t.trusts(cfg.Trusted()); err != nil {
@@ -55,15 +49,22 @@ func (t *trust) trusts(authorities []identity.Identifier) error {
 	}
 	t.enabled = len(authorities) > 0
 	t.idle = !t.enabled
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.authorities = slices.Clone(authorities)
-	clear(t.proven) // what was proven was proven for the former ones
+	t.members.clear() // what was proven was proven for the former ones
+	t.strangers.clear()
 	return nil
+}
+
+// met takes in the history of a peer that is a trusted authority, so that the verifier
+// has at hand what the memory of peers knows, and knows at once when it diverges.
+func (t *trust) met(p channel.Peer) {
+	if p.History != nil && t.verifier.Trusts(p.Identifier) {
+		t.learning(func() { _ = t.verifier.Learn(p.History) }) // what it is worth is asked for elsewhere
+	}
 }
 
 // admit refuses a peer whose identifier is revoked, in every handshake.
 func (t *trust) admit(p channel.Peer) error {
+	t.met(p)
 	if err := t.verifier.Revoked(p.Identifier); err != nil {
 		return &channel.PeerError{Code: code.IdentityRevoked, Err: err}
 	}
@@ -72,57 +73,34 @@ func (t *trust) admit(p channel.Peer) error {
 
 // prove verifies the signatures of what a peer presents, once.
 func (t *trust) prove(p channel.Peer) *credential.Proven {
-	h := sha256.New()
-	h.Write(p.Identifier[:])
-	for _, b := range p.Credentials {
-		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b))))
-		h.Write(b)
+	if len(p.Credentials) == 0 {
+		return t.verifier.Prove(p.Identifier, nil)
 	}
-	key := [32]byte(h.Sum(nil))
-	t.mu.Lock()
-	known := t.proven[key]
-	t.mu.Unlock()
-	if known != nil {
-		return known
-	}
-	before := t.histories()
-	proven := t.verifier.Prove(p.Identifier, p.Credentials)
-	if t.taught(before, proven) {
-		t.changed()
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for old := range t.proven { // any of them, where there are too many
-		if len(t.proven) < maxProven {
-			break
+	shown := shownBy(p)
+	for _, c := range []*provenCache{t.members, t.strangers} {
+		if known := c.get(p.Identifier, shown); known != nil {
+			return known
 		}
-		delete(t.proven, old)
 	}
-	t.proven[key] = proven
+	var proven *credential.Proven
+	t.learning(func() { proven = t.verifier.Prove(p.Identifier, p.Credentials) })
+	c := t.strangers
+	if proven.Any() {
+		c = t.members
+	}
+	c.put(p.Identifier, shown, proven)
 	return proven
 }
 
-// histories returns what is known of the trusted authorities' histories.
-func (t *trust) histories() []*identity.History {
-	t.mu.Lock()
-	authorities := t.authorities
-	t.mu.Unlock()
-	list := make([]*identity.History, len(authorities))
-	for i, a := range authorities {
-		list[i] = t.verifier.History(a)
+// learning calls f, and has everything asked about again if f has taught the verifier
+// something by which what others have shown may count no more: that an authority's key
+// was replaced, or that its history has diverged. Each of that is new once.
+func (t *trust) learning(f func()) {
+	before := t.verifier.Learned()
+	f()
+	if t.verifier.Learned() != before {
+		t.changed()
 	}
-	return list
-}
-
-// taught reports whether a peer has shown something of an authority by which what
-// others have shown may count no more: that its key was replaced, or that its
-// history has diverged.
-func (t *trust) taught(before []*identity.History, p *credential.Proven) bool {
-	if !slices.Equal(before, t.histories()) {
-		return true
-	}
-	v, _ := t.verifier.Judge(p, time.Now()) // what does not count is looked at below
-	return slices.ContainsFunc(v.Refused, func(e *credential.Error) bool { return e.Code == code.AuthorityDiverged })
 }
 
 // A judgement is what a peer's credentials say of it now.
@@ -144,6 +122,7 @@ func (t *trust) judge(p channel.Peer) judgement {
 	v, err := t.verifier.Judge(t.prove(p), time.Now())
 	t.due(v.Until)
 	if errors.As(err, &j.nothing) {
+		j.Unclear = j.nothing.Error()
 		return j
 	}
 	j.Attr, j.credentials, j.notAfter = v.Attributes, v.Credentials, v.NotAfter

@@ -87,7 +87,11 @@ func TestRevocationCuts(t *testing.T) {
 			a.revoke([]identity.Identifier{sys.inlet.Identifier()})
 		}, code.IdentityRevoked},
 		{"credential of the inlet", func(a *testAuthority, sys *system) {
-			a.revoke(nil, a.of(sys.inlet.Identifier()))
+			c := a.of(sys.inlet.Identifier())
+			a.mu.Lock()
+			delete(a.members, sys.inlet.Identifier()) // it is given no other
+			a.mu.Unlock()
+			a.revoke(nil, c)
 		}, code.CredentialRevoked},
 		{"identifier of the outlet", func(a *testAuthority, sys *system) {
 			a.revoke([]identity.Identifier{sys.outlet.Identifier()})
@@ -114,6 +118,26 @@ func TestRevocationCuts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever's own credential or identity is revoked says so itself: in the log, in
+// /readyz and in the status.
+func TestOwnRevocationIsSaid(t *testing.T) {
+	a := startAuthority(t)
+	sys := startTrusting(t, a)
+	wantEcho(t, sys.dial(t), "hello")
+	if err := sys.inlet.member.ready(); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	said := func(code code.Code) bool {
+		err, st := sys.inlet.member.ready(), sys.inlet.Status().Credential
+		return err != nil && strings.Contains(err.Error(), "revoked") && st != nil && strings.Contains(st.Revoked, "revoked") &&
+			len(sys.inletLog.lines(t, map[string]string{"level": "error", "code": code.String(), "authority": a.id.Identifier().String()})) == 1
+	}
+	a.revoke(nil, a.of(sys.inlet.Identifier()))
+	eventually(t, "that its credential is revoked is said", func() bool { return said(code.CredentialRevoked) })
+	a.revoke([]identity.Identifier{sys.inlet.Identifier()})
+	eventually(t, "that its identity is revoked is said", func() bool { return said(code.IdentityRevoked) })
 }
 
 // A stream that may not be any more ends with the reason; one that a list allows,

@@ -80,14 +80,15 @@ func (a *Authority) grant(peer identity.Identifier, issue Issue, to decide) ([]b
 		if was == nil && membersFull(tx) {
 			return refuse(code.Limit, "the authority has %d members, which is all that it takes", MaxMembers)
 		}
-		c, b, err := credential.Issue(signer, credential.Template{Subject: peer, Attributes: is.attributes, NotBefore: now, Lifetime: a.cfg.Lifetime})
+		from := was.nextBegin(now)
+		c, b, err := credential.Issue(signer, credential.Template{Subject: peer, Attributes: is.attributes, NotBefore: from, Lifetime: a.cfg.Lifetime})
 		if err != nil {
 			return err
 		}
 		if err := is.add(outstanding{c.Serial, c.NotAfter}, now); err != nil {
 			return err
 		}
-		is.renewed = now
+		is.renewed = from
 		bundle = b
 		issue.Peer, issue.Serial, issue.NotAfter, issue.New = peer, c.Serial, c.NotAfter, was == nil
 		issue.Ticket, issue.Subject, issue.Attributes = is.ticket, is.subject, is.attributes
@@ -116,6 +117,22 @@ func (i *Issue) decision() *Decision {
 		d.Action = ActionEnroll
 	}
 	return d
+}
+
+// mostAhead is how far before its time a credential may be issued, and so how far this
+// machine's clock may go back without one that begins before the last. It is more than
+// all that a member may have outstanding, a second each, and less than the
+// credential.DefaultSkew that is granted for clocks.
+const mostAhead = (maxOutstanding + 4) * time.Second
+
+// nextBegin returns when the next credential of a member, nil for a new one, begins:
+// now, but after the one before, since verifiers take the one that begins last for the
+// newest.
+func (m *member) nextBegin(now time.Time) time.Time {
+	if m == nil || m.renewed.Before(now) || m.renewed.After(now.Add(mostAhead)) {
+		return now
+	}
+	return m.renewed.Add(time.Second)
 }
 
 // refuseRevoked refuses an identifier that this authority has revoked.

@@ -185,7 +185,7 @@ func TestOutstandingCredentials(t *testing.T) {
 		}
 		_, err := f.renew(identifier(1))
 		wantRefusal(t, err, code.Limit, "256 credentials")
-		time.Sleep(time.Minute + credential.DropAfter)
+		time.Sleep(time.Minute + maxOutstanding*time.Second + credential.DropAfter) // each begins a second later
 		if _, err := f.renew(identifier(1)); err != nil {
 			t.Error(err)
 		}
@@ -243,7 +243,7 @@ func TestEnrolByToken(t *testing.T) {
 		if err := f.token(identifier(101), "pod-a"); err != nil {
 			t.Errorf("after one has moved on: %v", err)
 		}
-		time.Sleep(time.Hour + credential.DropAfter)
+		time.Sleep(time.Hour + 10*time.Second + credential.DropAfter)
 		if err := f.tidy(wholeSeconds(time.Now())); err != nil {
 			t.Fatal(err)
 		}
@@ -304,4 +304,56 @@ func TestAuthorityKeyExpires(t *testing.T) {
 			t.Error("something was revoked that no list says")
 		}
 	})
+}
+
+// Of the credentials of one member each begins later than the one before, however fast
+// they are asked for: which one is the newest is never in doubt.
+func TestEachCredentialBeginsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, Config{})
+		last := f.enrol(identifier(1), credential.Attributes{"role": "admin"})
+		for i := range 8 {
+			var is *credential.Credential
+			if i%2 == 0 {
+				is = f.enrol(identifier(1), credential.Attributes{"role": "api"})
+			} else {
+				b, err := f.renew(identifier(1))
+				if err != nil {
+					t.Fatal(err)
+				}
+				is = inspect(t, b)
+			}
+			if !is.NotBefore.After(last.NotBefore) {
+				t.Errorf("credential %d begins at %s, the one before at %s", i+1, is.NotBefore, last.NotBefore)
+			}
+			last = is
+		}
+		if ahead := last.NotBefore.Sub(time.Now()); ahead > 10*time.Second {
+			t.Errorf("the last begins in %s, want within moments", ahead)
+		}
+		if other := f.enrol(identifier(2), nil); other.NotBefore.After(time.Now()) {
+			t.Errorf("another member's begins at %s, and it is %s", other.NotBefore, time.Now())
+		}
+	})
+}
+
+// A clock that was set back within what is granted for clocks keeps the order; one
+// that was far ahead does not keep members waiting for the time that it said.
+func TestNextBegin(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if got := (*member)(nil).nextBegin(now); !got.Equal(now) {
+		t.Errorf("a new member's begins at %s, want now", got)
+	}
+	for _, tt := range []struct{ renewed, want time.Duration }{
+		{-time.Hour, 0}, {-time.Second, 0}, {0, time.Second}, {time.Minute, time.Minute + time.Second},
+		{mostAhead, mostAhead + time.Second}, {mostAhead + time.Second, 0}, {24 * time.Hour, 0},
+	} {
+		m := &member{renewed: now.Add(tt.renewed)}
+		if got := m.nextBegin(now).Sub(now); got != tt.want {
+			t.Errorf("after one that begins in %s, the next begins in %s, want %s", tt.renewed, got, tt.want)
+		}
+	}
+	if mostAhead+time.Second >= credential.DefaultSkew {
+		t.Errorf("a credential may begin %s ahead, and %s are granted for clocks", mostAhead, credential.DefaultSkew)
+	}
 }

@@ -42,7 +42,7 @@ type member struct {
 	ticket     credential.TicketID // by which it enrolled; zero with ByKubernetes
 	subject    string              // what its token was for; "" with ByTicket
 	enrolled   time.Time           // whole seconds, as all times here
-	renewed    time.Time           // when the last credential was issued
+	renewed    time.Time           // when the last credential begins
 	issued     []outstanding       // credentials that may hold, the last issued last
 }
 

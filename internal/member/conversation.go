@@ -23,6 +23,9 @@ type conversation struct {
 	said chan said
 	// stale says that a delta did not fit: the list is to be asked for.
 	stale bool
+	due   time.Time // when the credential is to be renewed; wall clock
+	// hastened is what was held when it was found to be revoked, and due made sooner.
+	hastened *held
 }
 
 // A said is what the reader has read.
@@ -79,24 +82,25 @@ func (c *conversation) serve(ctx context.Context) error {
 	}
 	c.m.connect(true)
 	c.m.retry.Reset()
-	poll := time.NewTimer(c.pollTime())
+	poll := time.NewTimer(c.m.pollTime())
 	defer poll.Stop()
-	due := c.m.holds().renewal
+	c.due = c.m.holds().renewal
 	for {
-		renew := time.NewTimer(until(due))
+		c.hasten()
+		renew := time.NewTimer(until(c.due))
 		var err error
 		select {
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		case s := <-c.said:
 			err = c.unasked(ctx, s)
-			poll.Reset(c.pollTime())
+			poll.Reset(c.m.pollTime())
 		case <-poll.C:
 			err = c.fetch(ctx)
-			poll.Reset(c.pollTime())
+			poll.Reset(c.m.pollTime())
 		case <-renew.C:
-			if !time.Now().Round(0).Before(due) { // else a tick
-				due, err = c.renewed(ctx)
+			if !time.Now().Round(0).Before(c.due) { // else a tick
+				err = c.renewed(ctx)
 			}
 		}
 		renew.Stop()
@@ -111,25 +115,45 @@ func (c *conversation) serve(ctx context.Context) error {
 	}
 }
 
-// renewed has the credential renewed, and returns when that is due again. A
+// hasten makes the renewal due soon when the credential is revoked, and not its
+// subject: then the authority issues another.
+func (c *conversation) hasten() {
+	h := c.m.holds()
+	if why := c.m.revoked(h.credential); c.hastened == h || why == nil || why.Code != code.CredentialRevoked {
+		return
+	}
+	c.hastened = h
+	pause := c.m.cfg.Timing.Revoked
+	if soon := time.Now().Round(0).Add(pause + rand.N(pause)); soon.Before(c.due) { //nolint:gosec // no secret
+		c.due = soon
+	}
+}
+
+// renewed has the credential renewed, and says when that is due again. A
 // refusal is told, and no end: the conversation is good for lists all the same.
-func (c *conversation) renewed(ctx context.Context) (due time.Time, err error) {
-	err = c.renew(ctx)
+func (c *conversation) renewed(ctx context.Context) error {
+	if c.m.shut() {
+		c.due = time.Now().Round(0).Add(c.m.pollTime()) // it would be refused
+		return nil
+	}
+	err := c.renew(ctx)
 	var no *RefusedError
 	switch {
-	case errors.As(err, &no):
-		c.complain("renewing the credential", err)
-		return time.Now().Round(0).Add(soonest + c.m.retry.NextBackOff()), nil
+	case shutOut(err), err != nil && !errors.As(err, &no):
+		return fmt.Errorf("renewing the credential: %w", err)
 	case err != nil:
-		return due, fmt.Errorf("renewing the credential: %w", err)
+		c.complain("renewing the credential", err)
+		c.due = time.Now().Round(0).Add(soonest + c.m.retry.NextBackOff())
+		return nil
 	}
 	c.m.retry.Reset()
-	return c.m.holds().renewal, nil
+	c.due = c.m.holds().renewal
+	return nil
 }
 
 // pollTime returns how long to wait for a list before asking for one.
-func (c *conversation) pollTime() time.Duration {
-	p := c.m.cfg.Timing.Poll
+func (m *Member) pollTime() time.Duration {
+	p := m.cfg.Timing.Poll
 	return p/10*9 + rand.N(p/5+1) //nolint:gosec // no secret
 }
 
@@ -199,7 +223,10 @@ func (c *conversation) fetch(ctx context.Context) error {
 		c.stale = false
 		err := c.fetchSince(ctx, since)
 		var no *RefusedError
-		if errors.As(err, &no) {
+		switch {
+		case shutOut(err): // after which the authority ends the stream
+			return fmt.Errorf("fetching revocations: %w", err)
+		case errors.As(err, &no):
 			c.complain("fetching revocations", err)
 			return nil
 		}
@@ -253,10 +280,8 @@ func (c *conversation) apply(answer credential.Answer) error {
 		c.stale = true
 	case err != nil:
 		c.complain("taking a revocation list", err)
-	case l.Authority() != c.m.cfg.Authority:
-		c.m.trace(func(t *Trace) { t.Listed(l) }) // signed by one that is trusted, whoever brings it
 	default:
-		c.m.listed(l)
+		c.m.listed(l) // of whatever authority: it is signed by one that is trusted, whoever brings it
 	}
 	return nil
 }
@@ -267,9 +292,12 @@ func (c *conversation) complain(what string, err error) {
 }
 
 // listed keeps a list that holds from now on, and tells of it first: whoever is
-// revoked is to be cut at once.
+// revoked is to be cut at once, and this process may be.
 func (m *Member) listed(l *credential.List) {
 	m.trace(func(t *Trace) { t.Listed(l) })
+	m.mu.Lock()
+	m.changeLocked()
+	m.mu.Unlock()
 	if m.cfg.Store == nil {
 		return
 	}

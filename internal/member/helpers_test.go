@@ -33,6 +33,7 @@ type fakeAuthority struct {
 	token    string // that is taken; "": none is
 	list     *credential.List
 	requests []credential.Request
+	opened   int // streams
 	// answer takes a request's answer over, if it does not return nil.
 	answer func(r credential.Request) credential.Answer
 
@@ -64,6 +65,7 @@ func (a *fakeAuthority) open(peer identity.Identifier) func(context.Context) (ne
 			return nil, errors.New("nobody is there")
 		}
 		near, far := net.Pipe()
+		a.opened++
 		a.conns[far] = &sync.Mutex{}
 		a.serving.Go(func() { a.serve(peer, far) })
 		return near, nil
@@ -92,6 +94,12 @@ func (a *fakeAuthority) serve(peer identity.Identifier, conn net.Conn) {
 			m = a.decide(peer, r)
 		}
 		a.say(conn, id, m)
+		if no, ok := m.(credential.Refused); ok && no.Code == code.IdentityRevoked {
+			a.mu.Lock()
+			delete(a.conns, conn)
+			a.mu.Unlock()
+			return
+		}
 	}
 }
 
@@ -162,13 +170,20 @@ func (a *fakeAuthority) full(l *credential.List) []byte {
 }
 
 // revoke makes the next list and, if push is set, sends the delta to it to all.
-func (a *fakeAuthority) revoke(push bool, ids ...identity.Identifier) {
+func (a *fakeAuthority) revoke(push bool, ids ...identity.Identifier) { a.revokeAll(push, ids, nil) }
+
+// revokeSerials is revoke for credentials.
+func (a *fakeAuthority) revokeSerials(push bool, serials ...credential.RevokedSerial) {
+	a.revokeAll(push, nil, serials)
+}
+
+func (a *fakeAuthority) revokeAll(push bool, ids []identity.Identifier, serials []credential.RevokedSerial) {
 	a.mu.Lock()
 	number, set, was := uint64(1), (*credential.Set)(nil), a.list
 	if was != nil {
 		number, set = was.Number()+1, was.Set()
 	}
-	set, err := set.Add(ids, nil)
+	set, err := set.Add(ids, serials)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -211,6 +226,13 @@ func (a *fakeAuthority) cut() {
 	}
 }
 
+// streams returns how many were opened.
+func (a *fakeAuthority) streams() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.opened
+}
+
 // asked returns how many requests of r's type there were.
 func (a *fakeAuthority) asked(like func(credential.Request) bool) (n int) {
 	a.mu.Lock()
@@ -238,11 +260,14 @@ type machine struct {
 	ticket   *credential.Ticket
 	token    func() (credential.Secret, error)
 	timing   Timing
+	trusted  []identity.Identifier // beside the own authority
+	memory   *identity.Memory      // that outlives the process; nil: none does
 
 	mu     sync.Mutex
 	issued []bool // whether each was the first
 	lists  int
 	ended  int
+	told   []code.Code // of revocations
 	fails  []error
 }
 
@@ -259,7 +284,9 @@ func newMachine(t testing.TB, a *fakeAuthority) *machine {
 // make makes the process's member.
 func (h *machine) make() (*Member, error) {
 	var err error
-	if h.verifier, err = credential.NewVerifier(credential.Config{Authorities: []identity.Identifier{h.a.id.Identifier()}}); err != nil {
+	if h.verifier, err = credential.NewVerifier(credential.Config{
+		Authorities: append([]identity.Identifier{h.a.id.Identifier()}, h.trusted...), Memory: h.memory,
+	}); err != nil {
 		h.t.Fatal(err)
 	}
 	add := func(change func()) {
@@ -277,6 +304,9 @@ func (h *machine) make() (*Member, error) {
 			Listed: func(*credential.List) { add(func() { h.lists++ }) },
 			Failed: func(err error) { add(func() { h.fails = append(h.fails, err) }) },
 			Ended:  func(*credential.Credential) { add(func() { h.ended++ }) },
+			Revoked: func(_ *credential.Credential, why *credential.Error) {
+				add(func() { h.told = append(h.told, why.Code) })
+			},
 			Unkept: func(err error) { h.t.Errorf("not kept: %v", err) },
 		},
 	})
@@ -298,6 +328,13 @@ func (h *machine) start() (m *Member, stop func() error) {
 		h.a.serving.Wait()
 		return err
 	}
+}
+
+// revoked returns what the trace was told of revocations.
+func (h *machine) revoked() []code.Code {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.told
 }
 
 // seen returns counts of what the trace was told.

@@ -23,7 +23,8 @@ type Config struct {
 	Authority  identity.Identifier // whose credential it is to have
 	// Routes are how the authority is reached, as texts, for the store to keep.
 	Routes []string
-	// Verifier is given the authority's lists. It trusts the authority.
+	// Verifier is given the lists that come, and those that are kept. It trusts the
+	// authority.
 	Verifier *credential.Verifier
 	// Open opens a stream to the authority, with nothing said on it. Whoever
 	// answers there has proven to be the authority. ctx bounds the call; the conn
@@ -52,6 +53,10 @@ type Timing struct {
 	// Retry is the longest pause before the authority is tried again, before
 	// jitter; 30 s. The first comes within 150 ms.
 	Retry time.Duration
+	// Revoked is how long after its credential was revoked another is asked for, up
+	// to twice that; 10 s. Whoever has the list has cut by then what the credential
+	// was for: a revocation is to be more than a renewal.
+	Revoked time.Duration
 }
 
 // A Trace is told what happens, by funcs of which any may be nil. They are called
@@ -70,6 +75,9 @@ type Trace struct {
 	Unkept func(err error)
 	// Ended says that the credential has ended and there is no other.
 	Ended func(c *credential.Credential)
+	// Revoked says, once for each credential and code, that peers refuse the
+	// credential from now on: it or the identifier is revoked.
+	Revoked func(c *credential.Credential, why *credential.Error)
 }
 
 func (t Trace) filled() *Trace {
@@ -87,6 +95,9 @@ func (t Trace) filled() *Trace {
 	}
 	if t.Ended == nil {
 		t.Ended = func(*credential.Credential) {}
+	}
+	if t.Revoked == nil {
+		t.Revoked = func(*credential.Credential, *credential.Error) {}
 	}
 	return &t
 }
@@ -106,6 +117,7 @@ type Status struct {
 	Connected  bool                   // there is a stream to the authority
 	Credential *credential.Credential // nil: none yet
 	Renewal    time.Time              // when it is due; zero without a credential
+	Revoked    *credential.Error      // that Credential, or its subject, is revoked; nil if not
 	Err        error                  // why the last attempt at something did not work; nil since one has
 }
 
@@ -119,7 +131,7 @@ type Member struct {
 
 	mu        sync.Mutex
 	held      *held
-	changed   chan struct{} // closed, and made anew, when held changes
+	changed   chan struct{} // closed, and made anew, when held or a list changes
 	connected bool
 	err       error
 }
@@ -133,7 +145,8 @@ type held struct {
 }
 
 // New checks c, and takes in what the store has: the credential, if it is this
-// authority's for this process, and the list. It starts nothing. An error about
+// authority's for this process, and the lists of all authorities that the Verifier
+// trusts. It starts nothing. An error about
 // the store says which file it is and what to do: what was revoked is not to be
 // forgotten unnoticed.
 func New(c Config) (*Member, error) {
@@ -148,6 +161,7 @@ func New(c Config) (*Member, error) {
 		{&c.Timing.Answer, 2 * time.Minute},
 		{&c.Timing.Open, 30 * time.Second},
 		{&c.Timing.Retry, 30 * time.Second},
+		{&c.Timing.Revoked, 10 * time.Second},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value
@@ -167,24 +181,26 @@ func New(c Config) (*Member, error) {
 	return m, nil
 }
 
-// load takes in what the store has: the list before the history beside the
-// credential, since a list is taken only from the newest change known.
+// load takes in what the store has: the lists of all authorities that are trusted,
+// whatever becomes of the rest, and the credential.
 func (m *Member) load() error {
 	if m.cfg.Store == nil {
 		return nil
 	}
-	stored, err := m.cfg.Store.Load()
-	if err != nil || stored == nil || stored.Authority != m.cfg.Authority {
+	if err := m.cfg.Store.LoadLists(m.cfg.Verifier); err != nil {
 		return err
 	}
-	if err := m.cfg.Store.loadList(m.cfg.Verifier, m.cfg.Authority); err != nil {
+	stored, err := m.cfg.Store.Load()
+	if err != nil || stored == nil || stored.Authority != m.cfg.Authority {
 		return err
 	}
 	c, h, err := credential.Inspect(stored.Bundle)
 	if err != nil {
 		return err // which Load has ruled out
 	}
-	if err := m.cfg.Verifier.Learn(h); err != nil {
+	// What the authority's history is worth now is no fault of the file's: whoever
+	// asks the verifier hears that it has diverged.
+	if err := m.cfg.Verifier.Learn(h); err != nil && !errors.Is(err, identity.ErrDiverged) {
 		return fmt.Errorf("%s: %w", m.cfg.Store.membershipPath(), err)
 	}
 	m.held = &held{credential: c, bundle: stored.Bundle, ticket: stored.Ticket, renewal: renewalOf(c, time.Time{})}
@@ -208,7 +224,7 @@ func (m *Member) Status() Status {
 	defer m.mu.Unlock()
 	s := Status{Connected: m.connected, Err: m.err}
 	if m.held != nil {
-		s.Credential, s.Renewal = m.held.credential, m.held.renewal
+		s.Credential, s.Renewal, s.Revoked = m.held.credential, m.held.renewal, m.revoked(m.held.credential)
 	}
 	return s
 }
@@ -223,7 +239,7 @@ func (m *Member) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
-	watching.Go(func() { m.watchEnd(ctx) })
+	watching.Go(func() { m.watch(ctx) })
 	for {
 		err := m.converse(ctx)
 		m.connect(false)
@@ -234,7 +250,11 @@ func (m *Member) Run(ctx context.Context) error {
 			return err
 		}
 		m.failed(fmt.Errorf("authority %s: %w", m.cfg.Authority, err))
-		if !sleep(ctx, m.retry.NextBackOff()) {
+		pause := m.retry.NextBackOff()
+		if shutOut(err) {
+			pause = m.pollTime() // for ever, it says: only another authority's store could change that
+		}
+		if !sleep(ctx, pause) {
 			return nil
 		}
 	}
@@ -244,6 +264,12 @@ func (m *Member) Run(ctx context.Context) error {
 func (m *Member) hopeless(err error) bool {
 	var refused *RefusedError
 	return m.holds() == nil && errors.As(err, &refused) && refused.Code == code.TicketRefused
+}
+
+// shutOut reports whether the authority says that it has revoked this identity.
+func shutOut(err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) && refused.Code == code.IdentityRevoked
 }
 
 // sleep reports whether d has passed before ctx's end.
@@ -260,40 +286,71 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // wallTick bounds how long a timer runs for a time of the wall clock: timers stand
 // still while a machine sleeps, and a clock can be set.
-const wallTick = time.Minute
+const wallTick = 3 * time.Second
 
 // until returns how long to wait for a time of the wall clock.
 func until(at time.Time) time.Duration {
 	return min(max(0, at.Sub(time.Now().Round(0))), wallTick)
 }
 
-// watchEnd tells of each credential that ends before there is another.
-func (m *Member) watchEnd(ctx context.Context) {
+// watch tells of each credential that ends before there is another, and of each that
+// is revoked.
+func (m *Member) watch(ctx context.Context) {
+	var ended *held // that was told of
+	var revoked struct {
+		held *held
+		code code.Code
+	}
 	for {
 		m.mu.Lock()
 		h, changed := m.held, m.changed
 		m.mu.Unlock()
-		if h == nil || !h.credential.NotAfter.After(time.Now().Round(0)) {
-			if h != nil {
-				m.trace(func(t *Trace) { t.Ended(h.credential) })
+		var due <-chan time.Time
+		stop := func() {}
+		if h != nil {
+			if why := m.revoked(h.credential); why != nil && (revoked.held != h || revoked.code != why.Code) {
+				revoked.held, revoked.code = h, why.Code
+				m.trace(func(t *Trace) { t.Revoked(h.credential, why) })
 			}
-			select {
-			case <-changed:
-				continue
-			case <-ctx.Done():
-				return
+			switch over := !h.credential.NotAfter.After(time.Now().Round(0)); {
+			case over && ended != h:
+				ended = h
+				m.trace(func(t *Trace) { t.Ended(h.credential) })
+			case !over:
+				t := time.NewTimer(until(h.credential.NotAfter))
+				due, stop = t.C, func() { t.Stop() }
 			}
 		}
-		t := time.NewTimer(until(h.credential.NotAfter))
 		select {
-		case <-t.C:
+		case <-due:
 		case <-changed:
 		case <-ctx.Done():
-			t.Stop()
+			stop()
 			return
 		}
-		t.Stop()
+		stop()
 	}
+}
+
+// revoked says that peers refuse a credential of this process since the list of a
+// trusted authority has its subject, or that of its own authority the serial; nil if
+// not.
+func (m *Member) revoked(c *credential.Credential) *credential.Error {
+	var why *credential.Error
+	if errors.As(m.cfg.Verifier.Revoked(c.Subject), &why) {
+		return why
+	}
+	if l := m.cfg.Verifier.List(c.Issuer); l != nil && l.Set().HasSerial(c.Serial) {
+		return &credential.Error{Code: code.CredentialRevoked, Authority: c.Issuer, Serial: c.Serial, Err: errors.New("it is revoked: another one is asked for")}
+	}
+	return nil
+}
+
+// shut reports whether the authority's list has this process's identifier: then it
+// issues nothing to it any more.
+func (m *Member) shut() bool {
+	l := m.cfg.Verifier.List(m.cfg.Authority)
+	return l != nil && l.Set().HasIdentifier(m.cfg.Identifier)
 }
 
 func (m *Member) holds() *held {
@@ -335,8 +392,7 @@ func (m *Member) take(bundle []byte, ticket credential.TicketID) error {
 	m.mu.Lock()
 	first := m.held == nil
 	m.held, m.err = h, nil
-	close(m.changed)
-	m.changed = make(chan struct{})
+	m.changeLocked()
 	m.mu.Unlock()
 	if m.cfg.Store != nil {
 		err := m.cfg.Store.Save(&Membership{Authority: m.cfg.Authority, Routes: m.cfg.Routes, Bundle: bundle, Ticket: ticket})
@@ -346,6 +402,12 @@ func (m *Member) take(bundle []byte, ticket credential.TicketID) error {
 	}
 	m.trace(func(t *Trace) { t.Issued(c, bundle, first) })
 	return nil
+}
+
+// changeLocked lets watch look again.
+func (m *Member) changeLocked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
 }
 
 // check verifies what was issued: that it is the authority's, for this process,

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/culvert-net/culvert/internal/canon"
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -135,15 +134,26 @@ func (s *Store) SaveList(l *credential.List) error {
 	return replaceFile(s.listPath(l.Authority()), b)
 }
 
-// loadList makes v know the authority's list that was saved last, if there is one.
-func (s *Store) loadList(v *credential.Verifier, authority identity.Identifier) error {
-	path := s.listPath(authority)
-	b, err := readFile(path, credential.MaxListLen)
-	if err != nil || b == nil {
-		return err
-	}
-	if _, err := v.ApplyList(b, time.Now()); err != nil && !errors.Is(err, credential.ErrNotNewer) {
-		return fmt.Errorf("%s: %w: restore it, or remove it, and what was revoked is unknown until the authority is reached", path, err)
+// LoadLists makes v know, of each authority that it trusts, the list that was saved
+// last, if there is one: [credential.Verifier.List] tells. An error names the file
+// and says what to do.
+func (s *Store) LoadLists(v *credential.Verifier) error {
+	for _, authority := range v.Authorities() {
+		path := s.listPath(authority)
+		b, err := readFile(path, credential.MaxListLen)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			continue
+		}
+		l, err := v.Restore(b)
+		if err == nil && l.Authority() != authority {
+			err = fmt.Errorf("it is the list of another authority, %s", l.Authority())
+		}
+		if err != nil && !errors.Is(err, credential.ErrNotNewer) {
+			return fmt.Errorf("%s: %w: restore it, or remove it, and what was revoked is unknown until the authority is reached", path, err)
+		}
 	}
 	return nil
 }

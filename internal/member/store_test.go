@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -162,4 +163,114 @@ func FuzzParseMembership(f *testing.F) {
 			t.Fatalf("%x is read, and written as %x", b, again)
 		}
 	})
+}
+
+// What was revoked holds though the credential's file is gone.
+func TestListsWithoutTheCredential(t *testing.T) {
+	_, h, _ := stored(t)
+	if err := os.Remove(h.store.membershipPath()); err != nil {
+		t.Fatal(err)
+	}
+	m, err := h.make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Bundle() != nil {
+		t.Error("there is a credential that nobody has")
+	}
+	if h.verifier.Revoked(identity.Identifier{7}) == nil {
+		t.Error("the list is forgotten with the credential's file")
+	}
+}
+
+// A list of every trusted authority is kept and known again, whoever the own one is
+// and whoever has brought it.
+func TestListsOfOtherAuthorities(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, other := newFakeAuthority(t), newFakeAuthority(t)
+		other.revoke(false, identity.Identifier{8})
+		h := newMachine(t, a)
+		h.trusted = []identity.Identifier{other.id.Identifier()}
+		a.revoke(false, identity.Identifier{7})
+		_, stop := h.start()
+		synctest.Wait()
+		for c := range a.conns {
+			a.say(c, 0, credential.FullRevocations{List: other.full(other.list)})
+		}
+		synctest.Wait()
+		if h.verifier.Revoked(identity.Identifier{8}) == nil {
+			t.Error("another authority's list is not taken")
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.make(); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []identity.Identifier{{7}, {8}} {
+			if h.verifier.Revoked(id) == nil {
+				t.Errorf("after a restart the revocation of %s is forgotten", id)
+			}
+		}
+		h.trusted, h.a = nil, other // another authority is the own one from now on
+		other.serving.Wait()
+		if _, err := h.make(); err != nil {
+			t.Fatal(err)
+		}
+		if h.verifier.Revoked(identity.Identifier{8}) == nil {
+			t.Error("the list that was kept is not known when its authority is the own one")
+		}
+	})
+}
+
+// What was kept holds whatever has become of the authority that has signed it: its
+// key was replaced, its identifier revoked, or its history has diverged.
+func TestKeptListsOutliveTheirAuthority(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		happen func(t *testing.T, h *machine, memory *identity.Memory)
+	}{
+		{"replaced", func(t *testing.T, h *machine, memory *identity.Memory) {
+			next, err := h.a.id.Rotate(time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := memory.Accept(next.History()); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"diverged", func(t *testing.T, h *machine, memory *identity.Memory) {
+			for range 2 {
+				next, err := h.a.id.Rotate(time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = memory.Accept(next.History()) // the second diverges
+			}
+		}},
+		{"revoked", func(t *testing.T, h *machine, _ *identity.Memory) {
+			other := newFakeAuthority(t)
+			other.revoke(false, h.a.id.Identifier())
+			if err := h.store.SaveList(other.list); err != nil {
+				t.Fatal(err)
+			}
+			h.trusted = []identity.Identifier{other.id.Identifier()}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, h, _ := stored(t)
+			h.memory = identity.NewMemory(0)
+			tt.happen(t, h, h.memory)
+			m, err := h.make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Bundle() == nil {
+				t.Error("the credential is forgotten")
+			}
+			if h.verifier.Revoked(identity.Identifier{7}) == nil {
+				t.Error("what was revoked is not any more")
+			}
+		})
+	}
 }

@@ -15,6 +15,21 @@ import (
 // come, and all that was revoked still is, but for credentials that have ended.
 // An error is an [*Error]; the list held stays then.
 func (v *Verifier) ApplyList(b []byte, now time.Time) (*List, error) {
+	return v.applyFull(b, func(h head, a authority) *Error { return v.checkHead(h, a, now) })
+}
+
+// Restore takes in a full list of a trusted authority that this Verifier's owner
+// has kept, as [List.Full] returned it, and returns it. It was taken once, and so
+// what has become of the authority since is not asked: its key may have been
+// replaced, its identifier revoked, its history have diverged. What it has revoked
+// stays so. Signatures are verified all the same, and a list that is newer stays;
+// then the error, an [*Error], wraps [ErrNotNewer].
+func (v *Verifier) Restore(b []byte) (*List, error) {
+	return v.applyFull(b, func(h head, a authority) *Error { return checkNumber(h, a.list) })
+}
+
+// applyFull takes in a full list whose head check lets pass.
+func (v *Verifier) applyFull(b []byte, check func(head, authority) *Error) (*List, error) {
 	var full fullList
 	if err := decodeList(b, &full); err != nil {
 		return nil, err
@@ -22,7 +37,7 @@ func (v *Verifier) ApplyList(b []byte, now time.Time) (*List, error) {
 	v.applying.Lock()
 	defer v.applying.Unlock()
 	signed := signedHead{full.History, full.Head, full.Signature}
-	h, _, fail := v.openHead(signed, now)
+	h, _, fail := v.openHead(signed, check)
 	if fail != nil {
 		return nil, fail
 	}
@@ -51,7 +66,7 @@ func (v *Verifier) ApplyDelta(b []byte, now time.Time) (*List, error) {
 	v.applying.Lock()
 	defer v.applying.Unlock()
 	signed := signedHead{d.History, d.Head, d.Signature}
-	h, held, fail := v.openHead(signed, now)
+	h, held, fail := v.openHead(signed, func(h head, a authority) *Error { return v.checkHead(h, a, now) })
 	if fail != nil {
 		return nil, fail
 	}
@@ -95,20 +110,21 @@ func (d *deltaList) apply(base *Set) (*Set, error) {
 }
 
 // openHead verifies all of a list but its entries, and returns the list that
-// is held of the same authority, or nil.
-func (v *Verifier) openHead(signed signedHead, now time.Time) (head, *List, *Error) {
+// is held of the same authority, or nil. check is asked about a head whose
+// signature is right.
+func (v *Verifier) openHead(signed signedHead, check func(head, authority) *Error) (head, *List, *Error) {
 	h, err := parseHead(signed.Head)
 	if err != nil {
 		return head{}, nil, fault(code.RevocationsMalformed, "reading revocation list: %w", err)
 	}
-	held, fail := v.admit(h, signed, now)
+	held, fail := v.admit(h, signed, check)
 	if fail != nil {
 		return head{}, nil, fail.of(h.issuer, Serial{})
 	}
 	return h, held, nil
 }
 
-func (v *Verifier) admit(h head, signed signedHead, now time.Time) (*List, *Error) {
+func (v *Verifier) admit(h head, signed signedHead, check func(head, authority) *Error) (*List, *Error) {
 	a, fail := v.authority(h.issuer)
 	if fail != nil {
 		return nil, fail
@@ -120,13 +136,11 @@ func (v *Verifier) admit(h head, signed signedHead, now time.Time) (*List, *Erro
 	if fail := signed.verify(h, history); fail != nil {
 		return nil, fail
 	}
-	if fail := v.learn(history, signed.History); fail != nil {
-		return nil, fail
-	}
+	_ = v.learn(history, signed.History) // check looks at what has come of it
 	if a, fail = v.authority(h.issuer); fail != nil {
 		return nil, fail
 	}
-	if fail := v.checkHead(h, a, now); fail != nil {
+	if fail := check(h, a); fail != nil {
 		return nil, fail
 	}
 	return a.list, nil
@@ -134,12 +148,15 @@ func (v *Verifier) admit(h head, signed signedHead, now time.Time) (*List, *Erro
 
 // checkHead checks a head whose signature is right.
 func (v *Verifier) checkHead(h head, a authority, now time.Time) *Error {
+	if a.diverged != nil {
+		return a.divergedError(h.issuer)
+	}
 	if fail := v.revoked(h.issuer); fail != nil {
 		return fault(code.IdentityRevoked, "revocation list %d: authority %s has revoked the identifier of this one, for ever", h.number, fail.Authority)
 	}
 	// A key that was replaced must not say what is revoked today, however far
 	// back it dates the list.
-	if h.signer != a.known.LastHash() {
+	if h.signer != a.known.LastHash() || v.isNewest(&a, h.issuer) != nil {
 		return fault(code.SignerReplaced, "revocation list %d: the key that signed it has been replaced: ask for the list of now", h.number)
 	}
 	if err := a.known.CheckTime(h.issued, v.skew); err != nil {
@@ -149,7 +166,12 @@ func (v *Verifier) checkHead(h head, a authority, now time.Time) *Error {
 		return fault(code.NotYetValid, "revocation list %d: %w: it was issued at %s and the clock says %s: check the clocks on both sides",
 			h.number, identity.ErrNotYetValid, h.issued.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	switch held := a.list; {
+	return checkNumber(h, a.list)
+}
+
+// checkNumber checks that a list goes on from the one that is held, if there is one.
+func checkNumber(h head, held *List) *Error {
+	switch {
 	case held == nil || h.number > held.head.number:
 		return nil
 	case h.number == held.head.number && h.state != held.head.state:

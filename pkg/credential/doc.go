@@ -108,7 +108,8 @@
 // it nor the identifier of its subject is revoked. Its signer has to be the
 // issuer's last change at the time of not before, as far as the issuer's
 // history is known; so a key that was replaced signs nothing that holds longer
-// than [MaxLifetime] after that. A revocation list is taken from the last
+// than [MaxLifetime] after that. Of those that a peer has shown of one authority
+// the newest alone counts. A revocation list is taken from the last
 // change only.
 //
 // # What the package does not do

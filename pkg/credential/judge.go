@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"slices"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -18,6 +19,12 @@ type Proven struct {
 	subject identity.Identifier
 	bundles []proven // in the order presented
 	excess  int      // how many there were, if that is too many
+}
+
+// Any reports whether at least one of the bundles is of a trusted authority, rightly
+// signed and for the subject.
+func (p *Proven) Any() bool {
+	return slices.ContainsFunc(p.bundles, func(b proven) bool { return b.fail == nil })
 }
 
 // A proven is one bundle: a credential, or why there is none.
@@ -41,11 +48,20 @@ type Verified struct {
 // does, and joins the attributes of those that count. Those that do not are in
 // Refused: they neither help the peer nor harm it.
 //
+// Of each authority the newest credential alone counts that this Verifier has seen
+// the peer present, now or before: of those that have begun, and whose signer was
+// the authority's key then, the one that begins last. So what an authority has taken
+// away does not come back with an older credential, also when the newest has ended
+// or is revoked; and all conns of a peer are judged alike while it shows a new
+// credential in one after the other. It counts only for a peer that presents one of
+// that authority. How long what was presented before is remembered is bounded by
+// number, not by time.
+//
 // An error, which is an [*Error], means that nothing of the peer counts: its
-// identifier is revoked; it presents more than [MaxBundles]; or two of its
-// credentials that count, of two authorities or of one, give an attribute
-// different values. Nobody here can say then which one is meant, and to leave
-// the attribute out would grant what a policy denies to one of the values.
+// identifier is revoked; it presents more than [MaxBundles]; or its credentials of
+// two authorities give an attribute different values. Nobody here can say then
+// which one is meant, and to leave the attribute out would grant what a policy
+// denies to one of the values.
 func (v *Verifier) VerifyAll(subject identity.Identifier, bundles [][]byte, now time.Time) (Verified, error) {
 	if err := v.revoked(subject); err != nil {
 		return Verified{}, err
@@ -80,17 +96,13 @@ func (v *Verifier) Judge(p *Proven, now time.Time) (Verified, error) {
 	}
 	var all Verified
 	var conflict *Error
-	for _, b := range p.bundles {
-		if b.fail != nil {
-			all.Refused = append(all.Refused, b.fail)
-			continue
-		}
-		all.until(v.turns(b.credential), now)
-		if fail := v.check(b.credential, now); fail != nil {
+	for _, c := range v.candidates(p, &all, now) {
+		all.until(v.turns(c), now)
+		if fail := v.check(c, now); fail != nil {
 			all.Refused = append(all.Refused, fail)
 			continue
 		}
-		if fail := all.add(b.credential); fail != nil && conflict == nil {
+		if fail := all.add(c); fail != nil && conflict == nil {
 			conflict = fail
 		}
 	}
@@ -98,6 +110,37 @@ func (v *Verifier) Judge(p *Proven, now time.Time) (Verified, error) {
 		return Verified{Until: all.Until}, conflict
 	}
 	return all, nil
+}
+
+// candidates returns the newest credential of each authority of which the peer
+// presents one, in the order presented, and enters those into all that do not even
+// stand for that.
+func (v *Verifier) candidates(p *Proven, all *Verified, now time.Time) []*Credential {
+	var newest []*Credential
+	for _, b := range p.bundles {
+		if b.fail != nil {
+			all.Refused = append(all.Refused, b.fail)
+			continue
+		}
+		c := b.credential
+		if fail := v.stands(c, now); fail != nil {
+			all.until(v.turns(c), now)
+			all.Refused = append(all.Refused, fail)
+			continue
+		}
+		// A remembered one stands no more where its signer has been found replaced.
+		known := v.newest.look(c)
+		if known != c && v.stands(known, now) != nil {
+			v.newest.forget(known)
+			known = v.newest.look(c)
+		}
+		if i := slices.IndexFunc(newest, func(n *Credential) bool { return n.Issuer == c.Issuer }); i < 0 {
+			newest = append(newest, known)
+		} else {
+			newest[i] = known
+		}
+	}
+	return newest
 }
 
 // until lowers all.Until to the earliest of turns that is still to come.

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -24,17 +27,23 @@ const MaxAuthorities = 64
 type Config struct {
 	Authorities []identity.Identifier // at most MaxAuthorities; none: no credential counts
 	Skew        time.Duration         // between any two clocks; 0: DefaultSkew; at most MaxSkew
+	// Memory has the newest histories that were seen, those of authorities among
+	// them; nil: one of this Verifier's own, which ends with it.
+	Memory *identity.Memory
 }
 
 // A Verifier says which credentials count. Of each authority that it trusts it
 // holds the newest history and the newest revocation list that it was shown,
 // and goes back behind neither. It is safe for concurrent use.
 //
-// It keeps nothing across restarts: that is its owner's, who gives what
-// [Verifier.List] and [Verifier.History] last returned to a new one, lists
-// before histories, since a list is taken only from the last change known.
+// It keeps nothing across restarts: that is its owner's, who keeps the Memory and
+// gives the lists that [Verifier.List] last returned to [Verifier.Restore].
 type Verifier struct {
-	skew time.Duration
+	skew   time.Duration
+	memory *identity.Memory // of authorities, among others; it has the hashes of what known has
+	newest *newest
+
+	learned atomic.Uint64 // see Learned
 
 	applying sync.Mutex // held while a list is applied; before mu
 
@@ -45,7 +54,7 @@ type Verifier struct {
 // An authority is what a Verifier knows of one. Copies may be read without
 // the lock.
 type authority struct {
-	known    *knownHistory // the newest; nil before the first
+	known    *knownHistory // the newest that was shown; nil before the first
 	diverged error         // once set, nothing of this authority counts any more
 	list     *List         // the newest; nil before the first
 }
@@ -73,7 +82,10 @@ func NewVerifier(c Config) (*Verifier, error) {
 	case c.Skew < 0 || c.Skew > MaxSkew:
 		return nil, fmt.Errorf("making a verifier: clock skew of %s, want up to %s", c.Skew, MaxSkew)
 	}
-	v := &Verifier{skew: c.Skew}
+	if c.Memory == nil {
+		c.Memory = identity.NewMemory(0)
+	}
+	v := &Verifier{skew: c.Skew, memory: c.Memory, newest: newNewest(maxNewest)}
 	if err := v.Trust(c.Authorities); err != nil {
 		return nil, err
 	}
@@ -81,8 +93,8 @@ func NewVerifier(c Config) (*Verifier, error) {
 }
 
 // Trust makes authorities the ones that are trusted from now on. What is known
-// of those that were trusted before, and are now, stays; the rest is forgotten.
-// On an error nothing has changed.
+// of those that were trusted before, and are now, stays; of the rest, what the
+// Memory has. On an error nothing has changed.
 func (v *Verifier) Trust(authorities []identity.Identifier) error {
 	if len(authorities) > MaxAuthorities {
 		return fmt.Errorf("trusting authorities: %d of them, at most %d", len(authorities), MaxAuthorities)
@@ -101,8 +113,27 @@ func (v *Verifier) Trust(authorities []identity.Identifier) error {
 		}
 	}
 	v.authorities = trusted
+	v.newest.keep(trusted)
 	return nil
 }
+
+// Authorities returns the trusted authorities, ascending.
+func (v *Verifier) Authorities() []identity.Identifier {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(v.authorities), func(a, b identity.Identifier) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// Trusts reports whether an identifier is that of a trusted authority.
+func (v *Verifier) Trusts(id identity.Identifier) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.authorities[id] != nil
+}
+
+// Learned counts what this Verifier has learned of authorities' histories: a newer one,
+// or that one has diverged. When it has risen, what counted may count no more.
+func (v *Verifier) Learned() uint64 { return v.learned.Load() }
 
 // History returns the newest history of a trusted authority, nil if none was
 // shown yet.
@@ -126,9 +157,9 @@ func (v *Verifier) List(authority identity.Identifier) *List {
 
 // Learn takes in a history of a trusted authority, from wherever it comes: it
 // proves itself. One that the known history continues changes nothing. One that
-// contradicts the known one is the trace of a theft: from then on nothing of
-// that authority counts any more, and the error, an [*Error], wraps
-// [identity.ErrDiverged].
+// contradicts the known one, or what the Memory has, is the trace of a theft: from
+// then on nothing of that authority counts any more, and the error, an [*Error],
+// wraps [identity.ErrDiverged].
 func (v *Verifier) Learn(h *identity.History) error {
 	if err := v.learn(h, nil); err != nil {
 		return err
@@ -144,9 +175,15 @@ func (v *Verifier) learn(h *identity.History, raw []byte) *Error {
 		return err
 	case a.diverged != nil:
 		return a.divergedError(h.Identifier())
-	case a.known != nil && a.known.LastHash() == h.LastHash():
+	}
+	// A history that is older than the one remembered is the newest that is at
+	// hand all the same: isNewest keeps it from counting.
+	accepted := v.memory.Accept(h)
+	diverged := errors.Is(accepted, identity.ErrDiverged)
+	if !diverged && a.known != nil && a.known.LastHash() == h.LastHash() {
 		return nil
-	case raw == nil:
+	}
+	if raw == nil {
 		raw = h.Bytes()
 	}
 	v.mu.Lock()
@@ -158,10 +195,16 @@ func (v *Verifier) learn(h *identity.History, raw []byte) *Error {
 	if trusted.diverged != nil {
 		return trusted.divergedError(h.Identifier())
 	}
+	if diverged {
+		trusted.diverged = accepted
+		v.learned.Add(1)
+		return trusted.divergedError(h.Identifier())
+	}
 	if trusted.known != nil {
 		newer, err := identity.Newer(trusted.known.History, h)
 		if err != nil {
 			trusted.diverged = err
+			v.learned.Add(1)
 			return trusted.divergedError(h.Identifier())
 		}
 		if newer != h {
@@ -169,6 +212,19 @@ func (v *Verifier) learn(h *identity.History, raw []byte) *Error {
 		}
 	}
 	trusted.known = &knownHistory{h, bytes.Clone(raw)}
+	v.learned.Add(1)
+	return nil
+}
+
+// isNewest checks that the history at hand is the newest that the Memory has: when
+// its last key was replaced, only the history after it says.
+func (v *Verifier) isNewest(a *authority, id identity.Identifier) *Error {
+	switch err := v.memory.Check(a.known.History); {
+	case errors.Is(err, identity.ErrDiverged):
+		return fault(code.AuthorityDiverged, "nothing of it counts any more: %w", err).of(id, Serial{})
+	case err != nil:
+		return fault(code.SignerReplaced, "the authority's key has been replaced, and its history since then is not at hand: have the credential renewed: %w", err).of(id, Serial{})
+	}
 	return nil
 }
 

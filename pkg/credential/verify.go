@@ -76,24 +76,54 @@ func (v *Verifier) Check(c *Credential, now time.Time) error {
 func (v *Verifier) check(c *Credential, now time.Time) *Error {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	fail := v.checkLocked(c, now)
-	// Which authority has revoked an identifier is in the error already: it
-	// may be another one than the credential's.
+	return about(c, v.checkLocked(c, now))
+}
+
+// about names c in what is wrong with it. Which authority has revoked an
+// identifier is in the error already: it may be another one than the credential's.
+func about(c *Credential, fail *Error) *Error {
 	if fail != nil && fail.Code != code.IdentityRevoked {
 		return fail.of(c.Issuer, c.Serial)
 	}
 	return fail
 }
 
-func (v *Verifier) checkLocked(c *Credential, now time.Time) *Error {
+// stands says why c cannot take the place of older credentials: it was not signed by
+// whom it should have been, or has not begun.
+func (v *Verifier) stands(c *Credential, now time.Time) *Error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	a, fail := v.issuerLocked(c)
+	if fail == nil {
+		fail = v.checkSigner(c, a.known.History)
+	}
+	if fail == nil {
+		fail = v.checkBegun(c, now)
+	}
+	return about(c, fail)
+}
+
+// issuerLocked returns c's issuer, whose newest history is at hand.
+func (v *Verifier) issuerLocked(c *Credential) (*authority, *Error) {
 	a, ok := v.authorities[c.Issuer]
 	switch {
 	case !ok:
-		return untrusted(c.Issuer)
+		return nil, untrusted(c.Issuer)
 	case a.diverged != nil:
-		return a.divergedError(c.Issuer)
+		return nil, a.divergedError(c.Issuer)
 	case a.known == nil:
-		return fault(code.SignerReplaced, "no history of the authority is known")
+		return nil, fault(code.SignerReplaced, "no history of the authority is known")
+	}
+	if fail := v.isNewest(a, c.Issuer); fail != nil {
+		return nil, fail
+	}
+	return a, nil
+}
+
+func (v *Verifier) checkLocked(c *Credential, now time.Time) *Error {
+	a, fail := v.issuerLocked(c)
+	if fail != nil {
+		return fail
 	}
 	for _, id := range []identity.Identifier{c.Subject, c.Issuer} {
 		if err := v.revokedLocked(id); err != nil {
@@ -142,13 +172,20 @@ func (v *Verifier) checkSigner(c *Credential, newest *identity.History) *Error {
 }
 
 func (v *Verifier) checkTime(c *Credential, now time.Time) *Error {
-	if now.Add(v.skew).Before(c.NotBefore) {
-		return fault(code.NotYetValid, "%w: it starts at %s and the clock says %s: check the clocks on both sides",
-			identity.ErrNotYetValid, c.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	if err := v.checkBegun(c, now); err != nil {
+		return err
 	}
 	if !now.Add(-v.skew).Before(c.NotAfter) {
 		return fault(code.CredentialExpired, "%w: it ended at %s and the clock says %s: have it renewed, or check the clocks on both sides",
 			identity.ErrExpired, c.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (v *Verifier) checkBegun(c *Credential, now time.Time) *Error {
+	if now.Add(v.skew).Before(c.NotBefore) {
+		return fault(code.NotYetValid, "%w: it starts at %s and the clock says %s: check the clocks on both sides",
+			identity.ErrNotYetValid, c.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

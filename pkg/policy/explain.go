@@ -31,6 +31,9 @@ func (e *expression) eval(r *Request) (a activation, refused error) {
 	if reason := r.Peer.outOfBounds(); reason != "" {
 		return a, errors.New(reason)
 	}
+	if r.Peer.Unclear != "" && slices.Contains(e.uses, varAttr) {
+		return a, fmt.Errorf("peer's attributes are not clear: %s", oneLine(r.Peer.Unclear))
+	}
 	// The program recovers from panics, and its own error is never absorbed by
 	// an operator: a part's error is one only if the outcome depends on it.
 	out, _, err := e.fast.Eval(&a)

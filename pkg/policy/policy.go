@@ -29,6 +29,10 @@ type Peer struct {
 	// only. An expression denies a peer that has more than MaxAttributes, or a
 	// name or value longer than its bound.
 	Attr map[string]string
+	// Unclear is why nothing can be said of the peer's attributes, for people: its
+	// credentials contradict each other, say. An expression that looks at them denies
+	// then, whatever it asks: the peer is not one that has none. "" if there is nothing.
+	Unclear string
 }
 
 // A Request is what a peer asks for.

@@ -101,3 +101,26 @@ func TestListIsExpression(t *testing.T) {
 		}
 	})
 }
+
+// A peer of whose attributes nothing can be said is not one that has none.
+func TestUnclearAttributesDeny(t *testing.T) {
+	unclear := &Request{Action: Open, Service: "a", Peer: Peer{ID: identity.Identifier{1}, Unclear: "two credentials\ncontradict each other"}}
+	for _, text := range []string{`!has(peer.attr.x)`, `peer.attr.all(k, false)`, `size(peer.attr) == 0`, `service == "a" || peer.attr.x == "y"`} {
+		p, err := Compile(Open, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := p.Decide(unclear)
+		if d.Allowed || p.Allows(unclear) || !strings.Contains(d.Reason, "not clear: two credentials") || strings.Contains(d.Reason, "\n") {
+			t.Errorf("%s: %+v, want a denial with the reason, in one line", text, d)
+		}
+		clear := *unclear
+		clear.Peer.Unclear = ""
+		if !p.Allows(&clear) {
+			t.Errorf("%s: a peer without attributes is denied", text)
+		}
+	}
+	if p, err := Compile(Open, `service == "a"`); err != nil || !p.Allows(unclear) || !List(identity.Identifier{1}).Allows(unclear) {
+		t.Errorf("what does not look at attributes denies (%v)", err)
+	}
+}
