@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -59,6 +60,9 @@ func (out *Outlet) recheckChannels(some map[*channel.Channel]struct{}) {
 func (out *Outlet) recheckOpen(ch *openChannel) {
 	j := out.trust.judge(ch.session.Peer())
 	if j.nothing != nil && j.nothing.Code == code.IdentityRevoked {
+		for p := range ch.carried() {
+			p.cut(&denial{code: j.nothing.Code, told: j.nothing.Error()})
+		}
 		out.cut(ch.session, j.nothing.Code, j.nothing.Error())
 		return
 	}
@@ -113,18 +117,20 @@ func (p *served) carries(st *tunnel.Stream, nc *net.TCPConn, asked uint64) *deni
 	return d
 }
 
-// cut ends a stream that is carried, and says why to its peer; the copy ends with
-// it.
+// cut ends a stream that is carried, and says why to its peer. The target's
+// connection is reset at once, whether or not the target takes what was written to
+// it, and the copy ends with both.
 func (p *served) cut(d *denial) {
 	p.ch.mu.Lock()
-	st := p.stream
+	st, nc := p.stream, p.target
 	p.ch.mu.Unlock()
 	if st == nil {
 		return
 	}
 	p.out.log.Warn("stream is cut", zap.String("service", p.service.Name), zap.Stringer("peer", p.req.Peer().Identifier),
 		zap.String("code", d.code.String()), zap.String("reason", d.logged()))
-	_ = st.Reset(d.code) // it is over either way
+	_ = st.Reset(d.code) // it is over either way; and first, since the first end of a copy is what it is said to have ended with
+	_ = sock.ResetClose(nc)
 }
 
 // carried returns the channel's streams that have a target.

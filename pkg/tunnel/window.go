@@ -201,6 +201,13 @@ func (w *window) end() {
 	w.wakeLocked()
 }
 
+// left returns how many bytes have come and were not read.
+func (w *window) left() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unread
+}
+
 // drained reports whether all that has come was read.
 func (w *window) drained() bool {
 	w.mu.Lock()
