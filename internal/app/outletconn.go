@@ -63,7 +63,7 @@ func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {
 	out.auditHandshake(identity.Identifier{}, remote.String(), via, err)
 	c := label(err, code.Unreachable)
 	out.quietly(&out.toldHandshakes, zapcore.InfoLevel, "handshake failed", via+c+err.Error(),
-		zap.Stringer("remote", remote), viaField(via), zap.String("code", c), zap.String("reason", err.Error()))
+		peerField(err), zap.Stringer("remote", remote), viaField(via), zap.String("code", c), zap.String("reason", err.Error()))
 }
 
 // refused logs what a peer did not get.

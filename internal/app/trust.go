@@ -102,6 +102,15 @@ func (t *trust) prove(p channel.Peer) *credential.Proven {
 	return proven
 }
 
+// shows returns the credentials that a peer has shown and that are what they say,
+// whether or not they count.
+func (t *trust) shows(p channel.Peer) []*credential.Credential {
+	if !t.enabled {
+		return nil
+	}
+	return t.prove(p).Credentials()
+}
+
 // histories returns what is known of the trusted authorities' histories.
 func (t *trust) histories() []*identity.History {
 	t.mu.Lock()
