@@ -72,7 +72,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 		c.Services = append(c.Services, d.inletService(v.v, v.path))
 	}
 	s.finish()
-	c.origins = d.origins
+	c.origins, c.file, c.info = d.origins, d.file, d.info
 	c.SetDefaults()
 	return c
 }
@@ -133,7 +133,7 @@ func (d *decoder) outlet(root *value) *Outlet {
 		d.unique(names, service.Name, join(v.path, "name"))
 	}
 	s.finish()
-	c.origins = d.origins
+	c.origins, c.file, c.info = d.origins, d.file, d.info
 	c.SetDefaults()
 	return c
 }
@@ -206,7 +206,7 @@ func (d *decoder) relay(root *value) *Relay {
 		c.Limits = d.limits(v, len(c.Listen))
 	}
 	s.finish()
-	c.origins = d.origins
+	c.origins, c.file, c.info = d.origins, d.file, d.info
 	c.SetDefaults()
 	return c
 }
