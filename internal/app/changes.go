@@ -22,7 +22,7 @@ const (
 // list, a credential that ends, a channel whose peer has shown other credentials.
 // One timer runs for all that ends by itself.
 type changes struct {
-	idle  bool          // nothing can ever change: nobody need remember anything
+	idle  atomic.Bool   // nothing changes by itself: nobody need remember anything
 	times atomic.Uint64 // that everything was asked about again
 
 	wake   chan struct{} // capacity 1: something has changed for all
@@ -65,7 +65,7 @@ func (c *changes) due(at time.Time) {
 // shown has one channel asked about again, whose peer may have shown other
 // credentials. It may be called with the channel's lock held.
 func (c *changes) shown(ch *channel.Channel) {
-	if c.idle {
+	if c.idle.Load() {
 		return
 	}
 	c.mu.Lock()

@@ -114,7 +114,7 @@ func TestShown(t *testing.T) {
 		if n := len(f.calls()); n != 0 || f.some != 10 {
 			t.Errorf("asked about all %d times, about %d channels, want 0 and 10", n, f.some)
 		}
-		f.idle = true
+		f.idle.Store(true)
 		f.shown(&channel.Channel{})
 		if f.calls(); f.some != 10 {
 			t.Error("asked about a channel that nothing can change for")

@@ -21,8 +21,12 @@ import (
 // the channel that nobody may use any more is closed under them.
 const toldFirst = time.Second
 
-// denies says why a peer may not use a service that there is, or nil.
+// denies says why a peer may not use a service that there is, or was when the
+// stream came, or nil.
 func (out *Outlet) denies(j *judgement, service string) *denial {
+	if !out.policy.Has(service) {
+		return &denial{code: code.ServiceUnknown, told: fmt.Sprintf("this outlet has no service %q any more", service)}
+	}
 	return j.decide(policy.Request{Action: policy.Open, Service: service}, out.policy.Decide, code.StreamDenied,
 		fmt.Sprintf("is not allowed to use the service %q", service), out.policy.looks(service, "peer.attr"))
 }
@@ -78,6 +82,7 @@ func (out *Outlet) recheckOpen(ch *openChannel) {
 		}
 	}
 	if !ch.listed || out.policy.knows(j.Peer) {
+		ch.told = false // should it come to that again
 		return
 	}
 	if ch.session.Streams() > 0 && !ch.told {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
@@ -22,14 +23,15 @@ const maxProven = 16_384
 
 // A trust says what peers' credentials are worth here, and sees to it that what
 // lives is asked about again when that changes. Without authorities no credential
-// counts, and nothing is ever asked again.
+// counts, and nothing changes but by the settings.
 type trust struct {
 	verifier *credential.Verifier
-	enabled  bool // there are authorities
+	enabled  atomic.Bool // there are authorities
 
 	mu          sync.Mutex
 	authorities []identity.Identifier
 	proven      map[[32]byte]*credential.Proven // by what was presented, and by whom
+	trusted     int                             // times that the authorities were others
 
 	changes
 }
@@ -53,13 +55,23 @@ func (t *trust) trusts(authorities []identity.Identifier) error {
 	if err := t.verifier.Trust(authorities); err != nil {
 		return err
 	}
-	t.enabled = len(authorities) > 0
-	t.idle = !t.enabled
+	t.enabled.Store(len(authorities) > 0)
+	t.idle.Store(len(authorities) == 0)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.authorities = slices.Clone(authorities)
+	t.trusted++
 	clear(t.proven) // what was proven was proven for the former ones
 	return nil
+}
+
+// sameAs reports whether these, in any order, are the authorities that are trusted.
+func (t *trust) sameAs(authorities []identity.Identifier) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.authorities) == len(authorities) && !slices.ContainsFunc(authorities, func(a identity.Identifier) bool {
+		return !slices.Contains(t.authorities, a)
+	})
 }
 
 // admit refuses a peer whose identifier is revoked, in every handshake.
@@ -80,7 +92,7 @@ func (t *trust) prove(p channel.Peer) *credential.Proven {
 	}
 	key := [32]byte(h.Sum(nil))
 	t.mu.Lock()
-	known := t.proven[key]
+	known, trusted := t.proven[key], t.trusted
 	t.mu.Unlock()
 	if known != nil {
 		return known
@@ -92,6 +104,9 @@ func (t *trust) prove(p channel.Peer) *credential.Proven {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.trusted != trusted {
+		return proven // for those that were trusted before; the next one asks anew
+	}
 	for old := range t.proven { // any of them, where there are too many
 		if len(t.proven) < maxProven {
 			break
@@ -105,7 +120,7 @@ func (t *trust) prove(p channel.Peer) *credential.Proven {
 // shows returns the credentials that a peer has shown and that are what they say,
 // whether or not they count.
 func (t *trust) shows(p channel.Peer) []*credential.Credential {
-	if !t.enabled {
+	if !t.enabled.Load() {
 		return nil
 	}
 	return t.prove(p).Credentials()
@@ -147,7 +162,7 @@ type judgement struct {
 // judge judges a peer, as its last handshake has proven it.
 func (t *trust) judge(p channel.Peer) judgement {
 	j := judgement{Peer: policy.Peer{ID: p.Identifier}}
-	if !t.enabled {
+	if !t.enabled.Load() {
 		return j
 	}
 	v, err := t.verifier.Judge(t.prove(p), time.Now())
