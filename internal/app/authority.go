@@ -29,6 +29,10 @@ import (
 // maxMemberChannels bounds an authority's channels: its members all hold one.
 const maxMemberChannels = 16_384
 
+// memberWindow is what a member, and whoever else gets here, may have sent in one
+// stream and the authority not have read, in bytes: many of the longest messages.
+const memberWindow = 256 << 10
+
 // An Authority is an outlet with one service, which this process serves itself:
 // the streams of members. It is made by [NewAuthority] and started by
 // [Authority.Run].
@@ -63,7 +67,7 @@ func NewAuthority(cfg *config.Authority, o *obs.Obs) (*Authority, error) {
 		Services: []config.OutletService{{Name: authority.ServiceName, Allow: everyone}},
 	}
 	a.Outlet, err = newOutlet(out, hosting{
-		kind: string(config.KindAuthority), known: a.isMember, channels: maxMemberChannels,
+		kind: string(config.KindAuthority), known: a.isMember, channels: maxMemberChannels, window: memberWindow,
 		handlers: map[string]streamHandler{authority.ServiceName: a.serveMember},
 	}, o)
 	if err != nil {

@@ -37,6 +37,7 @@ type Outlet struct {
 	kind     string
 	policy   *OutletPolicy
 	handlers map[string]streamHandler // see hosting
+	window   int                      // see hosting
 	offered  atomic.Pointer[offer]
 	channels *channels
 	table    *channel.Table
@@ -84,6 +85,7 @@ type hosting struct {
 	handlers map[string]streamHandler // by service: what serves its streams, in the place of a target
 	known    knowing                  // whose histories are worth remembering; nil: of those that may use a service
 	channels int                      // how many there may be; 0: maxChannels
+	window   int                      // of each stream; see tunnel.Config
 }
 
 // A streamHandler serves one stream and returns how that ended. It leaves
@@ -93,7 +95,7 @@ type streamHandler func(ctx context.Context, st *tunnel.Stream, peer channel.Pee
 // newOutlet makes an outlet that knows everything but what it does when it runs.
 func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	h.kind = cmp.Or(h.kind, "outlet")
-	out := &Outlet{cfg: *cfg, kind: h.kind, handlers: h.handlers, slots: make(chan struct{}, maxHandshakes)}
+	out := &Outlet{cfg: *cfg, kind: h.kind, handlers: h.handlers, window: h.window, slots: make(chan struct{}, maxHandshakes)}
 	out.cfg.SetDefaults()
 	switch {
 	case len(out.cfg.Services) == 0:

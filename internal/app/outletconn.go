@@ -54,7 +54,9 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 		out.auditRefusal(audit.Channel, peer, via, c, err.Error())
 		return
 	}
-	s := &lasting{Session: tunnel.NewServer(c, out.tunnelConfig(&out.cfg.Channels)), ch: c}
+	cfg := out.tunnelConfig(&out.cfg.Channels)
+	cfg.Window = out.window
+	s := &lasting{Session: tunnel.NewServer(c, cfg), ch: c}
 	out.serveChannel(ctx, &openChannel{peer: peer, since: time.Now(), session: s, listed: place.listed, streams: map[*served]struct{}{}}, via)
 }
 
