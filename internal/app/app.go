@@ -55,6 +55,7 @@ type base struct {
 	obs    *obs.Obs
 	log    *zap.Logger
 	keys   *identityKeeper
+	file   *settingsKeeper
 	local  *channel.Local // keys'
 	trust  *trust
 	member *membership
@@ -88,7 +89,7 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	if err != nil {
 		return nil, err
 	}
-	b := &base{common: c, obs: o, log: o.Log, keys: k, local: k.local, trust: t}
+	b := &base{common: c, obs: o, log: o.Log, keys: k, file: newSettingsKeeper(c, o), local: k.local, trust: t}
 	if b.member, err = b.newMembership(credentials); err != nil {
 		return nil, err
 	}
@@ -103,11 +104,12 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	return b, nil
 }
 
-// Reload looks at the identity file and at the audit log's now, and not only in a
-// moment: a key that was replaced is used from then on, a log that was renamed
-// begins anew.
+// Reload looks at the identity file, at the settings file and at the audit log's
+// now, and not only in a moment: a key that was replaced is used from then on, what
+// can be changed of the settings holds, and a log that was renamed begins anew.
 func (b *base) Reload() {
 	b.keys.ask()
+	b.file.ask()
 	b.audit.Reopen()
 }
 

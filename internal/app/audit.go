@@ -12,6 +12,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/relay"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -65,10 +66,26 @@ func (b *base) auditJudged(p channel.Peer) audit.Peer {
 	if b.audit == nil {
 		return a
 	}
-	for _, c := range b.trust.judge(p).credentials {
-		a.Credentials = append(a.Credentials, c.Serial.String())
+	a.Credentials = serials(b.trust.judge(p).credentials)
+	return a
+}
+
+// auditShown is auditPeer for a peer of which nothing counts, with the credentials
+// that it has shown.
+func (b *base) auditShown(p channel.Peer) audit.Peer {
+	a := auditPeer(p)
+	if b.audit != nil {
+		a.Credentials = serials(b.trust.shows(p))
 	}
 	return a
+}
+
+func serials(credentials []*credential.Credential) []string {
+	var list []string
+	for _, c := range credentials {
+		list = append(list, c.Serial.String())
+	}
+	return list
 }
 
 // unrecorded is what a peer is told, who need not know where the log goes.
@@ -176,18 +193,41 @@ func (b *base) auditRefusal(a audit.Action, peer channel.Peer, route, label, rea
 }
 
 // auditHandshake records that a peer was turned away for what it has proven to
-// be: another than was wanted, or an identity that is known better. Who has
-// proven nothing is no matter of decisions.
-func (b *base) auditHandshake(peer identity.Identifier, remote, route string, err error) {
+// be: another than was wanted, an identity that is known better, or one that is
+// revoked. Who has proven nothing is no matter of decisions. want is who was
+// called, zero where the peer has called.
+func (b *base) auditHandshake(want identity.Identifier, remote, route string, err error) {
 	var wrong *channel.IdentityError
 	var revoked *channel.PeerError
 	if b.audit == nil || !errors.As(err, &wrong) && !errors.As(err, &revoked) && !errors.Is(err, identity.ErrRolledBack) && !errors.Is(err, identity.ErrDiverged) {
 		return
 	}
+	peer := audit.Peer{Identifier: want}
+	if p := provenPeer(err); p != nil && (want.IsZero() || p.Identifier == want) {
+		peer = b.auditShown(*p)
+	}
 	b.deny(&audit.Event{
-		Action: audit.Handshake, Peer: audit.Peer{Identifier: peer}, Remote: remote, Route: route,
+		Action: audit.Handshake, Peer: peer, Remote: remote, Route: route,
 		Code: label(err, code.Internal), Reason: err.Error(),
 	})
+}
+
+// provenPeer returns who was turned away in a handshake that failed with err, or
+// nil where it was not proven.
+func provenPeer(err error) *channel.Peer {
+	var h *channel.HandshakeError
+	if !errors.As(err, &h) {
+		return nil
+	}
+	return h.Peer
+}
+
+// peerField is the log's field for who was turned away, if that was proven.
+func peerField(err error) zap.Field {
+	if p := provenPeer(err); p != nil {
+		return zap.Stringer("peer", p.Identifier)
+	}
+	return zap.Skip()
 }
 
 // auditGrant records that a relay allows a request. It is the server's Audit.

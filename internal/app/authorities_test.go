@@ -204,7 +204,9 @@ func TestContradictingCredentialsAreNotNone(t *testing.T) {
 	torn := clear
 	torn.Credentials = append(torn.Credentials[:1:1], showing(t, two, now, credential.Attributes{"role": "guest"}).Credentials...)
 	guard := func(connect *policy.Policy) *relayGuard {
-		return &relayGuard{&RelayPolicy{connect: connect, register: policy.List(), addresses: map[string]bool{"b:1": true}}, b.trust}
+		p := &RelayPolicy{}
+		p.rules.Store(&relayRules{connect: connect, register: policy.List(), addresses: map[string]bool{"b:1": true}})
+		return &relayGuard{p, b.trust}
 	}
 	without := guard(mustCompile(t, policy.Connect, `!has(peer.attr.revoked) || peer.attr.role != "guest"`))
 	if err := without.mayConnect(clear, id(2)); err != nil {

@@ -28,10 +28,10 @@ const (
 // time where a policy looks at it. One timer runs for all that ends by itself, and none
 // where nothing does.
 type changes struct {
-	idle  bool             // nothing can ever change: nobody need remember anything
+	idle  atomic.Bool      // nothing changes by itself: nobody need remember anything
 	wall  func() time.Time // the wall clock, without a monotonic part; tests have their own
 	times atomic.Uint64    // that everything was asked about again
-	every time.Duration    // how often it is to be, whatever has changed; 0: no such time. Not to be set once followed
+	timed func() bool      // whether a policy looks at the time now; nil: none ever does. Not to be set once followed
 
 	wake   chan struct{} // capacity 1: something has changed for all
 	sooner chan struct{} // capacity 1: next or moved has changed
@@ -76,7 +76,7 @@ func (c *changes) due(at time.Time) {
 // shown has one channel asked about again, whose peer may have shown other
 // credentials. It may be called with the channel's lock held.
 func (c *changes) shown(ch *channel.Channel) {
-	if c.idle {
+	if c.idle.Load() {
 		return
 	}
 	c.mu.Lock()
@@ -87,8 +87,8 @@ func (c *changes) shown(ch *channel.Channel) {
 
 // repeat has everything asked about again once its time has come anew.
 func (c *changes) repeat() {
-	if c.every > 0 {
-		c.due(c.wall().Add(c.every))
+	if c.timed != nil && c.timed() {
+		c.due(c.wall().Add(policyTick))
 	}
 }
 

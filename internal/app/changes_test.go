@@ -109,7 +109,7 @@ func TestDueIsKept(t *testing.T) {
 // what else there is to be asked for.
 func TestRepeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &followed{changes: changes{every: time.Minute}}
+		f := &followed{changes: changes{timed: func() bool { return true }}}
 		stop := following(f)
 		time.Sleep(time.Hour + time.Second)
 		if n := len(f.calls()); n < 59 || n > 60 {
@@ -157,7 +157,7 @@ func TestShown(t *testing.T) {
 		if n := len(f.calls()); n != 0 || f.some != 10 {
 			t.Errorf("asked about all %d times, about %d channels, want 0 and 10", n, f.some)
 		}
-		f.idle = true
+		f.idle.Store(true)
 		f.shown(&channel.Channel{})
 		if f.calls(); f.some != 10 {
 			t.Error("asked about a channel that nothing can change for")

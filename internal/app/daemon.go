@@ -161,6 +161,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 	wg.Go(func() { tidy(obsCtx) })
 	wg.Go(func() { b.keys.watch(obsCtx) })
 	wg.Go(func() { b.keys.remember(obsCtx) })
+	wg.Go(func() { b.file.watch(obsCtx) })
 	var enrolling error
 	wg.Go(func() {
 		if enrolling = b.member.run(obsCtx); enrolling != nil {

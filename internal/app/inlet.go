@@ -115,7 +115,7 @@ func (in *Inlet) newServices() error {
 			l := in.newLink(c.Outlet, c.Routes)
 			in.links = append(in.links, l)
 			byWay[way] = l
-		case !in.trust.enabled:
+		case !in.trust.enabled.Load():
 			return in.cfg.Fault(listKey("services", i, "outlet"), errors.New("there is none, and no authority whose credentials could say who offers the service: "+
 				"name the outlet, or say whose credentials count (authorities, or a ticket)"))
 		default:

@@ -14,6 +14,7 @@ import (
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
+	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
 // A peerProcess is one process of an identity that several share, as far as an
@@ -150,5 +151,25 @@ func TestOutletLimitsHandshakesPerSecond(t *testing.T) {
 	stop()
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("stopped after %s", took)
+	}
+}
+
+// What this process serves itself holds no more of a stream that it does not read
+// than it says.
+func TestHostedStreamsHoldLittle(t *testing.T) {
+	release := make(chan struct{})
+	sys := startSystem(t, setup{before: func(out *Outlet) {
+		out.window = memberWindow
+		out.offered.Load().services[0].handle = func(context.Context, *tunnel.Stream, channel.Peer) error {
+			<-release
+			return nil
+		}
+	}})
+	t.Cleanup(func() { close(release) }) // before the outlet is stopped
+	nc := sys.dial(t)
+	cram(t, nc)
+	const most = memberWindow + 64<<10 // what is said of the stream, too
+	if got := sys.outlet.channels.list()[0].session.ch.State().Received; got < memberWindow/2 || got > most {
+		t.Errorf("%d bytes have come that nobody reads, want about %d", got, memberWindow)
 	}
 }

@@ -35,8 +35,10 @@ type Outlet struct {
 	*base
 	cfg      config.Outlet
 	kind     string
-	services map[string]*outletService
 	policy   *OutletPolicy
+	handlers map[string]streamHandler // see hosting
+	window   int                      // see hosting
+	offered  atomic.Pointer[offer]
 	channels *channels
 	table    *channel.Table
 	agents   []*agent
@@ -51,19 +53,21 @@ type Outlet struct {
 	// use a service.
 	toldHandshakes, toldStrangers, toldPeers quiet
 
+	carried    atomic.Int64 // streams to services, those that are offered no more included
 	streams    *streamMetrics
 	unknown    *serviceMetrics // streams to services that there are not
 	handshakes *handshakeMetrics
 	dial       func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// An outletService is a name and the target behind it.
+// An outletService is a name and the target behind it. It does not change, but for
+// its counts, which go over to the one that takes its place.
 type outletService struct {
 	config.OutletService
 	address string        // Target's, as package net takes it
 	handle  streamHandler // what serves it in this process; nil: the target does
 	metrics *serviceMetrics
-	streams atomic.Int64
+	streams *atomic.Int64
 }
 
 // NewOutlet checks the settings and reads the identity. It listens nowhere and
@@ -85,6 +89,7 @@ type hosting struct {
 	known    knowing                  // who is no stranger; nil: who may use a service
 	bounds   *channelBounds           // nil: outletBounds
 	streams  int                      // that one channel may have open; 0: as many as a session takes
+	window   int                      // of each stream; see tunnel.Config
 }
 
 // A streamHandler serves one stream and returns how that ended. It leaves
@@ -94,7 +99,7 @@ type streamHandler func(ctx context.Context, st *tunnel.Stream, peer channel.Pee
 // newOutlet makes an outlet that knows everything but what it does when it runs.
 func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	h.kind = cmp.Or(h.kind, "outlet")
-	out := &Outlet{cfg: *cfg, kind: h.kind, services: map[string]*outletService{}, slots: make(chan struct{}, maxHandshakes)}
+	out := &Outlet{cfg: *cfg, kind: h.kind, handlers: h.handlers, window: h.window, slots: make(chan struct{}, maxHandshakes)}
 	out.cfg.SetDefaults()
 	switch {
 	case len(out.cfg.Services) == 0:
@@ -110,9 +115,7 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, &out.cfg.Trust, h.known, o); err != nil {
 		return nil, err
 	}
-	if out.policy.timed() {
-		out.trust.every = policyTick
-	}
+	out.trust.timed = out.policy.timed
 	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
 	out.rate = rate.NewLimiter(rate.Limit(perSecond), perSecond)
 	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
@@ -132,12 +135,11 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	newGauge(o.Registry, "culvert_"+h.kind+"_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
 	newGauge(o.Registry, "culvert_"+h.kind+"_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
 	newGauge(o.Registry, "culvert_"+h.kind+"_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })
-	for i, s := range out.cfg.Services {
-		if out.services[s.Name] != nil {
-			return nil, out.cfg.Fault(listKey("services", i, "name"), errors.New("another service has this name already"))
-		}
-		out.services[s.Name] = &outletService{OutletService: s, address: s.Target.String(), handle: h.handlers[s.Name], metrics: out.streams.service(s.Name)}
+	offered, err := out.offer(&out.cfg)
+	if err != nil {
+		return nil, err
 	}
+	out.offered.Store(offered)
 	d := out.newDialer()
 	for _, r := range out.cfg.Relays {
 		a, err := out.newAgent(d, r)
@@ -147,6 +149,40 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 		out.agents = append(out.agents, a)
 	}
 	return out, nil
+}
+
+// An offer is what an outlet offers. It does not change: another one takes its
+// place.
+type offer struct {
+	services []*outletService // in the settings' order
+	byName   map[string]*outletService
+}
+
+// offer returns the services of the settings. What is offered already keeps its
+// counts.
+func (out *Outlet) offer(cfg *config.Outlet) (*offer, error) {
+	o, before := &offer{byName: map[string]*outletService{}}, out.offered.Load()
+	for i, c := range cfg.Services {
+		if o.byName[c.Name] != nil {
+			return nil, cfg.Fault(listKey("services", i, "name"), errors.New("another service has this name already"))
+		}
+		s := &outletService{OutletService: c, address: c.Target.String(), handle: out.handlers[c.Name]}
+		if was := before.service(c.Name); was != nil {
+			s.metrics, s.streams = was.metrics, was.streams
+		} else {
+			s.metrics, s.streams = out.streams.service(c.Name), new(atomic.Int64)
+		}
+		o.services, o.byName[c.Name] = append(o.services, s), s
+	}
+	return o, nil
+}
+
+// service returns the service of that name, or nil. o may be nil.
+func (o *offer) service(name string) *outletService {
+	if o == nil {
+		return nil
+	}
+	return o.byName[name]
 }
 
 // work serves until ctx ends or a listener fails. Then it asks inlets to open no
@@ -204,12 +240,7 @@ func (out *Outlet) work(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (out *Outlet) countStreams() (n int64) {
-	for _, s := range out.services {
-		n += s.streams.Load()
-	}
-	return n
-}
+func (out *Outlet) countStreams() int64 { return out.carried.Load() }
 
 // drained waits for the drain time at most until no streams are left, and
 // reports whether that is so. Inlets close their channels when their last

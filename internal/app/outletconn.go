@@ -62,7 +62,7 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 // newSession returns the session of a channel whose place is p.
 func (out *Outlet) newSession(c *channel.Channel, p *reservation) *lasting {
 	cfg := out.tunnelConfig(&out.cfg.Channels)
-	cfg.MaxStreams = out.maxStreams
+	cfg.MaxStreams, cfg.Window = out.maxStreams, out.window
 	if out.channels.bounds.bytes == 0 {
 		return &lasting{Session: tunnel.NewServer(c, cfg), ch: c}
 	}
@@ -88,7 +88,7 @@ func (out *Outlet) handshakeFailed(remote net.Addr, via string, err error) {
 	out.auditHandshake(identity.Identifier{}, remote.String(), via, err)
 	c := label(err, code.Unreachable)
 	out.quietly(&out.toldHandshakes, zapcore.InfoLevel, "handshake failed", via+c+err.Error(),
-		zap.Stringer("remote", remote), viaField(via), zap.String("code", c), zap.String("reason", err.Error()))
+		peerField(err), zap.Stringer("remote", remote), viaField(via), zap.String("code", c), zap.String("reason", err.Error()))
 }
 
 // refused logs what a peer did not get.
@@ -207,10 +207,11 @@ type served struct {
 // serveStream answers one stream that a peer wants. It returns what is to be
 // carried, or nil when the stream has ended already.
 func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel.Request) *served {
-	p := &served{out: out, ch: ch, req: req, began: time.Now(), service: out.services[req.Service], metrics: out.unknown}
+	p := &served{out: out, ch: ch, req: req, began: time.Now(), service: out.offered.Load().service(req.Service), metrics: out.unknown}
 	if p.service != nil {
 		p.metrics = p.service.metrics
 		p.service.streams.Add(1)
+		out.carried.Add(1)
 	}
 	p.metrics.active.Inc()
 	if p.service != nil && p.service.handle != nil {
@@ -240,6 +241,7 @@ func (p *served) ended(e streamEnd) {
 	p.out.logEnd(e, time.Since(p.began), &streamName{p.req.Service, peer, p.req.ClientAddress})
 	if p.service != nil {
 		p.service.streams.Add(-1)
+		p.out.carried.Add(-1)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -20,8 +21,12 @@ import (
 // the channel that nobody may use any more is closed under them.
 const toldFirst = time.Second
 
-// denies says why a peer may not use a service that there is, or nil.
+// denies says why a peer may not use a service that there is, or was when the
+// stream came, or nil.
 func (out *Outlet) denies(j *judgement, service string) *denial {
+	if !out.policy.Has(service) {
+		return &denial{code: code.ServiceUnknown, told: fmt.Sprintf("this outlet has no service %q any more", service)}
+	}
 	return j.decide(policy.Request{Action: policy.Open, Service: service}, out.policy.Decide, code.StreamDenied,
 		fmt.Sprintf("is not allowed to use the service %q", service), out.policy.looks(service, "peer.attr"))
 }
@@ -60,6 +65,9 @@ func (out *Outlet) recheckChannels(some map[*channel.Channel]struct{}) {
 func (out *Outlet) recheckOpen(ch *openChannel) {
 	j := out.trust.judge(ch.session.Peer())
 	if j.nothing != nil && j.nothing.Code == code.IdentityRevoked {
+		for p := range ch.carried() {
+			p.cut(&denial{code: j.nothing.Code, told: j.nothing.Error()})
+		}
 		out.cut(ch.session, j.nothing.Code, j.nothing.Error())
 		return
 	}
@@ -76,6 +84,7 @@ func (out *Outlet) recheckOpen(ch *openChannel) {
 		}
 	}
 	if !ch.listed || out.channels.known(j.Peer) {
+		ch.told = false // should it come to that again
 		return
 	}
 	if ch.session.Streams() > 0 && !ch.told {
@@ -126,11 +135,12 @@ func (p *served) carries(st *tunnel.Stream, nc *net.TCPConn, asked uint64) *deni
 	return d
 }
 
-// cut ends a stream that is carried, and says why to its peer; the copy ends with
-// it.
+// cut ends a stream that is carried, and says why to its peer. The target's
+// connection is reset at once, whether or not the target takes what was written to
+// it, and the copy ends with both.
 func (p *served) cut(d *denial) {
 	p.ch.mu.Lock()
-	st := p.stream
+	st, nc := p.stream, p.target
 	delete(p.ch.streams, p) // who asks again before the copy has ended has nothing to cut
 	p.ch.mu.Unlock()
 	if st == nil {
@@ -138,7 +148,8 @@ func (p *served) cut(d *denial) {
 	}
 	p.out.log.Warn("stream is cut", zap.String("service", p.service.Name), zap.Stringer("peer", p.req.Peer().Identifier),
 		zap.String("code", d.code.String()), zap.String("reason", d.logged()))
-	_ = st.Reset(d.code) // it is over either way
+	_ = st.Reset(d.code) // it is over either way; and first, since the first end of a copy is what it is said to have ended with
+	_ = sock.ResetClose(nc)
 }
 
 // carried returns the channel's streams that have a target.

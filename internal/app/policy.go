@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/channel"
@@ -15,29 +16,41 @@ import (
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
-// An OutletPolicy says which peers may use which services of an outlet. It does
-// not change.
+// An OutletPolicy says which peers may use which services of an outlet. It is safe
+// for concurrent use:
+// other settings take its place as a whole.
 type OutletPolicy struct {
+	rules atomic.Pointer[outletRules]
+}
+
+// outletRules are what an OutletPolicy has now. They do not change.
+type outletRules struct {
 	services map[string]*policy.Policy // by name
 	names    []string                  // in the settings' order
 }
 
 // NewOutletPolicy returns the policy that an outlet with these services has.
 func NewOutletPolicy(services []config.OutletService) *OutletPolicy {
-	p := &OutletPolicy{services: make(map[string]*policy.Policy, len(services))}
-	for _, s := range services {
-		p.services[s.Name] = s.Allow
-		p.names = append(p.names, s.Name)
-	}
+	p := &OutletPolicy{}
+	p.rules.Store(newOutletRules(services))
 	return p
 }
 
+func newOutletRules(services []config.OutletService) *outletRules {
+	rules := &outletRules{services: make(map[string]*policy.Policy, len(services))}
+	for _, s := range services {
+		rules.services[s.Name] = s.Allow
+		rules.names = append(rules.names, s.Name)
+	}
+	return rules
+}
+
 // Services returns the names of the services, in the settings' order.
-func (p *OutletPolicy) Services() []string { return p.names }
+func (p *OutletPolicy) Services() []string { return p.rules.Load().names }
 
 // Has reports whether there is a service of that name.
 func (p *OutletPolicy) Has(service string) bool {
-	_, ok := p.services[service]
+	_, ok := p.rules.Load().services[service]
 	return ok
 }
 
@@ -46,31 +59,38 @@ func (p *OutletPolicy) Decide(r *policy.Request) policy.Decision {
 	if r.Action != policy.Open {
 		return policy.Decision{Reason: "an outlet decides about open only"}
 	}
-	return p.services[r.Service].Decide(r)
+	return p.rules.Load().services[r.Service].Decide(r)
 }
 
 // looks reports whether what is decided about a service depends on a variable.
 func (p *OutletPolicy) looks(service, variable string) bool {
-	return p.services[service].Uses(variable)
+	return p.rules.Load().services[service].Uses(variable)
 }
 
 // timed reports whether what is decided can change as time passes.
 func (p *OutletPolicy) timed() bool {
-	return slices.ContainsFunc(p.names, func(name string) bool { return p.looks(name, "now") })
+	return slices.ContainsFunc(p.Services(), func(name string) bool { return p.looks(name, "now") })
 }
 
 // knows reports whether the peer may use any service now.
 func (p *OutletPolicy) knows(peer policy.Peer) bool {
-	for _, name := range p.names {
-		if p.services[name].Allows(&policy.Request{Peer: peer, Action: policy.Open, Service: name}) {
+	rules := p.rules.Load()
+	for _, name := range rules.names {
+		if rules.services[name].Allows(&policy.Request{Peer: peer, Action: policy.Open, Service: name}) {
 			return true
 		}
 	}
 	return false
 }
 
-// A RelayPolicy says who may do what at a relay. It does not change.
+// A RelayPolicy says who may do what at a relay. It is safe for concurrent use:
+// other settings take its place as a whole.
 type RelayPolicy struct {
+	rules atomic.Pointer[relayRules]
+}
+
+// relayRules are what a RelayPolicy has now. They do not change.
+type relayRules struct {
 	register, connect *policy.Policy
 	extend            *policy.Policy  // nil: those of the two above
 	addresses         map[string]bool // canonical host:port
@@ -79,7 +99,17 @@ type RelayPolicy struct {
 
 // NewRelayPolicy returns the policy that a relay with these settings has.
 func NewRelayPolicy(cfg *config.Relay) (*RelayPolicy, error) {
-	p := &RelayPolicy{register: cfg.Register, connect: cfg.Connect, extend: cfg.Extend.Allow, addresses: map[string]bool{}}
+	rules, err := newRelayRules(cfg)
+	if err != nil {
+		return nil, err
+	}
+	p := &RelayPolicy{}
+	p.rules.Store(rules)
+	return p, nil
+}
+
+func newRelayRules(cfg *config.Relay) (*relayRules, error) {
+	p := &relayRules{register: cfg.Register, connect: cfg.Connect, extend: cfg.Extend.Allow, addresses: map[string]bool{}}
 	for i, a := range cfg.Extend.To {
 		// The relay compares the spelling that routes have.
 		host, port, err := route.ParseAddress(a.URL())
@@ -93,7 +123,9 @@ func NewRelayPolicy(cfg *config.Relay) (*RelayPolicy, error) {
 }
 
 // Decide says whether the peer may do what it asks for.
-func (p *RelayPolicy) Decide(r *policy.Request) policy.Decision {
+func (p *RelayPolicy) Decide(r *policy.Request) policy.Decision { return p.rules.Load().decide(r) }
+
+func (p *relayRules) decide(r *policy.Request) policy.Decision {
 	switch r.Action {
 	case policy.Register:
 		return p.register.Decide(r)
@@ -108,7 +140,7 @@ func (p *RelayPolicy) Decide(r *policy.Request) policy.Decision {
 // decideExtend asks where, then who. Unless extend says who itself, those are
 // carried on that may use this relay at all: an inlet on its way to an outlet's
 // relay, or an outlet on its way to its own.
-func (p *RelayPolicy) decideExtend(r *policy.Request) policy.Decision {
+func (p *relayRules) decideExtend(r *policy.Request) policy.Decision {
 	switch {
 	case !p.anywhere && !p.addresses[r.To]:
 		return policy.Decision{Reason: fmt.Sprintf("%q is not on the list of addresses to be carried on to", r.To)}
@@ -133,6 +165,10 @@ func (p *RelayPolicy) decideExtend(r *policy.Request) policy.Decision {
 
 // looks reports whether what is decided about an action depends on a variable.
 func (p *RelayPolicy) looks(a policy.Action, variable string) bool {
+	return p.rules.Load().looks(a, variable)
+}
+
+func (p *relayRules) looks(a policy.Action, variable string) bool {
 	switch {
 	case a == policy.Register:
 		return p.register.Uses(variable)
@@ -146,13 +182,15 @@ func (p *RelayPolicy) looks(a policy.Action, variable string) bool {
 
 // timed reports whether what is decided can change as time passes.
 func (p *RelayPolicy) timed() bool {
-	return p.register.Uses("now") || p.connect.Uses("now") || p.extend.Uses("now")
+	rules := p.rules.Load()
+	return rules.register.Uses("now") || rules.connect.Uses("now") || rules.extend.Uses("now")
 }
 
 // knows reports whether a peer may register or connect here now.
 func (p *RelayPolicy) knows(who policy.Peer) bool {
-	return p.register.Allows(&policy.Request{Peer: who, Action: policy.Register}) ||
-		p.connect.Allows(&policy.Request{Peer: who, Action: policy.Connect})
+	rules := p.rules.Load()
+	return rules.register.Allows(&policy.Request{Peer: who, Action: policy.Register}) ||
+		rules.connect.Allows(&policy.Request{Peer: who, Action: policy.Connect})
 }
 
 // A relayGuard asks a relay's policy about peers as their credentials have them.
@@ -180,9 +218,15 @@ func (g *relayGuard) mayConnect(peer channel.Peer, outlet identity.Identifier) e
 	return g.allow(peer, policy.Request{Action: policy.Connect, Target: outlet}, code.ConnectDenied, "connect at this relay")
 }
 
-// offers reports whether an outlet's credentials say now that it offers a service.
-func (g *relayGuard) offers(outlet channel.Peer, service string) bool {
-	return credential.HasService(g.trust.judge(outlet).Attr, service)
+// offers returns what reports whether an outlet's credentials say now that it offers a
+// service, nil while no authority is trusted.
+func (g *relayGuard) offers() func(channel.Peer, string) bool {
+	if !g.trust.enabled.Load() {
+		return nil
+	}
+	return func(outlet channel.Peer, service string) bool {
+		return credential.HasService(g.trust.judge(outlet).Attr, service)
+	}
 }
 
 func (g *relayGuard) mayExtend(peer channel.Peer, address string) error {

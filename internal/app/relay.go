@@ -20,6 +20,7 @@ import (
 type Relay struct {
 	*base
 	cfg     config.Relay
+	policy  *RelayPolicy
 	server  *relay.Server
 	metrics *relayMetrics
 
@@ -35,17 +36,15 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	if len(r.cfg.Listen) == 0 {
 		return nil, r.cfg.Fault("listen", errors.New("there is no address"))
 	}
-	policies, err := NewRelayPolicy(&r.cfg)
-	if err != nil {
+	var err error
+	if r.policy, err = NewRelayPolicy(&r.cfg); err != nil {
 		return nil, err
 	}
-	if r.base, err = newBase(&r.cfg.Common, nil, &r.cfg.Trust, policies.knows, o); err != nil {
+	if r.base, err = newBase(&r.cfg.Common, nil, &r.cfg.Trust, r.policy.knows, o); err != nil {
 		return nil, err
 	}
-	if policies.timed() {
-		r.trust.every = policyTick
-	}
-	may := &relayGuard{policies, r.trust}
+	r.trust.timed = r.policy.timed
+	may := &relayGuard{r.policy, r.trust}
 	l := r.cfg.Limits
 	server := relay.Config{
 		Local:    r.local,
@@ -62,10 +61,8 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 			BytesPerSecond:           l.BytesPerSecond,
 		},
 		Timing: relay.Timing{Dial: r.cfg.DialTimeout, UserTimeout: r.userTimeout()},
+		Offers: may.offers,
 		Trace:  r.trace(),
-	}
-	if r.trust.enabled {
-		server.Offers = may.offers
 	}
 	if r.audit != nil {
 		server.Audit = r.auditGrant

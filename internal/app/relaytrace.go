@@ -129,7 +129,7 @@ func (r *Relay) handshakeFailed(remote net.Addr, err error) {
 	r.metrics.handshakes.observe(err)
 	r.auditHandshake(identity.Identifier{}, remote.String(), "", err)
 	c := label(err, code.Unreachable)
-	r.quietly(&r.toldHandshakes, zapcore.InfoLevel, "handshake failed", err.Error(), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
+	r.quietly(&r.toldHandshakes, zapcore.InfoLevel, "handshake failed", err.Error(), peerField(err), zap.Stringer("remote", remote), zap.String("code", c), zap.String("reason", err.Error()))
 }
 
 func registrationFields(s relay.RegistrationStatus) []zap.Field {

@@ -226,8 +226,8 @@ func (out *Outlet) Status() OutletStatus {
 	for _, a := range out.Addrs() {
 		st.Listen = append(st.Listen, a.String())
 	}
-	for _, c := range out.cfg.Services {
-		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: out.services[c.Name].streams.Load()}
+	for _, c := range out.offered.Load().services {
+		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: c.streams.Load()}
 		for _, id := range c.Allow.IDs() {
 			e.Allow = append(e.Allow, id.String())
 		}

@@ -3,6 +3,9 @@ package app
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
@@ -15,14 +18,18 @@ import (
 
 // A trust says what peers' credentials are worth here, and sees to it that what
 // lives is asked about again when that changes. Without authorities no credential
-// counts, and nothing is ever asked again.
+// counts, and nothing changes but by the settings.
 type trust struct {
 	verifier *credential.Verifier
-	enabled  bool // there are authorities
+	enabled  atomic.Bool // there are authorities
 
 	// What was proven of peers with a credential of a trusted authority, and of others,
 	// who are strangers: they push out nobody but each other.
 	members, strangers *provenCache
+
+	mu          sync.Mutex
+	authorities []identity.Identifier
+	trusted     int // times that the authorities were others
 
 	changes
 }
@@ -47,11 +54,24 @@ func (t *trust) trusts(authorities []identity.Identifier) error {
 	if err := t.verifier.Trust(authorities); err != nil {
 		return err
 	}
-	t.enabled = len(authorities) > 0
-	t.idle = !t.enabled
+	t.enabled.Store(len(authorities) > 0)
+	t.idle.Store(len(authorities) == 0)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.authorities = slices.Clone(authorities)
+	t.trusted++
 	t.members.clear() // what was proven was proven for the former ones
 	t.strangers.clear()
 	return nil
+}
+
+// sameAs reports whether these, in any order, are the authorities that are trusted.
+func (t *trust) sameAs(authorities []identity.Identifier) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.authorities) == len(authorities) && !slices.ContainsFunc(authorities, func(a identity.Identifier) bool {
+		return !slices.Contains(t.authorities, a)
+	})
 }
 
 // met takes in the history of a peer that is a trusted authority, so that the verifier
@@ -76,6 +96,9 @@ func (t *trust) prove(p channel.Peer) *credential.Proven {
 	if len(p.Credentials) == 0 {
 		return t.verifier.Prove(p.Identifier, nil)
 	}
+	t.mu.Lock()
+	trusted := t.trusted
+	t.mu.Unlock()
 	shown := shownBy(p)
 	for _, c := range []*provenCache{t.members, t.strangers} {
 		if known := c.get(p.Identifier, shown); known != nil {
@@ -88,8 +111,21 @@ func (t *trust) prove(p channel.Peer) *credential.Proven {
 	if proven.Any() {
 		c = t.members
 	}
-	c.put(p.Identifier, shown, proven)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.trusted == trusted { // else it was proven for those that were trusted before
+		c.put(p.Identifier, shown, proven)
+	}
 	return proven
+}
+
+// shows returns the credentials that a peer has shown and that are what they say,
+// whether or not they count.
+func (t *trust) shows(p channel.Peer) []*credential.Credential {
+	if !t.enabled.Load() {
+		return nil
+	}
+	return t.prove(p).Credentials()
 }
 
 // learning calls f, and has everything asked about again if f has taught the verifier
@@ -116,7 +152,7 @@ type judgement struct {
 // judge judges a peer, as its last handshake has proven it.
 func (t *trust) judge(p channel.Peer) judgement {
 	j := judgement{Peer: policy.Peer{ID: p.Identifier}}
-	if !t.enabled {
+	if !t.enabled.Load() {
 		return j
 	}
 	v, err := t.verifier.Judge(t.prove(p), time.Now())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/member"
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -318,6 +320,46 @@ func TestAuditNamesCredentials(t *testing.T) {
 			for _, line := range auditFile(filepath.Join(folder, process)).lines(t, map[string]string{"action": action, "event": "decision"}) {
 				serials, _ := line["credentials"].([]any)
 				if len(serials) == 1 && serials[0] == a.of(sys.inlet.Identifier()).Serial.String() {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}
+
+// A handshake that is refused for what the peer has proven to be names it in the
+// audit log, and the credentials that it has shown: at a relay and at an outlet.
+func TestAuditNamesWhoIsTurnedAway(t *testing.T) {
+	a := startAuthority(t)
+	folder := t.TempDir()
+	sys := startTrusting(t, a, func(s *setup) {
+		relay, outlet := s.relay, s.outlet
+		s.relay = func(c *config.Relay) { relay(c); c.Audit = filepath.Join(folder, "relay") }
+		s.outlet = func(c *config.Outlet) {
+			outlet(c)
+			c.Audit, c.Listen = filepath.Join(folder, "outlet"), []config.Address{local(0)}
+		}
+		inlet := s.inlet
+		s.inlet = func(c *config.Inlet) { inlet(c); c.ConnectTimeout = 300 * time.Millisecond }
+	})
+	wantEcho(t, sys.dial(t), "hello")
+	id, serial := sys.inlet.Identifier(), a.of(sys.inlet.Identifier()).Serial.String()
+	a.revoke([]identity.Identifier{id})
+	eventually(t, "the outlet knows", func() bool { return sys.outlet.trust.verifier.Revoked(id) != nil })
+	// The inlet calls the outlet itself, too, which has not heard of it from a relay.
+	nc, err := net.Dial("tcp", sys.outlet.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := channel.Initiate(t.Context(), nc, sys.inlet.local, sys.outlet.Identifier(), channel.PurposeChannel, nil, channel.Options{}); err == nil {
+		defer c.Close()
+	}
+	for _, process := range []string{"relay", "outlet"} {
+		eventually(t, "the "+process+"'s log names the inlet and its credential", func() bool {
+			for _, line := range auditFile(filepath.Join(folder, process)).lines(t, map[string]string{"action": "handshake", "code": "identity_revoked"}) {
+				serials, _ := line["credentials"].([]any)
+				if line["peer"] == id.String() && line["peer_instance"] == sys.inlet.local.Instance().String() && len(serials) == 1 && serials[0] == serial {
 					return true
 				}
 			}

@@ -57,7 +57,7 @@ type Process struct {
 type Peer struct {
 	Identifier  identity.Identifier // zero: it was not proven
 	Instance    string              // in hexadecimal; "" when not known
-	Credentials []string            // the serials of those that counted; on decisions
+	Credentials []string            // the serials of those that counted, or were shown in a handshake that was refused; on decisions
 }
 
 // An Event is what one line says. A field that is zero is left out, but for

@@ -32,16 +32,19 @@ Settings come from a YAML file, from CULVERT_ variables named like the flags
 (CULVERT_LISTEN; lists are separated by white space) and from flags; of these
 the last one counts.`
 
-// A runner serves until ctx ends. Reload, which may be called from before Run
-// until after it, makes it take what its files have now.
-type runner interface {
+// A runner serves until ctx ends. Follow, which is called before Run, makes it
+// take what changes in its settings file; reread reads the settings as they were
+// read at the start. Reload, which may be called from before Run until after it,
+// makes it take what its files have now.
+type runner[C any] interface {
 	Run(ctx context.Context) error
+	Follow(reread func() (C, error))
 	Reload()
 }
 
 // Serving makes a [Daemon]'s Serve: it loads settings C, makes the runner R that
 // they describe, with a log, metrics and health named after kind, and runs it.
-func Serving[C interface{ Shared() *config.Common }, R runner](
+func Serving[C interface{ Shared() *config.Common }, R runner[C]](
 	kind config.Kind, load func(config.Source) (C, error), build func(C, *obs.Obs) (R, error),
 ) func(context.Context, config.Source, io.Writer) error {
 	return func(ctx context.Context, src config.Source, stderr io.Writer) error {
@@ -58,6 +61,7 @@ func Serving[C interface{ Shared() *config.Common }, R runner](
 		if err != nil {
 			return err
 		}
+		r.Follow(func() (C, error) { return load(src) })
 		scaling, stop := context.WithCancel(context.WithoutCancel(ctx)) // draining is work, too
 		var done sync.WaitGroup
 		done.Go(func() { scaleProcs(scaling, cpuTime) })

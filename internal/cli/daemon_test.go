@@ -13,10 +13,13 @@ import (
 
 // A fakeRunner notes that it ran, and with what.
 type fakeRunner struct {
-	obs *obs.Obs
-	ctx context.Context
-	err error
+	obs    *obs.Obs
+	ctx    context.Context
+	err    error
+	reread func() (*config.Relay, error)
 }
+
+func (r *fakeRunner) Follow(reread func() (*config.Relay, error)) { r.reread = reread }
 
 func (r *fakeRunner) Reload() {}
 
@@ -57,6 +60,11 @@ func TestServing(t *testing.T) {
 			}
 			if !errors.Is(err, tt.want) || (r != nil) != tt.wantBuilt || r != nil && (r.ctx != nil) != tt.wantRan {
 				t.Errorf("Serve: %v, built %v; want %v, %v", err, r != nil, tt.want, tt.wantBuilt)
+			}
+			if tt.wantRan {
+				if again, err := r.reread(); err != nil || again.LogLevel != "warn" {
+					t.Errorf("the settings read again: %+v, %v", again, err)
+				}
 			}
 			if r == nil {
 				return

@@ -42,7 +42,7 @@ func (d *decoder) authority(root *value) *Authority {
 		s.fault(s.origins["renew_without_token"], "renew_without_token", "has no meaning without kubernetes, by which nobody is enrolled: remove it, or add that section")
 	}
 	s.finish()
-	c.origins = d.origins
+	c.origins, c.file, c.info = d.origins, d.file, d.info
 	c.SetDefaults()
 	return c
 }

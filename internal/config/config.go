@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -93,6 +94,8 @@ type Common struct {
 	Audit        string        // where the audit log goes: a file's path, stdout, stderr, or "" for nowhere
 	AuditFailure string        // what happens while its lines cannot be written: continue or deny
 
+	file    string            // see File
+	info    fs.FileInfo       // see FileInfo
 	origins map[string]Origin // by key path, such as services[0].listen
 }
 
@@ -239,6 +242,14 @@ func setDefault[T comparable](p *T, d T) {
 
 // Shared returns c itself, for those that take settings of any kind.
 func (c *Common) Shared() *Common { return c }
+
+// File returns the name of the file that the settings are from; "" where there was
+// none, and for settings that no Load function made.
+func (c *Common) File() string { return c.file }
+
+// FileInfo returns what was known of the file before it was read, so that a change
+// since then can be seen; nil where there is no file.
+func (c *Common) FileInfo() fs.FileInfo { return c.info }
 
 // Origin returns where the setting with that key path came from, such as
 // "metrics" or "services[0].listen". It is zero for a default, and for settings

@@ -2,12 +2,14 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
 )
 
 // A decoder turns values into settings and collects what is wrong with them.
 type decoder struct {
 	kind      Kind
 	file      string // "" if there is none
+	info      fs.FileInfo
 	text      string // of the file
 	faults    Faults
 	origins   map[string]Origin

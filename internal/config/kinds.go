@@ -73,7 +73,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 		c.Services = append(c.Services, d.inletService(v.v, v.path, s.trusts()))
 	}
 	s.finish()
-	c.origins = d.origins
+	c.origins, c.file, c.info = d.origins, d.file, d.info
 	c.SetDefaults()
 	return c
 }
@@ -145,7 +145,7 @@ func (d *decoder) outlet(root *value) *Outlet {
 		d.unique(names, service.Name, join(v.path, "name"))
 	}
 	s.finish()
-	c.origins = d.origins
+	c.origins, c.file, c.info = d.origins, d.file, d.info
 	c.SetDefaults()
 	return c
 }
@@ -218,7 +218,7 @@ func (d *decoder) relay(root *value) *Relay {
 		c.Limits = d.limits(v, len(c.Listen))
 	}
 	s.finish()
-	c.origins = d.origins
+	c.origins, c.file, c.info = d.origins, d.file, d.info
 	c.SetDefaults()
 	return c
 }

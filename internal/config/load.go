@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -101,6 +102,7 @@ func (d *decoder) fileName(src Source, env *environ) (name string, at Origin, ok
 
 // readFile returns the section that a file is, expanded, or nil.
 func (d *decoder) readFile(file string, at Origin, env *environ) *value {
+	d.info, _ = os.Stat(file) // an error is that of reading it
 	data, err := readFile(file)
 	if err != nil {
 		d.faults = append(d.faults, &Fault{At: at, Err: fmt.Errorf("settings file %s: %w", quote(file), err)})

@@ -57,13 +57,13 @@ func wantCommon(identity string) Common {
 	}
 }
 
-// equal compares settings without their origins.
+// equal compares settings without where they come from.
 func equal(t *testing.T, got, want any) {
 	t.Helper()
 	v := reflect.New(reflect.TypeOf(got).Elem())
 	v.Elem().Set(reflect.ValueOf(got).Elem())
 	common := v.Elem().FieldByName("Common").Addr().Interface().(*Common)
-	common.origins = nil
+	common.origins, common.file, common.info = nil, "", nil
 	if !reflect.DeepEqual(v.Interface(), want) {
 		t.Errorf("got  %+v\nwant %+v", v.Interface(), want)
 	}

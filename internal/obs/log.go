@@ -10,20 +10,23 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLog makes the logger, and what it writes to.
-func newLog(cfg Config) (*zap.Logger, *sink, error) {
-	level := zapcore.InfoLevel
-	switch cfg.LogLevel {
+// parseLevel returns the level that a setting names.
+func parseLevel(name string) (zapcore.Level, error) {
+	switch name {
 	case "", "info":
+		return zapcore.InfoLevel, nil
 	case "debug":
-		level = zapcore.DebugLevel
+		return zapcore.DebugLevel, nil
 	case "warn":
-		level = zapcore.WarnLevel
+		return zapcore.WarnLevel, nil
 	case "error":
-		level = zapcore.ErrorLevel
-	default:
-		return nil, nil, fmt.Errorf("log level %q: want debug, info, warn or error", cfg.LogLevel)
+		return zapcore.ErrorLevel, nil
 	}
+	return 0, fmt.Errorf("log level %q: want debug, info, warn or error", name)
+}
+
+// newLog makes the logger, with that level, and what it writes to.
+func newLog(cfg Config, level zapcore.LevelEnabler) (*zap.Logger, *sink, error) {
 	ec := zap.NewProductionEncoderConfig()
 	ec.TimeKey = "time"
 	ec.EncodeDuration = zapcore.StringDurationEncoder

@@ -36,6 +36,7 @@ type Obs struct {
 
 	command string
 	sink    *sink
+	level   zap.AtomicLevel
 }
 
 var commandForm = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
@@ -47,11 +48,15 @@ func New(cfg Config) (*Obs, error) {
 	if !commandForm.MatchString(cfg.Command) {
 		return nil, fmt.Errorf("command %q cannot begin a metric's name: want letters and digits", cfg.Command)
 	}
-	log, out, err := newLog(cfg)
+	o := &Obs{Registry: prometheus.NewRegistry(), Ready: &Ready{}, command: cfg.Command, level: zap.NewAtomicLevel()}
+	if err := o.SetLogLevel(cfg.LogLevel); err != nil {
+		return nil, err
+	}
+	log, out, err := newLog(cfg, o.level)
 	if err != nil {
 		return nil, err
 	}
-	o := &Obs{Log: log, Registry: prometheus.NewRegistry(), Ready: &Ready{}, command: cfg.Command, sink: out}
+	o.Log, o.sink = log, out
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -69,6 +74,17 @@ func New(cfg Config) (*Obs, error) {
 		}
 	}
 	return o, nil
+}
+
+// SetLogLevel makes the log have lines of that level and above from now on: debug,
+// info, warn or error, as in [Config].
+func (o *Obs) SetLogLevel(name string) error {
+	level, err := parseLevel(name)
+	if err != nil {
+		return err
+	}
+	o.level.SetLevel(level)
+	return nil
 }
 
 // ServeLog keeps those who log from waiting for whoever reads the log, until ctx

@@ -17,6 +17,9 @@ import (
 //   - Abort(err error) ends it so that its far side sees an abort, and does not
 //     block; err is an *[Error] or the context's cause. Without it a TCP socket
 //     is reset, and any other Conn closed.
+//   - OnEnd(f func(err error)) has f called once it has ended by itself, other
+//     than cleanly, and so takes and gives nothing any more: the copy, which may
+//     be waiting for the other side, ends with that error. nil takes that back.
 //   - io.ReaderFrom and io.WriterTo, unless it is a socket, copy without a
 //     buffer of this package. They return an error of the conn that failed as
 //     it is, so that it can be told whose it was: the socket's are *net.OpError.
@@ -46,6 +49,8 @@ func Both(ctx context.Context, a, b Conn) Result {
 		sb.abort(f.err)
 	}
 	stop := context.AfterFunc(ctx, func() { f.fail(context.Cause(ctx)) })
+	sa.follow(f)
+	sb.follow(f)
 	var r Result
 	var wg sync.WaitGroup
 	if _, ok := b.(deliverer); ok {
@@ -59,6 +64,7 @@ func Both(ctx context.Context, a, b Conn) Result {
 	if !stop() {
 		f.fail(context.Cause(ctx)) // returns when ctx's own call has
 	}
+	f.seal()
 	if r.Err = f.failed(); r.Err == nil {
 		_ = a.Close()
 		_ = b.Close()
@@ -75,9 +81,24 @@ type side struct {
 	aborting sync.WaitGroup
 }
 
+// An ender is a conn that says when it has ended.
+type ender interface {
+	OnEnd(f func(err error))
+}
+
+// follow has the copy fail when the conn ends while nobody waits for it.
+func (s *side) follow(f *failure) {
+	if e, ok := s.Conn.(ender); ok {
+		e.OnEnd(func(err error) { f.fail(&Error{Side: s.name, Op: Read, Err: err}) })
+	}
+}
+
 // abort ends the conn as an abort and returns at once: a socket gets a little
 // time for what was already written, unless it is the one that failed.
 func (s *side) abort(err error) {
+	if e, ok := s.Conn.(ender); ok {
+		e.OnEnd(nil) // this is the end, and known
+	}
 	if ab, ok := s.Conn.(interface{ Abort(err error) }); ok {
 		ab.Abort(err)
 		return

@@ -6,8 +6,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/culvert-net/culvert/internal/sock"
 )
@@ -182,6 +184,59 @@ func TestBothStreamAborts(t *testing.T) {
 			t.Errorf("got %v, want a failure of reading side b with its cause", r.Err)
 		}
 	})
+}
+
+// An endingStream says by itself that it has ended; its Read and Write do not.
+type endingStream struct {
+	abortingStream
+	ends *atomic.Pointer[func(error)]
+}
+
+func (s endingStream) OnEnd(f func(error)) {
+	if f == nil {
+		s.ends.Store(nil)
+		return
+	}
+	s.ends.Store(&f)
+}
+
+// A copy whose two directions both wait for the socket, which neither takes nor
+// gives anything, ends with the stream.
+func TestBothStreamEndsUnseen(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		near, far := newStream()
+		s := endingStream{abortingStream{near}, &atomic.Pointer[func(error)]{}}
+		c := startStream(t, s)
+		exchange(t, c.left, far)
+		if full {
+			go func() { // until the copy ends
+				for {
+					if _, err := far.Write(make([]byte, 64<<10)); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		f := *s.ends.Load()
+		cause := errors.New("it was cut")
+		began := time.Now()
+		f(cause)
+		r := c.wait(t)
+		var e *Error
+		if !errors.As(r.Err, &e) || e.Side != B || !errors.Is(e, cause) {
+			t.Errorf("full %v: got %v, want a failure of side b with its cause", full, r.Err)
+		}
+		if took := time.Since(began); took > flushTime+5*time.Second {
+			t.Errorf("full %v: it took %v", full, took)
+		}
+		if _, err := io.Copy(io.Discard, c.left); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("full %v: the client reads %v, want a reset", full, err)
+		}
+		if s.ends.Load() != nil {
+			t.Errorf("full %v: the stream still has somebody to tell", full)
+		}
+		f(errors.New("too late")) // and does nothing: no goroutine is left by it
+	}
 }
 
 // Bytes that the client's kernel has no room for yet still come before the

@@ -103,6 +103,10 @@ func (f *failure) fail(err error) {
 	})
 }
 
+// seal waits for a fail that is under way, and makes those that come later do
+// nothing.
+func (f *failure) seal() { f.once.Do(func() {}) }
+
 // failed returns the first error, nil when there is none.
 func (f *failure) failed() error {
 	if !f.set.Load() {

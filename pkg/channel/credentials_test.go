@@ -139,6 +139,7 @@ func TestAdmit(t *testing.T) {
 func testAdmit(t *testing.T, purpose Purpose, deny error, want code.Code) {
 	t.Helper()
 	outcast := newLocal(t)
+	setCredentials(t, outcast, bundlesOf(30, 200))
 	var asked atomic.Int32
 	guard := localWith(t, newIdentity(t), LocalConfig{Admit: func(p Peer) error {
 		asked.Add(1)
@@ -154,12 +155,15 @@ func testAdmit(t *testing.T, purpose Purpose, deny error, want code.Code) {
 	if !errors.Is(err, deny) || !errors.As(err, &step) || step.Step != "identity" || ans.err == nil {
 		t.Errorf("Initiate = %v, Respond = %v; want a failure at identity, and nothing said", err, ans.err)
 	}
+	wantPeer(t, "the caller's error", err, outcast)
+	wantPeer(t, "the error of one who was shown nothing", ans.err, nil)
 
 	a, b = tcpPair(t)
 	c, ans, err := handshakeOn(a, b, outcast, guard, purpose, nil, Options{})
 	if err != nil || !errors.Is(ans.err, deny) {
 		t.Fatalf("Initiate = %v, Respond = %v, want %v", err, ans.err, deny)
 	}
+	wantPeer(t, "the error of one who was called", ans.err, outcast)
 	_, err = c.Read(make([]byte, 1))
 	var refused *RefusedError
 	if !errors.As(err, &refused) || refused.Code != want || !strings.Contains(refused.Reason, deny.Error()) {
@@ -175,6 +179,24 @@ func testAdmit(t *testing.T, purpose Purpose, deny error, want code.Code) {
 	closeBoth(t, c, ans.in.Accept())
 	if got := asked.Load(); got != 3 {
 		t.Errorf("asked about %d peers, want all 3", got)
+	}
+}
+
+// wantPeer wants an error of a handshake to name whom it was with, as far as that
+// was proven, with the credentials.
+func wantPeer(t *testing.T, what string, err error, want *Local) {
+	t.Helper()
+	var step *HandshakeError
+	if !errors.As(err, &step) {
+		t.Fatalf("%s: %v, want a HandshakeError", what, err)
+	}
+	switch {
+	case want == nil && step.Peer != nil:
+		t.Errorf("%s names %s, and nothing was proven", what, step.Peer.Identifier)
+	case want != nil && (step.Peer == nil || step.Peer.Identifier != want.Identifier() || step.Peer.Instance != want.Instance()):
+		t.Errorf("%s names %+v, want %s", what, step.Peer, want.Identifier())
+	case want != nil && !slices.EqualFunc(step.Peer.Credentials, want.presents(), bytes.Equal):
+		t.Errorf("%s has %d credentials, want the %d shown", what, len(step.Peer.Credentials), len(want.presents()))
 	}
 }
 

@@ -27,6 +27,9 @@ var (
 type HandshakeError struct {
 	Step string
 	Err  error
+	// Peer is who was turned away, where that was proven before the handshake
+	// failed: it holds the static key, and its identity verifies. Else nil.
+	Peer *Peer
 }
 
 func (e *HandshakeError) Error() string {

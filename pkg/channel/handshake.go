@@ -159,10 +159,10 @@ func (h *handshake) initiate(l *Local, want identity.Identifier, p Purpose, requ
 		return nil, &HandshakeError{Step: "identity", Err: err}
 	}
 	if peer.Identifier != want {
-		return nil, &HandshakeError{Step: "identity", Err: &IdentityError{Want: want, Got: peer.Identifier}}
+		return nil, &HandshakeError{Step: "identity", Err: &IdentityError{Want: want, Got: peer.Identifier}, Peer: &peer}
 	}
 	if err := h.admitted(peer, l.called); err != nil {
-		return nil, &HandshakeError{Step: "identity", Err: err}
+		return nil, &HandshakeError{Step: "identity", Err: err, Peer: &peer}
 	}
 	// -> s, se
 	own, err := l.payload(shown, request)
@@ -205,8 +205,9 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	// From here on the peer holds the static key it claims: a refusal can be
 	// authenticated, and says why.
 	peer, request, verifyErr := verifyPayload(b, ns.RemoteStatic(), time.Now(), l.skew)
+	var proven *Peer
 	if verifyErr == nil {
-		verifyErr = h.admitted(peer, l.caller)
+		proven, verifyErr = &peer, h.admitted(peer, l.caller)
 	}
 	c, err := h.conn(ns, peer, p)
 	if err != nil {
@@ -215,7 +216,7 @@ func (h *handshake) respond(l *Local, p Purpose) (*Incoming, error) {
 	in := &Incoming{conn: c, request: request}
 	if verifyErr != nil {
 		_ = in.Refuse(identityCode(verifyErr), "your identity was not accepted: "+verifyErr.Error())
-		return nil, &HandshakeError{Step: "identity", Err: verifyErr}
+		return nil, &HandshakeError{Step: "identity", Err: verifyErr, Peer: proven}
 	}
 	return in, in.checkChannel(p)
 }
@@ -238,7 +239,7 @@ func (in *Incoming) checkChannel(p Purpose) (err error) {
 	}
 	if in.channel, err = parseChannelRequest(in.request); err != nil {
 		_ = in.Refuse(code.Protocol, err.Error())
-		return &HandshakeError{Step: "request", Err: err}
+		return &HandshakeError{Step: "request", Err: err, Peer: &in.conn.peer}
 	}
 	return nil
 }

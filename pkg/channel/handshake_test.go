@@ -379,8 +379,14 @@ func TestResponderRefusesWrongPayloads(t *testing.T) {
 			if !errors.As(err, &re) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("initiator reads %v, want a refusal that says %q", err, tt.want)
 			}
-			if err := <-ch; err == nil {
-				t.Error("Respond accepted")
+			err = <-ch
+			var he *HandshakeError
+			if !errors.As(err, &he) {
+				t.Fatalf("Respond: %v, want a HandshakeError", err)
+			}
+			// Only where nothing but the request is wrong has the caller proven who it is.
+			if proven := he.Peer != nil; proven != (he.Step == "request") || proven && he.Peer.Identifier != honest.Identifier() {
+				t.Errorf("Respond's error at %s names %+v", he.Step, he.Peer)
 			}
 		})
 	}

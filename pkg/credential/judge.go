@@ -33,6 +33,18 @@ type proven struct {
 	fail       *Error
 }
 
+// Credentials returns those that are what they say, in the order presented,
+// whether or not they count.
+func (p *Proven) Credentials() []*Credential {
+	var list []*Credential
+	for _, b := range p.bundles {
+		if b.fail == nil {
+			list = append(list, b.credential)
+		}
+	}
+	return list
+}
+
 // A Verified is what the credentials of one peer say together.
 type Verified struct {
 	Credentials []*Credential // those that count, in the order presented

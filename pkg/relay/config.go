@@ -27,11 +27,11 @@ type Config struct {
 	// Extend says who may be carried on to the host:port address, which is
 	// canonical as in a hop's URL; nil denies all.
 	Extend func(peer channel.Peer, address string) error
-	// Offers reports whether that outlet, which is registered here, has proven now
-	// that it may offer the service of that name; nil refuses each find, since the
-	// relay has nobody to believe that of an outlet. It is asked about one outlet
-	// after the other and is to be quick.
-	Offers func(outlet channel.Peer, service string) bool
+	// Offers returns what reports whether an outlet that is registered here has
+	// proven now that it may offer the service of that name; it is asked about one
+	// outlet after the other and is to be quick. No such func refuses the find, since
+	// the relay has nobody to believe that of an outlet. Nil refuses each.
+	Offers func() func(outlet channel.Peer, service string) bool
 
 	// Audit is told of each request to register, connect, extend or find that the
 	// funcs above have allowed, before anything else is done for it; an error

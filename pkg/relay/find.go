@@ -29,12 +29,16 @@ type Replica struct {
 // tells of those only that the caller may connect to: of others it learns nothing,
 // not even by what a refusal says.
 func (c *call) find(ctx context.Context) {
-	if c.cfg.Offers == nil {
+	var offers func(channel.Peer, string) bool
+	if c.cfg.Offers != nil {
+		offers = c.cfg.Offers()
+	}
+	if offers == nil {
 		c.refuse(code.FindDenied, findDeniedReason)
 		return
 	}
 	w := watchCaller(ctx, c.in.Accept())
-	found, err := c.offering(w.ctx)
+	found, err := c.offering(w.ctx, offers)
 	if werr := w.stop(); werr != nil {
 		err = werr // the caller's doing comes first
 	}
@@ -88,7 +92,7 @@ func (s *Server) isDraining() bool {
 // offering returns the outlets that offer the service and that the caller may
 // connect to, in no order. One find at a time looks, so that all of them together
 // take one processor at most.
-func (c *call) offering(ctx context.Context) ([]Replica, error) {
+func (c *call) offering(ctx context.Context, offers func(channel.Peer, string) bool) ([]Replica, error) {
 	hold := time.NewTimer(c.cfg.Timing.Hold)
 	defer hold.Stop()
 	select {
@@ -104,7 +108,7 @@ func (c *call) offering(ctx context.Context) ([]Replica, error) {
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case c.cfg.Offers(o.peer, c.req.Service) && c.mayConnect(o.peer.Identifier) == nil:
+		case offers(o.peer, c.req.Service) && c.mayConnect(o.peer.Identifier) == nil:
 			found = append(found, Replica{Outlet: o.peer.Identifier, Instance: o.peer.Instance, Draining: o.draining})
 		}
 	}

@@ -36,10 +36,12 @@ func (k *catalogue) set(outlet identity.Identifier, service string, closed bool)
 
 // rule is a config that asks the catalogue.
 func (k *catalogue) rule(c *Config) {
-	c.Offers = func(p channel.Peer, service string) bool {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.offers[p.Identifier] == service
+	c.Offers = func() func(channel.Peer, string) bool {
+		return func(p channel.Peer, service string) bool {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return k.offers[p.Identifier] == service
+		}
 	}
 	c.Connect = func(_ channel.Peer, outlet identity.Identifier) error {
 		k.mu.Lock()

@@ -239,7 +239,7 @@ func runRelay(t *testing.T, ln net.Listener, id *identity.Identity, k *catalogue
 	}
 	relay := startRelayOn(t, ln, localOf(t, id), func(c *Config) {
 		if k.rule(c); kind == "refuses" {
-			c.Offers = nil
+			c.Offers = func() func(channel.Peer, string) bool { return nil } // not now
 		}
 	})
 	if kind == "some" {

@@ -150,6 +150,112 @@ func TestAbortAfterFin(t *testing.T) {
 	}
 }
 
+// TestOnEnd: whoever copies is told of an end that it cannot see, since it waits
+// for its other side; not before what had come is read, while it is being read.
+func TestOnEnd(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		before func(t *testing.T, p *pair, c, s *Stream) // what has come, and is not read
+		end    func(p *pair, c, s *Stream)
+		want   func(t *testing.T, err error)
+		least  time.Duration
+	}{
+		{
+			"reset here, full", func(t *testing.T, _ *pair, c, _ *Stream) { fill(t, c) }, func(_ *pair, _, s *Stream) { _ = s.Reset(code.StreamDenied) },
+			func(t *testing.T, err error) { wantReset(t, err, code.StreamDenied, false) }, 0,
+		},
+		{
+			"reset there, full", func(t *testing.T, _ *pair, c, _ *Stream) { fill(t, c) }, func(_ *pair, c, _ *Stream) { _ = c.Reset(code.ClientReset) },
+			func(t *testing.T, err error) { wantReset(t, err, code.ClientReset, true) }, abortGrace + stallTime,
+		},
+		{
+			"reset there, after its end", func(t *testing.T, _ *pair, c, s *Stream) {
+				_ = c.CloseWrite()
+				if _, err := io.ReadAll(s); err != nil {
+					t.Fatal(err)
+				}
+			}, func(_ *pair, c, _ *Stream) { _ = c.Reset(code.ClientReset) },
+			func(t *testing.T, err error) { wantReset(t, err, code.ClientReset, true) }, 0,
+		},
+		{
+			"lost, full", func(t *testing.T, _ *pair, c, _ *Stream) { fill(t, c) }, func(p *pair, _, _ *Stream) { p.client.Close(code.OK, "") },
+			wantLossOf, stallTime,
+		},
+		{"lost before", func(t *testing.T, p *pair, _, s *Stream) {
+			p.client.Close(code.OK, "")
+			await(t, s.gone, "the stream's end")
+		}, func(*pair, *Stream, *Stream) {}, wantLossOf, stallTime},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, Config{})
+			c, s := p.open(t)
+			tc.before(t, p, c, s)
+			told := make(chan error, 2)
+			start := time.Now()
+			s.OnEnd(func(err error) { told <- err })
+			tc.end(p, c, s)
+			tc.want(t, await(t, told, "the call"))
+			if took := time.Since(start); took < tc.least {
+				t.Errorf("told after %v, want at least %v: it could still be read", took, tc.least)
+			}
+			_ = s.Reset(code.Aborted)
+			if len(told) > 0 {
+				t.Errorf("told twice, of %v too", <-told)
+			}
+		})
+	}
+}
+
+// wantLossOf is wantLoss as a func of a test's table.
+func wantLossOf(t *testing.T, err error) { wantLoss(t, err) }
+
+// TestOnEndWaitsForAReader: all that had come is read, however long that takes,
+// before the copy is told that there was an end.
+func TestOnEndWaitsForAReader(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	fill(t, c)
+	told := make(chan error, 1)
+	s.OnEnd(func(err error) { told <- err })
+	_ = c.Reset(code.ClientReset)
+	await(t, s.gone, "the end of the grace")
+	for range 6 {
+		if _, err := io.ReadFull(s, make([]byte, 1000)); err != nil {
+			t.Fatalf("reading on: %v", err)
+		}
+		select {
+		case err := <-told:
+			t.Fatalf("told of %v while somebody reads", err)
+		case <-time.After(stallTime / 3):
+		}
+	}
+	wantReset(t, await(t, told, "the call, once nobody reads"), code.ClientReset, true)
+}
+
+// TestOnEndOfCleanEnds: an end that is none of these is not told of, nor is one
+// that nobody wants to hear of any more.
+func TestOnEndOfCleanEnds(t *testing.T) {
+	p := newPair(t, Config{})
+	told := make(chan error, 1)
+	c, s := p.open(t)
+	s.OnEnd(func(err error) { told <- err })
+	_ = c.Close()
+	if _, err := io.ReadAll(s); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	c, s = p.open(t)
+	s.OnEnd(func(err error) { told <- err })
+	s.OnEnd(nil)
+	_ = s.Reset(code.Aborted)
+	_ = c.Reset(code.Aborted)
+	p.forgotten(t)
+	if len(told) > 0 {
+		t.Errorf("told of %v", <-told)
+	}
+}
+
 // TestReaderGone: the reader ends while the writer waits for its window.
 func TestReaderGone(t *testing.T) {
 	for name, end := range map[string]struct {

@@ -107,8 +107,11 @@ func (st *Stream) conclude(e ending) bool {
 	}
 	if st.over {
 		st.mu.Unlock()
-		if deserts && !isClosed(st.s.lost) {
-			st.s.spawn(st.discard)
+		if deserts {
+			st.tellEnd(-1)
+			if !isClosed(st.s.lost) {
+				st.s.spawn(st.discard)
+			}
 		}
 		return false
 	}
@@ -126,6 +129,7 @@ func (st *Stream) conclude(e ending) bool {
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
 	st.win.wake()
+	st.tellEnd(-1)
 	if e.lost {
 		// Closing the mux's stream would look like an abort to the peer.
 		st.s.forget(st)
@@ -133,6 +137,48 @@ func (st *Stream) conclude(e ending) bool {
 		return false
 	}
 	return true
+}
+
+// stallTime is how long whoever reads a stream that is over may take nothing of
+// what had come before the end.
+const stallTime = time.Second
+
+// OnEnd has f called, once, when the stream is over and it was no [Stream.Close]
+// that ended it, with the error that Read and Write return. It is for a copy, which
+// can be kept from Read and Write by its other side. What had come before the end can
+// still be read, unless it was Reset: while somebody reads it, and takes some of it
+// every second, f waits. f must not block. Another f takes its place, nil for
+// nothing.
+func (st *Stream) OnEnd(f func(err error)) {
+	st.mu.Lock()
+	st.onEnd = f
+	over := st.over
+	st.mu.Unlock()
+	if over {
+		st.tellEnd(-1)
+	}
+}
+
+// tellEnd calls OnEnd's function for a stream that is over, or looks again later
+// whether its reader goes on. left is how much there was to be read the last time,
+// -1 the first time.
+func (st *Stream) tellEnd(left int64) {
+	st.mu.Lock()
+	f, err := st.onEnd, st.err
+	now := st.win.left()
+	switch {
+	case f == nil || err == nil:
+		f = nil
+	case !st.deserted && !st.finRead && now != left:
+		f = nil
+		time.AfterFunc(stallTime, func() { st.tellEnd(now) })
+	default:
+		st.onEnd = nil
+	}
+	st.mu.Unlock()
+	if f != nil {
+		f(err)
+	}
 }
 
 // leave says what is left to say and gives the stream back to the mux.

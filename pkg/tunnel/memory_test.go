@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -158,6 +159,45 @@ func (w *window) stored() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.unread
+}
+
+// TestWindow: a peer may send so much of what nobody reads, and no more; what is
+// read makes room for more.
+func TestWindow(t *testing.T) {
+	for _, tc := range []struct{ window, want int }{
+		{0, maxWindow}, {1, initialWindow}, {initialWindow, initialWindow}, {1 << 20, 1 << 20}, {1 << 30, maxWindow},
+	} {
+		a, b := plainPair(t)
+		p := startPair(t, a, b, Config{}, Config{Window: tc.window})
+		c, s := p.open(t)
+		// Every frame but the last is a whole one, and the reserve stays.
+		const slack = maxData + frameHeader + windowReserve
+		sent := 0
+		write := func() {
+			for {
+				_ = c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+				n, err := c.Write(make([]byte, maxData))
+				if sent += n; err != nil {
+					return
+				}
+			}
+		}
+		eventually(t, "the window is full", func() bool { write(); return sent > tc.want-slack })
+		if s.win.stored() > int64(tc.want) {
+			t.Errorf("window %d: %d bytes are held, want %d at most", tc.window, s.win.stored(), tc.want)
+		}
+		_ = c.SetWriteDeadline(time.Time{})
+		more := async(func() error {
+			_, err := c.Write(make([]byte, tc.want))
+			return err
+		})
+		if _, err := io.ReadFull(s, make([]byte, sent+tc.want)); err != nil {
+			t.Errorf("window %d: reading on: %v", tc.window, err)
+		}
+		if err := await(t, more, "the writer"); err != nil {
+			t.Errorf("window %d: writing on: %v", tc.window, err)
+		}
+	}
 }
 
 // TestHoardInFrame ends a stream in the middle of a frame, which the mux goes on to

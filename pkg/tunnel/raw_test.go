@@ -39,8 +39,7 @@ func startMux(t testing.TB, nc net.Conn, client bool) *yamux.Session {
 	if client {
 		start = yamux.Client
 	}
-	cfg := muxConfig()
-	cfg.MaxStreamWindowSize = maxUpdate // without the adapter, which splits larger ones
+	cfg := muxConfig(maxUpdate) // without the adapter, which splits larger updates
 	mux, err := start(nc, cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,10 @@ type Config struct {
 	// Patience is for what is on its way, a new stream's OPEN or an aborted one's
 	// RST: more than a carrier may pause; 0 means 10 s.
 	Patience time.Duration
+	// Window is the most that the peer may have sent in one stream and this side not
+	// have read, in bytes: what a reader that has stalled can cost. A stream begins
+	// with 256 KiB, which is the least; 0 means 8 MiB, which is the most.
+	Window int
 }
 
 const (
@@ -110,6 +114,10 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 	if cfg.Patience <= 0 {
 		cfg.Patience = 10 * time.Second
 	}
+	if cfg.Window <= 0 {
+		cfg.Window = maxWindow
+	}
+	cfg.Window = min(max(cfg.Window, initialWindow), maxWindow)
 	s := &Session{
 		carrier: c, client: client, cfg: cfg,
 		adapter:  newAdapter(c, client, cfg.MaxStreams+backlog+2),
@@ -135,13 +143,13 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 	return s
 }
 
-func muxConfig() *yamux.Config {
+func muxConfig(window int) *yamux.Config {
 	return &yamux.Config{
 		AcceptBacklog:          backlog,
 		EnableKeepAlive:        false,     // the channel alone judges liveness
 		KeepAliveInterval:      time.Hour, // unused, but must be positive
 		ConnectionWriteTimeout: 365 * 24 * time.Hour,
-		MaxStreamWindowSize:    maxWindow,
+		MaxStreamWindowSize:    uint32(window),
 		LogOutput:              io.Discard,
 	}
 }
@@ -155,7 +163,7 @@ func (s *Session) Run(ctx context.Context) error {
 	if s.client {
 		open = yamux.Client
 	}
-	mux, err := open(s.adapter, muxConfig())
+	mux, err := open(s.adapter, muxConfig(s.cfg.Window))
 	if err != nil {
 		return fmt.Errorf("starting the mux: %w", err)
 	}

@@ -53,6 +53,7 @@ type Stream struct {
 	acked    bool          // opener: gave its place among the unanswered back
 	grace    *time.Timer   // after an ABORT
 	onGone   func()        // called when gone is closed; nil for nothing
+	onEnd    func(error)   // OnEnd's, until it is called; nil for nothing
 	finRead  bool
 	finSet   bool // finSent, under mu
 

@@ -9,8 +9,8 @@ import (
 
 const (
 	initialWindow = 256 << 10 // yamux's, for every stream
-	// maxWindow is what a stream's window is raised to, and what a reader that has
-	// stalled can cost. The mux renews a window when half of it is used: half has
+	// maxWindow is what a stream's window is raised to, where the settings do not
+	// say less, and what a reader that has stalled can cost. The mux renews a window when half of it is used: half has
 	// to hold what is under way on a long line, 2.5 MB at 200 Mbit/s and 100 ms.
 	maxWindow = 8 << 20
 	// maxUpdate is the most that one window update may allow.
@@ -199,6 +199,13 @@ func (w *window) end() {
 	defer w.mu.Unlock()
 	w.ended = true
 	w.wakeLocked()
+}
+
+// left returns how many bytes have come and were not read.
+func (w *window) left() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unread
 }
 
 // drained reports whether all that has come was read.

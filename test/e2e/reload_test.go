@@ -1,0 +1,148 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cutTime is within what time what new settings do not allow has ended.
+const cutTime = 5 * time.Second
+
+// settings returns the text of a program's settings file.
+func (n *node) settings() string {
+	n.w.t.Helper()
+	b, err := os.ReadFile(n.config)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// put exchanges a file as a whole.
+func put(t *testing.T, path, text string) {
+	t.Helper()
+	err := os.WriteFile(path+".next", []byte(text), 0o644)
+	if err == nil {
+		err = os.Rename(path+".next", path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hangup gives the program other settings, and says so.
+func (n *node) hangup(text string) {
+	n.w.t.Helper()
+	put(n.w.t, n.config, text)
+	n.signal(syscall.SIGHUP)
+}
+
+// reload is hangup for settings that are good, and waits until they hold.
+func (n *node) reload(text string) {
+	n.w.t.Helper()
+	before := n.metric(`culvert_config_reloads_total`)
+	n.hangup(text)
+	if !eventually(10*time.Second, func() bool { return n.metric(`culvert_config_reloads_total`) > before }) {
+		n.w.t.Fatalf("%s: the settings file is not read again", n.name)
+	}
+	if n.metric("culvert_config_file_in_use") != 1 {
+		n.w.t.Errorf("%s: the settings do not hold", n.name)
+	}
+}
+
+// TestReload has a stream through a relay live on while the outlet and the relay
+// take new settings that allow it, and bad ones, and end by those that do not.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ node, key, code string }{
+		"outlet": {"outlet", "allow: ", "stream_denied"},
+		"relay":  {"relay1", "connect: ", "connect_denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)})
+			addr, n := w.at("inlet", "echo"), w.node(tt.node)
+			c := dial(t, addr)
+			exchange(t, c, "before")
+			good := n.settings()
+			mine, others := tt.key+list([]string{w.id("inlet")}), tt.key+list([]string{w.id("stranger")})
+
+			n.reload(strings.Replace(good, mine, tt.key+list([]string{w.id("stranger"), w.id("inlet")}), 1))
+			exchange(t, c, "allowed as before")
+			n.reload(strings.Replace(good, mine, tt.key+`'peer.id == "`+w.id("inlet")+`"'`, 1))
+			exchange(t, c, "allowed by an expression")
+
+			n.hangup(strings.Replace(good, mine, tt.key+"peer.name == 1", 1))
+			n.wantLog(t, 10*time.Second, "settings file cannot be taken, what holds stays", filepath.Base(n.config)+":")
+			exchange(t, c, "a bad file changes nothing")
+			wantEcho(t, addr, 5*time.Second)
+			if n.metric("culvert_config_file_in_use") != 0 {
+				t.Error("the bad file is said to be in use")
+			}
+
+			n.reload(strings.Replace(good, mine, others, 1))
+			wantReset(t, c, cutTime)
+			w.node("inlet").wantLog(t, 5*time.Second, `"code":"`+tt.code+`"`)
+			if err := tryEcho(addr, "after"); err == nil {
+				t.Error("who may not any more still gets a stream")
+			}
+			n.reload(good)
+			wantEcho(t, addr, 20*time.Second)
+		})
+	}
+}
+
+// TestReloadOfAMountedFile: a settings file that a link above it leads to, as
+// Kubernetes mounts a ConfigMap, is noticed without a signal when the link is
+// exchanged.
+func TestReloadOfAMountedFile(t *testing.T) {
+	t.Parallel()
+	w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)})
+	n := w.node("outlet")
+	good := n.settings()
+	mount := filepath.Join(w.dir, "mount")
+	publish := func(version, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(mount, version), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(mount, version, "outlet.yaml"), text)
+		next := filepath.Join(mount, "..next")
+		err := os.Symlink(version, next)
+		if err == nil {
+			err = os.Rename(next, filepath.Join(mount, "..data"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("..1", good)
+	err := os.Symlink(filepath.Join(mount, "..data", "outlet.yaml"), n.config+".next")
+	if err == nil {
+		err = os.Rename(n.config+".next", n.config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	reloads := func(n *node, want float64) {
+		t.Helper()
+		if !eventually(20*time.Second, func() bool { return n.metric("culvert_config_reloads_total") == want }) {
+			t.Fatalf("%v reloads, want %v", n.metric("culvert_config_reloads_total"), want)
+		}
+	}
+	reloads(n, 1)
+	c := dial(t, w.at("inlet", "echo"))
+	exchange(t, c, "before")
+	publish("..2", good+"# the same\n")
+	reloads(n, 2)
+	exchange(t, c, "allowed as before")
+	publish("..3", strings.ReplaceAll(good, w.id("inlet"), w.id("stranger")))
+	reloads(n, 3)
+	wantReset(t, c, cutTime)
+}
