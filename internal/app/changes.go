@@ -31,7 +31,8 @@ type changes struct {
 	idle  atomic.Bool      // nothing changes by itself: nobody need remember anything
 	wall  func() time.Time // the wall clock, without a monotonic part; tests have their own
 	times atomic.Uint64    // that everything was asked about again
-	timed func() bool      // whether a policy looks at the time now; nil: none ever does. Not to be set once followed
+	timed func() bool      // whether a policy looks at the time now; nil: none ever does
+	every time.Duration    // how often everything is asked about again while one does
 
 	wake   chan struct{} // capacity 1: something has changed for all
 	sooner chan struct{} // capacity 1: next or moved has changed
@@ -44,6 +45,9 @@ type changes struct {
 func (c *changes) init() {
 	if c.wall == nil {
 		c.wall = func() time.Time { return time.Now().Round(0) }
+	}
+	if c.every == 0 {
+		c.every = policyTick
 	}
 	c.wake, c.sooner = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.moved = map[*channel.Channel]struct{}{}
@@ -88,7 +92,7 @@ func (c *changes) shown(ch *channel.Channel) {
 // repeat has everything asked about again once its time has come anew.
 func (c *changes) repeat() {
 	if c.timed != nil && c.timed() {
-		c.due(c.wall().Add(policyTick))
+		c.due(c.wall().Add(c.every))
 	}
 }
 

@@ -65,8 +65,8 @@ func TestTimeCuts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			sys := openedInTime(t, func(s *setup, expression string) {
 				tt.until(s, expression)
-				s.before = func(out *Outlet) { out.trust.every = min(out.trust.every, often) }
-				s.beforeRelay = func(r *Relay) { r.trust.every = min(r.trust.every, often) }
+				s.before = func(out *Outlet) { out.trust.every = often }
+				s.beforeRelay = func(r *Relay) { r.trust.every = often }
 			})
 			eventually(t, "it is cut when its time is over", func() bool { return len(tt.log(sys).lines(t, tt.expect)) > 0 })
 		})
