@@ -62,7 +62,7 @@ func (c *channels) reserveLocked(peer identity.Identifier, listed bool) (taken, 
 		c.leaving[old] = peer
 	}
 	switch {
-	case !listed && c.strangers-c.leavingLocked(false) >= c.bounds.strangers:
+	case !listed && len(c.strangers)-c.leavingLocked(false) >= c.bounds.strangers:
 		if yielding = c.oldestLocked(); yielding == nil {
 			return nil, nil, &refusal{
 				code.Limit, fmt.Sprintf("%s is allowed no service here", peer),
@@ -93,15 +93,16 @@ func (c *channels) oldestLocked() *reservation {
 		return nil
 	}
 	var idle, busy *reservation
-	for peer, places := range c.places {
+	for p := range c.strangers {
+		if p.ch == nil {
+			continue
+		}
 		oldest := &busy
-		if c.bounds.idle == nil || c.bounds.idle(peer) {
+		if c.bounds.idle == nil || c.bounds.idle(p.peer) {
 			oldest = &idle
 		}
-		for p := range places {
-			if !p.listed && !p.yielded && p.ch != nil && (*oldest == nil || p.number < (*oldest).number) {
-				*oldest = p
-			}
+		if *oldest == nil || p.number < (*oldest).number {
+			*oldest = p
 		}
 	}
 	if idle == nil {
@@ -124,7 +125,7 @@ func (c *channels) classLocked(p *reservation, listed bool) {
 		c.listed++
 		return
 	}
-	c.strangers++
+	c.strangers[p] = struct{}{}
 	if c.bounds.bytes > 0 {
 		p.left.Store(c.bounds.bytes)
 	}
@@ -142,7 +143,7 @@ func (c *channels) unclassLocked(p *reservation) {
 	if p.listed {
 		c.listed--
 	} else {
-		c.strangers--
+		delete(c.strangers, p)
 	}
 }
 
@@ -229,7 +230,7 @@ func (c *channels) hasListedLocked(peer identity.Identifier) bool {
 // where that has been decided meanwhile.
 func (c *channels) occupy(p *reservation, ch *openChannel) {
 	c.mu.Lock()
-	p.ch, ch.listed = ch, p.listed
+	p.ch, ch.listed, ch.place = ch, p.listed, p
 	over := p.over
 	c.mu.Unlock()
 	if over != nil {
