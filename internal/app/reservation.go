@@ -36,9 +36,14 @@ func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
 	listed := c.known(p)
 	c.mu.Lock()
 	taken, yielding, r := c.reserveLocked(p.ID, listed)
-	c.mu.Unlock()
+	var ch *openChannel
+	var over *refusal
 	if yielding != nil {
-		c.end(yielding.ch, yielding.over)
+		ch, over = yielding.ch, yielding.over
+	}
+	c.mu.Unlock()
+	if ch != nil {
+		c.end(ch, over)
 	}
 	return taken, r
 }
@@ -155,11 +160,12 @@ func (c *channels) expire(p *reservation) {
 		c.mu.Unlock()
 		return
 	}
-	p.over = &refusal{code: code.NotEnrolled, reason: fmt.Sprintf("%s has not become a member within %s", p.peer, c.bounds.time)}
+	over := &refusal{code: code.NotEnrolled, reason: fmt.Sprintf("%s has not become a member within %s", p.peer, c.bounds.time)}
 	ch := p.ch
+	p.over = over
 	c.mu.Unlock()
 	if ch != nil {
-		c.end(ch, p.over)
+		c.end(ch, over)
 	}
 }
 
