@@ -382,6 +382,25 @@ func TestStrangersGiveWay(t *testing.T) {
 	}
 }
 
+// Who enrols between the question who it is and its place is no stranger.
+func TestEnrolledMeanwhile(t *testing.T) {
+	m := newMemberTable()
+	known := m.known
+	m.known = func(p policy.Peer) bool {
+		was := known(p)
+		m.enrol(p.ID, true)
+		return was
+	}
+	p, r := m.reserve(policy.Peer{ID: id(1)})
+	if r != nil {
+		t.Fatal(r.logged())
+	}
+	m.known = known
+	m.occupy(p, &openChannel{})
+	m.want(t, 0, 1, nil)
+	m.release(p, nil)
+}
+
 // Who enrols is counted as a member from then on, with all channels, and who is
 // none any more as a stranger, with a stranger's time and bytes.
 func TestChannelsAreReclassed(t *testing.T) {

@@ -169,8 +169,9 @@ func (c *channels) expire(p *reservation) {
 	}
 }
 
-// reclass counts the peer's places as what the peer is now, a stranger's or not.
-// It is called after each change: whoever is last sees the last.
+// reclass counts the peer's places as what the peer is now, a stranger's or not:
+// by its identifier alone, so that it is for tables whose bounds have a time. It is
+// called after each change: whoever is last sees the last.
 func (c *channels) reclass(peer identity.Identifier) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -236,6 +237,9 @@ func (c *channels) hasListedLocked(peer identity.Identifier) bool {
 // where that has been decided meanwhile.
 func (c *channels) occupy(p *reservation, ch *openChannel) {
 	c.mu.Lock()
+	if c.bounds.time > 0 {
+		c.reclassLocked(p.peer) // it may have changed between the question and the place
+	}
 	p.ch, ch.listed, ch.place = ch, p.listed, p
 	over := p.over
 	c.mu.Unlock()
