@@ -74,8 +74,9 @@ func printMember(w io.Writer, m authority.MemberInfo, asJSON bool) error {
 		by = m.How + " " + m.Ticket.String()
 	}
 	if !asJSON {
-		return printLine(w, "%s  %s  by %s  renewed %s  until %s", m.Identifier, showAttributes(m.Attributes), by,
-			m.Renewed.Format(time.RFC3339), m.NotAfter.Format(time.RFC3339))
+		// As tickets are listed: who, how, until when, and what they give last.
+		return printLine(w, "%s  by %s  renewed %s  expires %s  %s", m.Identifier, by,
+			m.Renewed.Format(time.RFC3339), m.NotAfter.Format(time.RFC3339), showAttributes(m.Attributes))
 	}
 	serials := []string{}
 	for _, s := range m.Serials {

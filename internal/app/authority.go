@@ -257,7 +257,7 @@ func (a *Authority) trace() *authority.Trace {
 			if a.channels.knows(peer) {
 				told = &a.toldMembers
 			}
-			a.log.Log(told.levelOf(peer.String(), request+r.Code.String(), zap.WarnLevel), "request refused", fields...)
+			a.log.Log(told.warning(peer.String(), request+r.Code.String()), "request refused", fields...)
 		},
 		Published: func(number uint64, entries int) {
 			a.log.Info("revocation list made", zap.Uint64("number", number), zap.Int("entries", entries))

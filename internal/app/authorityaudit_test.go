@@ -113,14 +113,14 @@ func TestQuietOfPeers(t *testing.T) {
 	var q quiet
 	loud := 0
 	for i := range 2 * quietKinds {
-		if q.levelOf("a", string(rune('0'+i)), zapcore.WarnLevel) == zapcore.WarnLevel {
+		if q.warning("a", string(rune('0'+i))) == zapcore.WarnLevel {
 			loud++
 		}
 	}
 	if loud != quietEach {
 		t.Errorf("%d lines about one peer, want %d", loud, quietEach)
 	}
-	if q.levelOf("b", "x", zapcore.WarnLevel) != zapcore.WarnLevel || q.levelOf("b", "x", zapcore.WarnLevel) != zapcore.DebugLevel {
+	if q.warning("b", "x") != zapcore.WarnLevel || q.warning("b", "x") != zapcore.DebugLevel {
 		t.Error("want the other peer's line, once")
 	}
 }

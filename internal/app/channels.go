@@ -35,8 +35,12 @@ type channelBounds struct {
 	idle   func(peer identity.Identifier) bool // nil: all are
 
 	time  time.Duration // for which a stranger may have a channel; 0: any
-	bytes int64         // that a stranger may send on one; 0: any number
+	bytes int64         // that a stranger may send on one, each stream counting as streamCost; 0: any number
 }
+
+// streamCost is what a stranger's stream counts for, in bytes: it costs the stranger
+// next to nothing, and here some lines and a question to the policy.
+const streamCost = 8 << 10
 
 // outletBounds are those of an outlet.
 func outletBounds() channelBounds {
@@ -59,7 +63,7 @@ type channels struct {
 	places    map[identity.Identifier]map[*reservation]struct{}
 	leaving   map[*channel.Channel]identity.Identifier // evicted and not released yet: not counted any more
 	listed    int                                      // places of peers that are no strangers
-	strangers int
+	strangers map[*reservation]struct{}
 	last      uint64 // number of the last place
 	draining  string // why; "" while not
 }
@@ -69,7 +73,8 @@ type openChannel struct {
 	peer    channel.Peer
 	since   time.Time
 	session *lasting
-	listed  bool // when it was opened, the peer might use something
+	place   *reservation // set by occupy
+	listed  bool         // when it was opened, the peer might use something
 
 	// Of the goroutine that rechecks.
 	told      bool // streams of it were cut for all that the peer may not any more
@@ -82,7 +87,7 @@ type openChannel struct {
 func newChannels(bounds channelBounds, known knowing, evict func(identity.Identifier) *channel.Channel) *channels {
 	return &channels{
 		bounds: bounds, known: known, evict: evict, end: func(*openChannel, *refusal) {}, all: map[*openChannel]struct{}{},
-		places: map[identity.Identifier]map[*reservation]struct{}{}, leaving: map[*channel.Channel]identity.Identifier{},
+		places: map[identity.Identifier]map[*reservation]struct{}{}, strangers: map[*reservation]struct{}{}, leaving: map[*channel.Channel]identity.Identifier{},
 	}
 }
 

@@ -169,7 +169,7 @@ func TestStrangersKeepNobodyFromTheAuthority(t *testing.T) {
 		_, streams := a.deciding.Load().Streams()
 		a.channels.mu.Lock()
 		defer a.channels.mu.Unlock()
-		return a.channels.strangers <= places && streams <= places && len(a.channels.all) <= places+a.channels.listed
+		return len(a.channels.strangers) <= places && streams <= places && len(a.channels.all) <= places+a.channels.listed
 	})
 }
 
@@ -257,6 +257,33 @@ func TestStrangersSendLittle(t *testing.T) {
 	}
 }
 
+// Streams, which cost nothing, do not bring a stranger as many requests as it
+// likes on one channel; nor do they take other strangers' places.
+func TestStrangersOpenFewStreams(t *testing.T) {
+	a := startListening(t)
+	waiting := newStranger(t, a, nil)
+	w := waiting.open(t)
+	w.ask(credential.Renew{})
+	s := newStranger(t, a, nil)
+	opened := 0
+	for { // until the session is over
+		st, err := s.session.Open(t.Context(), tunnel.Open{Service: authority.ServiceName})
+		if err != nil {
+			break
+		}
+		if st.Answered(t.Context()) == nil { // else the two before are still ending
+			opened++
+		}
+		_ = st.Reset(code.Aborted)
+	}
+	if c := s.ended(t); c != code.Limit.String() || opened > 256<<10/streamCost {
+		t.Errorf("ended with %s after %d streams, want limit after %d", c, opened, 256<<10/streamCost)
+	}
+	if r, ok := w.ask(credential.Renew{}).(credential.Refused); !ok || r.Code != code.NotEnrolled {
+		t.Errorf("the other stranger: %+v, want not_enrolled", r)
+	}
+}
+
 // A channel to an authority carries a stream, and another while that one ends.
 func TestStreamsToAnAuthorityAreFew(t *testing.T) {
 	a := startListening(t)
@@ -321,8 +348,8 @@ func (m *memberTable) want(t *testing.T, strangers, listed int, ended map[*openC
 	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.strangers != strangers || m.listed != listed || fmt.Sprint(m.ended) != fmt.Sprint(ended) {
-		t.Errorf("%d strangers, %d others, ended %v; want %d, %d and %v", m.strangers, m.listed, m.ended, strangers, listed, ended)
+	if len(m.strangers) != strangers || m.listed != listed || fmt.Sprint(m.ended) != fmt.Sprint(ended) {
+		t.Errorf("%d strangers, %d others, ended %v; want %d, %d and %v", len(m.strangers), m.listed, m.ended, strangers, listed, ended)
 	}
 }
 
@@ -353,6 +380,25 @@ func TestStrangersGiveWay(t *testing.T) {
 	if len(m.places) != 3 {
 		t.Errorf("%d peers have places, want 3", len(m.places))
 	}
+}
+
+// Who enrols between the question who it is and its place is no stranger.
+func TestEnrolledMeanwhile(t *testing.T) {
+	m := newMemberTable()
+	known := m.known
+	m.known = func(p policy.Peer) bool {
+		was := known(p)
+		m.enrol(p.ID, true)
+		return was
+	}
+	p, r := m.reserve(policy.Peer{ID: id(1)})
+	if r != nil {
+		t.Fatal(r.logged())
+	}
+	m.known = known
+	m.occupy(p, &openChannel{})
+	m.want(t, 0, 1, nil)
+	m.release(p, nil)
 }
 
 // Who enrols is counted as a member from then on, with all channels, and who is

@@ -59,6 +59,11 @@ func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free 
 	out.serveChannel(ctx, ch, via)
 }
 
+// exceeds ends the session of a stranger that has sent more than it may.
+func (out *Outlet) exceeds(s *lasting, p *reservation) {
+	s.Close(code.Limit, fmt.Sprintf("%s is not known here, and has sent more than %d bytes, of which each stream counts as %d", p.peer, out.channels.bounds.bytes, streamCost))
+}
+
 // newSession returns the session of a channel whose place is p.
 func (out *Outlet) newSession(c *channel.Channel, p *reservation) *lasting {
 	cfg := out.tunnelConfig(&out.cfg.Channels)
@@ -68,9 +73,7 @@ func (out *Outlet) newSession(c *channel.Channel, p *reservation) *lasting {
 	}
 	m := &meteredChannel{Channel: c, place: p}
 	s := &lasting{Session: tunnel.NewServer(m, cfg), ch: c}
-	m.exceed = func() {
-		s.Close(code.Limit, fmt.Sprintf("%s is not known here, and has sent more than %d bytes", p.peer, out.channels.bounds.bytes))
-	}
+	m.exceed = func() { out.exceeds(s, p) }
 	return s
 }
 
@@ -345,6 +348,10 @@ func (p *served) answer(ctx context.Context) streamEnd {
 
 // host lets this process serve the stream itself.
 func (p *served) host(ctx context.Context) streamEnd {
+	if p.ch.place.spend(streamCost) {
+		p.out.exceeds(p.ch.session, p.ch.place)
+		return streamEnd{label: code.Limit.String(), reason: "a stranger has opened too many streams"}
+	}
 	as := p.out.trust.judge(p.req.Peer())
 	if d := p.out.denies(&as, p.service.Name); d != nil {
 		p.req.Refuse(d.code, d.told)

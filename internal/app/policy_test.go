@@ -191,11 +191,11 @@ func TestStrangersAreCountedAsTheyCame(t *testing.T) {
 		t.Error("a peer is known while it has a channel that it was allowed, and no other")
 	}
 	c.release(friend, nil)
-	if c.knows(id(1)) || c.strangers != 1 {
-		t.Errorf("%d strangers, want 1", c.strangers)
+	if c.knows(id(1)) || len(c.strangers) != 1 {
+		t.Errorf("%d strangers, want 1", len(c.strangers))
 	}
 	c.release(stranger, nil)
-	if c.strangers+c.listed+len(c.places) != 0 {
-		t.Errorf("left: %d strangers, %d others, %v", c.strangers, c.listed, c.places)
+	if len(c.strangers)+c.listed+len(c.places) != 0 {
+		t.Errorf("left: %d strangers, %d others, %v", len(c.strangers), c.listed, c.places)
 	}
 }

@@ -41,9 +41,9 @@ func (q *quiet) level(text string, loud zapcore.Level) zapcore.Level {
 	return q.levelLocked(key, loud)
 }
 
-// levelOf is level for what a peer has caused, of which there is a bound for each
-// peer, too.
-func (q *quiet) levelOf(peer, text string, loud zapcore.Level) zapcore.Level {
+// warning is level for a warning about what a peer has caused, of which there is a
+// bound for each peer, too.
+func (q *quiet) warning(peer, text string) zapcore.Level {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.tidyLocked(time.Now())
@@ -56,7 +56,7 @@ func (q *quiet) levelOf(peer, text string, loud zapcore.Level) zapcore.Level {
 	if mine >= quietEach {
 		return zapcore.DebugLevel
 	}
-	return q.levelLocked(peer+text, loud)
+	return q.levelLocked(peer+text, zapcore.WarnLevel)
 }
 
 // tidyLocked forgets what may be told again.

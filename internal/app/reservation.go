@@ -36,9 +36,14 @@ func (c *channels) reserve(p policy.Peer) (*reservation, *refusal) {
 	listed := c.known(p)
 	c.mu.Lock()
 	taken, yielding, r := c.reserveLocked(p.ID, listed)
-	c.mu.Unlock()
+	var ch *openChannel
+	var over *refusal
 	if yielding != nil {
-		c.end(yielding.ch, yielding.over)
+		ch, over = yielding.ch, yielding.over
+	}
+	c.mu.Unlock()
+	if ch != nil {
+		c.end(ch, over)
 	}
 	return taken, r
 }
@@ -62,7 +67,7 @@ func (c *channels) reserveLocked(peer identity.Identifier, listed bool) (taken, 
 		c.leaving[old] = peer
 	}
 	switch {
-	case !listed && c.strangers-c.leavingLocked(false) >= c.bounds.strangers:
+	case !listed && len(c.strangers)-c.leavingLocked(false) >= c.bounds.strangers:
 		if yielding = c.oldestLocked(); yielding == nil {
 			return nil, nil, &refusal{
 				code.Limit, fmt.Sprintf("%s is allowed no service here", peer),
@@ -93,15 +98,16 @@ func (c *channels) oldestLocked() *reservation {
 		return nil
 	}
 	var idle, busy *reservation
-	for peer, places := range c.places {
+	for p := range c.strangers {
+		if p.ch == nil {
+			continue
+		}
 		oldest := &busy
-		if c.bounds.idle == nil || c.bounds.idle(peer) {
+		if c.bounds.idle == nil || c.bounds.idle(p.peer) {
 			oldest = &idle
 		}
-		for p := range places {
-			if !p.listed && !p.yielded && p.ch != nil && (*oldest == nil || p.number < (*oldest).number) {
-				*oldest = p
-			}
+		if *oldest == nil || p.number < (*oldest).number {
+			*oldest = p
 		}
 	}
 	if idle == nil {
@@ -124,7 +130,7 @@ func (c *channels) classLocked(p *reservation, listed bool) {
 		c.listed++
 		return
 	}
-	c.strangers++
+	c.strangers[p] = struct{}{}
 	if c.bounds.bytes > 0 {
 		p.left.Store(c.bounds.bytes)
 	}
@@ -142,7 +148,7 @@ func (c *channels) unclassLocked(p *reservation) {
 	if p.listed {
 		c.listed--
 	} else {
-		c.strangers--
+		delete(c.strangers, p)
 	}
 }
 
@@ -154,16 +160,18 @@ func (c *channels) expire(p *reservation) {
 		c.mu.Unlock()
 		return
 	}
-	p.over = &refusal{code: code.NotEnrolled, reason: fmt.Sprintf("%s has not become a member within %s", p.peer, c.bounds.time)}
+	over := &refusal{code: code.NotEnrolled, reason: fmt.Sprintf("%s has not become a member within %s", p.peer, c.bounds.time)}
 	ch := p.ch
+	p.over = over
 	c.mu.Unlock()
 	if ch != nil {
-		c.end(ch, p.over)
+		c.end(ch, over)
 	}
 }
 
-// reclass counts the peer's places as what the peer is now, a stranger's or not.
-// It is called after each change: whoever is last sees the last.
+// reclass counts the peer's places as what the peer is now, a stranger's or not:
+// by its identifier alone, so that it is for tables whose bounds have a time. It is
+// called after each change: whoever is last sees the last.
 func (c *channels) reclass(peer identity.Identifier) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -229,7 +237,10 @@ func (c *channels) hasListedLocked(peer identity.Identifier) bool {
 // where that has been decided meanwhile.
 func (c *channels) occupy(p *reservation, ch *openChannel) {
 	c.mu.Lock()
-	p.ch, ch.listed = ch, p.listed
+	if c.bounds.time > 0 {
+		c.reclassLocked(p.peer) // it may have changed between the question and the place
+	}
+	p.ch, ch.listed, ch.place = ch, p.listed, p
 	over := p.over
 	c.mu.Unlock()
 	if over != nil {

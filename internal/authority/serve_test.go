@@ -182,8 +182,8 @@ func TestStrangersGiveWay(t *testing.T) {
 	// Those two have taken the places of 10,001 and 10,002, which were idle.
 	enter(10_005, false)
 	wantRefusal(t, ended[1], code.Limit)
-	if len(ended) != 5 || c.strangers != maxStrangers || c.members != 1 {
-		t.Errorf("%d were ended, and there are %d strangers and %d members, want 5, %d and 1", len(ended), c.strangers, c.members, maxStrangers)
+	if len(ended) != 5 || len(c.strangers) != maxStrangers || c.members != 1 {
+		t.Errorf("%d were ended, and there are %d strangers and %d members, want 5, %d and 1", len(ended), len(c.strangers), c.members, maxStrangers)
 	}
 }
 

@@ -11,12 +11,14 @@ import (
 )
 
 // Bounds of the streams that [Authority.Serve] serves. Members' and strangers'
-// are counted apart, so that neither keep the others out.
+// are counted apart, so that neither keep the others out. A stream costs a stranger
+// nothing, so whoever calls Serve is to bound the conns that they come by, which
+// cost a handshake; there is room here for several on each of them.
 const (
 	maxStreams         = 16_384 // of members, in all
 	maxPeerStreams     = 64     // of one member, whose processes have one each
-	maxStrangers       = 512    // of peers that are no members, in all
-	maxStrangerStreams = 4      // of one of them
+	maxStrangers       = 2048   // of peers that are no members, in all
+	maxStrangerStreams = 8      // of one of them
 )
 
 // EnrolTime is how long a peer that is no member may stay, whatever it asks.
@@ -42,7 +44,7 @@ func (a *Authority) Streams() (all, strangers int) {
 	c := &a.streams
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.members + c.strangers, c.strangers
+	return c.members + len(c.strangers), len(c.strangers)
 }
 
 // Deciding reports whether a request of the peer is being answered.
@@ -69,10 +71,11 @@ func (a *Authority) changed(peer identity.Identifier) {
 
 // streams are the streams that are served. The zero value is ready.
 type streams struct {
-	mu                 sync.Mutex
-	byPeer             map[identity.Identifier]map[*stream]struct{}
-	members, strangers int
-	last               uint64 // number of the last stream
+	mu        sync.Mutex
+	byPeer    map[identity.Identifier]map[*stream]struct{}
+	members   int
+	strangers map[*stream]struct{}
+	last      uint64 // number of the last stream
 }
 
 // enter counts s, or says why there is no room for it. Where strangers are too
@@ -90,13 +93,13 @@ func (c *streams) enter(s *stream, member bool) *Refusal {
 		return refuse(code.Limit, "%s has %d streams to the authority already, which is the most of one identity", s.peer, most)
 	case member && c.members >= maxStreams:
 		return refuse(code.Limit, "the authority serves %d streams of members already: try again", maxStreams)
-	case !member && c.strangers >= maxStrangers:
+	case !member && len(c.strangers) >= maxStrangers:
 		old := c.oldestLocked()
 		c.leaveLocked(old)
 		old.end(refuse(code.Limit, "too many wait to be enrolled, and this stream has been idle for longest: try again"))
 	}
 	if c.byPeer == nil {
-		c.byPeer = map[identity.Identifier]map[*stream]struct{}{}
+		c.byPeer, c.strangers = map[identity.Identifier]map[*stream]struct{}{}, map[*stream]struct{}{}
 	}
 	if c.byPeer[s.peer] == nil {
 		c.byPeer[s.peer] = map[*stream]struct{}{}
@@ -112,17 +115,13 @@ func (c *streams) enter(s *stream, member bool) *Refusal {
 // decided about now, if there are any.
 func (c *streams) oldestLocked() (oldest *stream) {
 	var deciding *stream
-	for _, all := range c.byPeer {
-		for s := range all {
-			switch {
-			case s.member.Load():
-			case s.deciding.Load():
-				if deciding == nil || s.number < deciding.number {
-					deciding = s
-				}
-			case oldest == nil || s.number < oldest.number:
-				oldest = s
+	for s := range c.strangers {
+		if s.deciding.Load() {
+			if deciding == nil || s.number < deciding.number {
+				deciding = s
 			}
+		} else if oldest == nil || s.number < oldest.number {
+			oldest = s
 		}
 	}
 	if oldest == nil {
@@ -139,7 +138,7 @@ func (c *streams) classLocked(s *stream, member bool) {
 		c.members++
 		return
 	}
-	c.strangers++
+	c.strangers[s] = struct{}{}
 	s.patient = time.AfterFunc(EnrolTime, func() {
 		if !s.member.Load() {
 			s.end(refuse(code.NotEnrolled, "%s has not become a member within %s: enrol it by a ticket (\"culvert ticket create\") or a Kubernetes token", s.peer, EnrolTime))
@@ -153,7 +152,7 @@ func (c *streams) unclassLocked(s *stream) {
 		c.members--
 		return
 	}
-	c.strangers--
+	delete(c.strangers, s)
 	s.patient.Stop()
 }
 

@@ -274,7 +274,7 @@ func FuzzAccess(f *testing.F) {
 // An impostor at the admin address, of whatever kind, sees neither the token nor
 // what is asked, and one that carries on everything to the authority no more.
 func TestImpostorsLearnNothing(t *testing.T) {
-	a, c, real := start(t)
+	a, c, srv := start(t)
 	token := string(c.access.token.Reveal())
 	other, err := newAccess()
 	if err != nil {
@@ -298,7 +298,7 @@ func TestImpostorsLearnNothing(t *testing.T) {
 		}, true},
 		"closes": {func(net.Conn) {}, true},
 		"carries on": {func(nc net.Conn) {
-			to, err := net.Dial("tcp", real.Listener.Addr().String())
+			to, err := net.Dial("tcp", srv.Listener.Addr().String())
 			if err != nil {
 				return
 			}
