@@ -328,7 +328,7 @@ func TestEachCredentialBeginsLater(t *testing.T) {
 			}
 			last = is
 		}
-		if ahead := last.NotBefore.Sub(time.Now()); ahead > 10*time.Second {
+		if ahead := time.Until(last.NotBefore); ahead > 10*time.Second {
 			t.Errorf("the last begins in %s, want within moments", ahead)
 		}
 		if other := f.enrol(identifier(2), nil); other.NotBefore.After(time.Now()) {
@@ -345,8 +345,13 @@ func TestNextBegin(t *testing.T) {
 		t.Errorf("a new member's begins at %s, want now", got)
 	}
 	for _, tt := range []struct{ renewed, want time.Duration }{
-		{-time.Hour, 0}, {-time.Second, 0}, {0, time.Second}, {time.Minute, time.Minute + time.Second},
-		{mostAhead, mostAhead + time.Second}, {mostAhead + time.Second, 0}, {24 * time.Hour, 0},
+		{-time.Hour, 0},
+		{-time.Second, 0},
+		{0, time.Second},
+		{time.Minute, time.Minute + time.Second},
+		{mostAhead, mostAhead + time.Second},
+		{mostAhead + time.Second, 0},
+		{24 * time.Hour, 0},
 	} {
 		m := &member{renewed: now.Add(tt.renewed)}
 		if got := m.nextBegin(now).Sub(now); got != tt.want {
