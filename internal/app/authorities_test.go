@@ -200,8 +200,8 @@ func TestContradictingCredentialsAreNotNone(t *testing.T) {
 	key, _ := newIdentity(t)
 	b := startBase(t, key, t.TempDir(), one.Identifier(), two.Identifier())
 	now := time.Now()
-	clear := showing(t, one, now, credential.Attributes{"role": "api"})
-	torn := clear
+	single := showing(t, one, now, credential.Attributes{"role": "api"})
+	torn := single
 	torn.Credentials = append(torn.Credentials[:1:1], showing(t, two, now, credential.Attributes{"role": "guest"}).Credentials...)
 	guard := func(connect *policy.Policy) *relayGuard {
 		p := &RelayPolicy{}
@@ -209,7 +209,7 @@ func TestContradictingCredentialsAreNotNone(t *testing.T) {
 		return &relayGuard{p, b.trust}
 	}
 	without := guard(mustCompile(t, policy.Connect, `!has(peer.attr.revoked) || peer.attr.role != "guest"`))
-	if err := without.mayConnect(clear, id(2)); err != nil {
+	if err := without.mayConnect(single, id(2)); err != nil {
 		t.Errorf("one credential: %v", err)
 	}
 	var denied *relay.DeniedError

@@ -155,7 +155,7 @@ func (a *Authority) Listen(ctx context.Context) (err error) {
 
 func (a *Authority) listen(ctx context.Context) error {
 	cfg := authority.Config{
-		Identity: a.keys.current, Lifetime: a.cfg.CredentialLifetime, ListLifetime: a.cfg.ListLifetime,
+		Identity: a.keys.current, Lifetime: a.cfg.CredentialLifetime, ListLifetime: a.cfg.ListLifetime, ForgetAfter: a.cfg.ForgetMembersAfter,
 		RenewWithoutToken: a.cfg.RenewWithoutToken, Trace: a.trace(), Recorder: decisionLog{a.audit, byAdmin},
 	}
 	for _, r := range a.cfg.Routes {

@@ -110,7 +110,7 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 // What the log says of a folder `state` that lacks something.
 const (
 	noList       = "no revocation list is kept of an authority that is trusted: what it has revoked is unknown until its list comes"
-	noCredential = "no credential is kept beside the authority's revocation list, which holds: its file has gone, or was never written; enrolling"
+	noCredential = "no credential is kept beside the authority's revocation list, which holds: its file has gone, or was never written; enrolling" //nolint:gosec // G101: a text
 )
 
 // logKept says what was not kept that could have been: a file that was removed must

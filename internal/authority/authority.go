@@ -18,6 +18,9 @@ const (
 	MinLifetime     = time.Minute
 	MinListLifetime = 10 * time.Second
 	MaxListLifetime = 30 * 24 * time.Hour
+
+	MinForgetAfter     = 24 * time.Hour
+	DefaultForgetAfter = 90 * 24 * time.Hour
 )
 
 const (
@@ -47,6 +50,10 @@ type Config struct {
 	// RenewWithoutToken lets a member that was enrolled by a token renew without
 	// another one: then it goes on when its pod or service account has ended.
 	RenewWithoutToken bool
+
+	// ForgetAfter is how long a member by ticket is kept that does not renew; 0:
+	// DefaultForgetAfter; at least MinForgetAfter.
+	ForgetAfter time.Duration
 
 	Recorder Recorder // nil: nothing is recorded
 	Trace    *Trace   // nil: nobody is told
@@ -119,7 +126,12 @@ func New(store *Store, cfg Config) (*Authority, error) {
 	if cfg.Lifetime == 0 {
 		cfg.Lifetime = credential.DefaultLifetime
 	}
+	if cfg.ForgetAfter == 0 {
+		cfg.ForgetAfter = DefaultForgetAfter
+	}
 	switch {
+	case cfg.ForgetAfter < MinForgetAfter:
+		return nil, fmt.Errorf("starting the authority: members would be forgotten after %s, want %s or more", cfg.ForgetAfter, MinForgetAfter)
 	case cfg.Identity == nil:
 		return nil, errors.New("starting the authority: there is no identity")
 	case cfg.Identity.Identifier() != store.owner:
@@ -180,7 +192,7 @@ func (a *Authority) Run(ctx context.Context) {
 		case <-t.C:
 		}
 		next := every
-		if err := errors.Join(a.relist(time.Now()), a.tidy(wholeSeconds(time.Now()))); err != nil {
+		if err := errors.Join(a.relist(time.Now()), a.tidy(time.Now())); err != nil {
 			if a.cfg.Trace.Failed != nil {
 				a.cfg.Trace.Failed("looking after the store", err)
 			}

@@ -275,32 +275,49 @@ func refuseStranger(peer identity.Identifier) *Refusal {
 	return refuse(code.NotEnrolled, "%s is no member of this authority: enrol it by a ticket (\"culvert ticket create\") or a Kubernetes token", peer)
 }
 
-// tidy gives up what the store's tidy does, and tells of members that are none
-// any more.
+// keepPods is how long after the end of its last credential a member is kept that was
+// enrolled by a token and renews without: pods come and go.
+const keepPods = 24 * time.Hour
+
+// forgotten reports whether a member is to be given up. None of its credentials may
+// hold any more, so that each can be revoked as long as it may; what was revoked is
+// kept elsewhere.
+func (c *Config) forgotten(m *member, now time.Time) bool {
+	keep := credential.DropAfter
+	switch {
+	case m.how == ByKubernetes && c.RenewWithoutToken:
+		keep = keepPods
+	case m.how == ByTicket && now.Before(m.renewed.Add(c.ForgetAfter)):
+		return false
+	}
+	return !now.Before(m.lastEnd().Add(keep))
+}
+
+// tidy gives up what is over for long: tickets, and members that cannot renew, since
+// they would have to show a token again, or have not renewed for long. It tells of
+// members that are none any more.
 func (a *Authority) tidy(now time.Time) error {
-	gone, err := a.store.tidy(now, a.cfg.RenewWithoutToken)
+	gone, err := a.giveUp(wholeSeconds(now))
 	for _, id := range gone {
 		a.changed(id)
 	}
 	return err
 }
 
-// tidy gives up tickets that were over for long, and members that cannot renew:
-// those that have to show a token again, and have not for long.
-func (s *Store) tidy(now time.Time, renewWithoutToken bool) (gone []identity.Identifier, err error) {
-	err = s.db.Update(func(tx *bolt.Tx) error {
+func (a *Authority) giveUp(now time.Time) (gone []identity.Identifier, err error) {
+	err = a.store.db.Update(func(tx *bolt.Tx) error {
 		gone = nil
 		err := deleteWhere(tx.Bucket(bucketTickets), func(_, v []byte) (bool, error) {
 			t, err := decodeTicket(v)
 			return err == nil && !now.Before(t.expires.Add(keepTickets)), err
 		})
-		if err != nil || renewWithoutToken {
+		if err != nil {
 			return err
 		}
 		members := map[identity.Identifier]*member{}
 		err = tx.Bucket(bucketMembers).ForEach(func(k, v []byte) error {
 			m, err := decodeMember(v)
-			if err == nil && m.how == ByKubernetes && !now.Before(m.lastEnd().Add(credential.DropAfter)) {
+			if err == nil && a.cfg.forgotten(m, now) {
 				members[identity.Identifier(k)] = m
 			}
 			return err

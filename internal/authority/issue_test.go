@@ -75,7 +75,7 @@ func TestTicketExpires(t *testing.T) {
 		wantRefusal(t, f.use(identifier(2), ticket), code.TicketRefused, "expired at")
 		wantRefusal(t, f.use(identifier(1), ticket), code.TicketRefused, "expired at")
 		time.Sleep(keepTickets)
-		if err := f.tidy(wholeSeconds(time.Now())); err != nil {
+		if err := f.tidy(time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		wantRefusal(t, f.use(identifier(2), ticket), code.TicketRefused, "has forgotten it")
@@ -244,7 +244,7 @@ func TestEnrolByToken(t *testing.T) {
 			t.Errorf("after one has moved on: %v", err)
 		}
 		time.Sleep(time.Hour + 10*time.Second + credential.DropAfter)
-		if err := f.tidy(wholeSeconds(time.Now())); err != nil {
+		if err := f.tidy(time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if m, err := f.Members(t.Context(), identity.Identifier{}, 0); err != nil || len(m) != 0 {
@@ -328,7 +328,7 @@ func TestEachCredentialBeginsLater(t *testing.T) {
 			}
 			last = is
 		}
-		if ahead := last.NotBefore.Sub(time.Now()); ahead > 10*time.Second {
+		if ahead := time.Until(last.NotBefore); ahead > 10*time.Second {
 			t.Errorf("the last begins in %s, want within moments", ahead)
 		}
 		if other := f.enrol(identifier(2), nil); other.NotBefore.After(time.Now()) {
@@ -345,8 +345,13 @@ func TestNextBegin(t *testing.T) {
 		t.Errorf("a new member's begins at %s, want now", got)
 	}
 	for _, tt := range []struct{ renewed, want time.Duration }{
-		{-time.Hour, 0}, {-time.Second, 0}, {0, time.Second}, {time.Minute, time.Minute + time.Second},
-		{mostAhead, mostAhead + time.Second}, {mostAhead + time.Second, 0}, {24 * time.Hour, 0},
+		{-time.Hour, 0},
+		{-time.Second, 0},
+		{0, time.Second},
+		{time.Minute, time.Minute + time.Second},
+		{mostAhead, mostAhead + time.Second},
+		{mostAhead + time.Second, 0},
+		{24 * time.Hour, 0},
 	} {
 		m := &member{renewed: now.Add(tt.renewed)}
 		if got := m.nextBegin(now).Sub(now); got != tt.want {
@@ -356,4 +361,52 @@ func TestNextBegin(t *testing.T) {
 	if mostAhead+time.Second >= credential.DefaultSkew {
 		t.Errorf("a credential may begin %s ahead, and %s are granted for clocks", mostAhead, credential.DefaultSkew)
 	}
+}
+
+// A member that has not renewed for long is forgotten, and may enrol anew; a pod's
+// member soon after its last credential. What was revoked stays so.
+func TestMembersAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, Config{Tokens: fakeTokens(subjectTokens), RenewWithoutToken: true, ForgetAfter: 30 * 24 * time.Hour})
+		tidy := func() {
+			t.Helper()
+			if err := f.tidy(time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantMember := func(when string, n uint32, want bool) {
+			t.Helper()
+			if got := f.IsMember(identifier(int(n))); got != want {
+				t.Errorf("%s: member %d: %t, want %t", when, n, got, want)
+			}
+		}
+		gone, here := f.enrol(identifier(1), nil), f.enrol(identifier(2), nil)
+		if err := f.token(identifier(3), "pod-a"); err != nil {
+			t.Fatal(err)
+		}
+		f.enrol(identifier(4), nil)
+		f.revokeID(identifier(4))
+		if _, err := f.Revoke(t.Context(), Revocation{Serials: []credential.Serial{gone.Serial}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24*time.Hour + 59*time.Minute)
+		tidy()
+		wantMember("an hour before a day after its end", 3, true)
+		time.Sleep(2 * time.Minute)
+		tidy()
+		wantMember("a day after its end", 3, false)
+		for range 29 {
+			if _, err := f.renew(here.Subject); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(24 * time.Hour)
+		}
+		tidy()
+		wantMember("after 30 days", 1, false)
+		wantMember("after 30 days", 2, true)
+		_, err := f.renew(identifier(1))
+		wantRefusal(t, err, code.NotEnrolled)
+		f.enrol(identifier(1), nil)
+		wantRefusal(t, f.use(identifier(4), f.ticket(TicketRequest{})), code.IdentityRevoked)
+	})
 }

@@ -10,6 +10,8 @@ const (
 	MaxCredentialLifetime = 24 * time.Hour
 	MinListLifetime       = 10 * time.Second
 	MaxListLifetime       = 30 * 24 * time.Hour
+	MinForgetMembers      = 24 * time.Hour
+	MaxForgetMembers      = 10 * 365 * 24 * time.Hour
 )
 
 // maxTicketRoutes is how many routes a ticket holds.
@@ -35,6 +37,7 @@ func (d *decoder) authority(root *value) *Authority {
 	s.ticketRoutes(c)
 	c.CredentialLifetime = s.wholeSeconds("credential_lifetime", MinCredentialLifetime, MaxCredentialLifetime)
 	c.ListLifetime = s.wholeSeconds("list_lifetime", MinListLifetime, MaxListLifetime)
+	c.ForgetMembersAfter = s.wholeSeconds("forget_members_after", MinForgetMembers, MaxForgetMembers)
 	if v := s.get("kubernetes"); v != nil {
 		c.Kubernetes = d.kubernetes(v, "kubernetes")
 	}

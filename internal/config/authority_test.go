@@ -25,6 +25,7 @@ store: authority.db
 relays: ["tcp://relay-a:4000/`+anID+`"]
 credential_lifetime: 30m
 list_lifetime: 2h
+forget_members_after: 48h
 renew_without_token: true
 kubernetes: {issuer: "https://kubernetes.default.svc", audience: culvert}
 `)
@@ -36,7 +37,7 @@ kubernetes: {issuer: "https://kubernetes.default.svc", audience: culvert}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Store != filepath.Join(filepath.Dir(file), "authority.db") || c.CredentialLifetime != 10*time.Minute || c.ListLifetime != 3*time.Hour ||
+	if c.Store != filepath.Join(filepath.Dir(file), "authority.db") || c.CredentialLifetime != 10*time.Minute || c.ListLifetime != 3*time.Hour || c.ForgetMembersAfter != 48*time.Hour ||
 		!c.RenewWithoutToken || c.Kubernetes == nil || c.Grace != DefaultGrace {
 		t.Errorf("%+v", c)
 	}

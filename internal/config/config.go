@@ -174,6 +174,7 @@ type Authority struct {
 	Routes             []route.Route // by which members reach it, for tickets; the relays' if there are none
 	CredentialLifetime time.Duration // whole seconds; zero: what internal/authority takes
 	ListLifetime       time.Duration // a newer revocation list is promised by then; zero: none is
+	ForgetMembersAfter time.Duration // a member by ticket that has not renewed for so long is forgotten; zero: 90 days
 	Kubernetes         *Kubernetes   // whose tokens enrol; nil: nobody's
 	RenewWithoutToken  bool          // members enrolled by a token renew without another one
 }

@@ -17,7 +17,7 @@ var kinds = []kindKeys{
 	{KindInlet, []string{"connect_timeout"}, []string{"listen", "service", "outlet", "routes"}},
 	{KindOutlet, []string{"relays"}, []string{"name", "target", "allow"}},
 	{KindRelay, []string{"register", "connect", "extend"}, nil},
-	{KindAuthority, []string{"store", "credential_lifetime", "list_lifetime", "kubernetes", "renew_without_token"}, nil},
+	{KindAuthority, []string{"store", "credential_lifetime", "list_lifetime", "forget_members_after", "kubernetes", "renew_without_token"}, nil},
 }
 
 func kindInfo(kind Kind) kindKeys {

@@ -85,6 +85,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "listen", key: "listen", repeated: true, usage: "accept members directly at `HOST:PORT`; repeat for several"},
 		{flag: "route", key: "routes", repeated: true, usage: "a `ROUTE` by which members reach the authority, for tickets; repeat for several (default: those of --relay)"},
 		{flag: "credential-lifetime", key: "credential_lifetime", usage: "credentials hold for this `TIME` (1m to 24h, default 1h)"},
+		{flag: "forget-members-after", key: "forget_members_after", usage: "forget a member that was enrolled by a ticket and has not renewed for this `TIME` (24h to 87600h, default 2160h, 90 days)"},
 		{flag: "list-lifetime", key: "list_lifetime", usage: "promise a newer revocation list within this `TIME`; who has none by then trusts no credential (10s to 720h, default: no promise)"},
 		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
 		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},

@@ -113,6 +113,9 @@ func FuzzApplyList(f *testing.F) {
 		if err == nil && (!good[string(in)] || !bytes.Equal(mustFull(t, l), in)) {
 			t.Errorf("a forgery is applied: %x", in)
 		}
+		if l, err = newVerifier(t, a).Restore(in); err == nil && (!good[string(in)] || !bytes.Equal(mustFull(t, l), in)) {
+			t.Errorf("a forgery is restored: %x", in)
+		}
 	})
 }
 

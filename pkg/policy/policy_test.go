@@ -114,9 +114,9 @@ func TestUnclearAttributesDeny(t *testing.T) {
 		if d.Allowed || p.Allows(unclear) || !strings.Contains(d.Reason, "not clear: two credentials") || strings.Contains(d.Reason, "\n") {
 			t.Errorf("%s: %+v, want a denial with the reason, in one line", text, d)
 		}
-		clear := *unclear
-		clear.Peer.Unclear = ""
-		if !p.Allows(&clear) {
+		plain := *unclear
+		plain.Peer.Unclear = ""
+		if !p.Allows(&plain) {
 			t.Errorf("%s: a peer without attributes is denied", text)
 		}
 	}
