@@ -37,13 +37,15 @@ func (f *flight) probe(next, confirmed uint64, dst []byte) int {
 // product returns how many bytes the path itself holds.
 func (f *flight) product() float64 { return f.rate * f.minRTT.Seconds() }
 
-// pong takes the peer's answer. Others than those to probes are passed over.
+// pong takes the peer's answer to a probe, or to a keepalive's PING behind one: of
+// several PINGs that wait the last is answered, which says that all before it has
+// arrived. Others are passed over.
 func (f *flight) pong(body uint64, next uint64, smalls uint32) {
-	i := 0
-	for i < f.n && uint64(f.probes[(f.first+i)%maxProbes].sent) != body {
-		i++
+	i := f.n - 1
+	for i >= 0 && uint64(f.probes[(f.first+i)%maxProbes].sent) > body {
+		i--
 	}
-	if i == f.n {
+	if i < 0 {
 		return
 	}
 	p := f.probes[(f.first+i)%maxProbes] // those before it were not answered, which it does for them
@@ -52,7 +54,11 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 	if smalls != f.smalls {
 		f.smalls, f.briskUntil = smalls, now+briskTime
 	}
-	rtt := max(now-p.sent, time.Microsecond)
+	sent := p.sent
+	if body <= uint64(now) {
+		sent = time.Duration(body)
+	}
+	rtt := max(now-sent, time.Microsecond)
 	wait := f.back.at(now, rtt-f.minRTT)
 	f.waits += wait
 	f.pongs++
@@ -112,7 +118,11 @@ func (f *flight) rated(p *probe, now time.Duration) {
 	took := max(now-p.deliveredAt, p.sent-p.lastSent, time.Microsecond)
 	rate := float64(p.end-p.delivered) / took.Seconds()
 	if p.idle && rate < f.rate {
-		f.idleRate = max(f.idleRate, rate) // the program had no more to send, it seems
+		// The program had no more to send, it seems. What is too little to have made a
+		// queue has waited in somebody else's.
+		if !p.drained {
+			f.idleRate = max(f.idleRate, rate)
+		}
 		return
 	}
 	f.full = f.full || !p.idle
