@@ -13,8 +13,8 @@ type probe struct {
 	delivered   uint64
 	deliveredAt time.Duration
 	lastSent    time.Duration
-	idle        bool // what was under way did not fill the path
-	drained     bool // it was so little that nothing can have waited
+	under       uint64 // bytes under way
+	idle        bool   // they did not fill the path
 }
 
 // probe puts the body of a PING that stands at offset next into dst.
@@ -25,8 +25,7 @@ func (f *flight) probe(next, confirmed uint64, dst []byte) int {
 	}
 	f.probes[(f.first+f.n)%maxProbes] = probe{
 		end: next, sent: now, delivered: f.delivered, deliveredAt: f.deliveredAt, lastSent: f.lastSent,
-		idle:    f.idleTo > f.delivered,
-		drained: float64(f.under(next, confirmed)) <= max(0.85*f.product(), minStride),
+		under: f.under(next, confirmed), idle: f.idleTo > f.delivered,
 	}
 	f.n++
 	f.begun, f.probed = true, next
@@ -36,6 +35,18 @@ func (f *flight) probe(next, confirmed uint64, dst []byte) int {
 
 // product returns how many bytes the path itself holds.
 func (f *flight) product() float64 { return f.rate * f.minRTT.Seconds() }
+
+// drained reports whether so little was under way with a probe that nothing can have
+// waited. What the path holds is asked now, and by the latest sample where that is much
+// below the rate: when the probe was sent it was not known yet that the line had become
+// slower, and the rate counts for some round trips, which are long then.
+func (f *flight) drained(p *probe) bool {
+	holds := f.product()
+	if f.latest < f.rate/2 {
+		holds = f.latest * f.minRTT.Seconds()
+	}
+	return float64(p.under) <= max(0.85*holds, minStride)
+}
 
 // pong takes the peer's answer to a probe, or to a keepalive's PING behind one: of
 // several PINGs that wait the last is answered, which says that all before it has
@@ -84,7 +95,7 @@ func (f *flight) timed(p *probe, now, rtt time.Duration) {
 	case rtt <= f.minRTT && !f.drain:
 		f.minRTT = rtt
 	case now < f.minUntil || f.fast():
-	case p.drained:
+	case f.drained(p):
 		// While emptying the path makes the round trip shorter, there was more to
 		// be emptied than was known.
 		again := f.drain && rtt < f.minRTT-f.minRTT/8
@@ -117,10 +128,13 @@ func (f *flight) timed(p *probe, now, rtt time.Duration) {
 func (f *flight) rated(p *probe, now time.Duration) {
 	took := max(now-p.deliveredAt, p.sent-p.lastSent, time.Microsecond)
 	rate := float64(p.end-p.delivered) / took.Seconds()
+	if p.end > p.delivered {
+		f.latest = rate
+	}
 	if p.idle && rate < f.rate {
 		// The program had no more to send, it seems. What is too little to have made a
 		// queue has waited in somebody else's.
-		if !p.drained {
+		if float64(p.under) > 0.85*f.product() {
 			f.idleRate = max(f.idleRate, rate)
 		}
 		return
