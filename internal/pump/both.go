@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/sock"
@@ -78,6 +79,7 @@ func Both(ctx context.Context, a, b Conn) Result {
 type side struct {
 	Conn
 	name     Side
+	ended    atomic.Bool // its CloseWrite was called
 	aborting sync.WaitGroup
 }
 
@@ -91,6 +93,20 @@ func (s *side) follow(f *failure) {
 	if e, ok := s.Conn.(ender); ok {
 		e.OnEnd(func(err error) { f.fail(&Error{Side: s.name, Op: Read, Err: err}) })
 	}
+}
+
+// endOrReset returns nil if the end of s's data is one, and the reset that a write
+// beside the read was told of if it is not.
+func (s *side) endOrReset() error {
+	nc, ok := s.Conn.(net.Conn)
+	if !ok {
+		return nil
+	}
+	// In this order: once both sides have said their end there is no connection.
+	if err := sock.EndOrReset(nc); err != nil && !s.ended.Load() {
+		return err
+	}
+	return nil
 }
 
 // abort ends the conn as an abort and returns at once: a socket gets a little
@@ -150,12 +166,17 @@ func copyOneWay(f *failure, dst, src *side) int64 {
 // passOn tells dst how src has ended: err with op, or nil for the end of its
 // data.
 func passOn(f *failure, dst, src *side, op Op, err error) {
+	if err == nil {
+		op, err = Read, src.endOrReset()
+	}
 	switch {
 	case err != nil && op == Read:
 		f.fail(&Error{Side: src.name, Op: Read, Err: err})
 	case err != nil:
 		f.fail(&Error{Side: dst.name, Op: Write, Err: err})
+	case f.failed() != nil: // src may have been closed for that, and not have ended
 	default:
+		dst.ended.Store(true)
 		if err := dst.CloseWrite(); err != nil {
 			f.fail(&Error{Side: dst.name, Op: Write, Err: err})
 		}

@@ -80,6 +80,8 @@ type splice struct {
 	base time.Time
 	last atomic.Int64 // when a byte was last read or written, in ns since base
 
+	ended [B + 1]atomic.Bool // by Side: its CloseWrite was called
+
 	mu    sync.Mutex // keeps arm from undoing cut
 	isCut bool
 }
@@ -137,7 +139,7 @@ func (s *splice) oneWay(src, dst *net.TCPConn, from, to Side, first []byte, coun
 	}
 	op, err := d.run(first)
 	if err == nil {
-		op, err = Write, dst.CloseWrite()
+		op, err = d.end(from, to)
 	}
 	switch {
 	case err == nil:
@@ -197,6 +199,19 @@ func (d *direction) run(first []byte) (Op, error) {
 			return Write, err
 		}
 	}
+}
+
+// end passes the end of src on, if it is one and the copy has not failed.
+func (d *direction) end(from, to Side) (Op, error) {
+	// In this order: once both sides have said their end there is no connection.
+	if err := sock.EndOrReset(d.src); err != nil && !d.s.ended[from].Load() {
+		return Read, err
+	}
+	if d.s.fail.failed() != nil {
+		return Write, nil
+	}
+	d.s.ended[to].Store(true)
+	return Write, d.dst.CloseWrite()
 }
 
 // copyChunk moves one chunk through a buffer; no bytes and no error are src's

@@ -1,6 +1,7 @@
 // Package sock owns what Culvert asks of a TCP socket beyond package net:
-// options, a close that the other side sees as a reset, a read that takes its
-// buffer only once there are bytes for it, and a short write that costs little.
+// options, a close that the other side sees as a reset, what tells such a reset from
+// the end of the data, a read that takes its buffer only once there are bytes for it,
+// and a short write that costs little.
 // Every function does nothing, or the portable equivalent, for a conn that is no
 // socket (net.Pipe) and on systems that lack the option. It opens no sockets and
 // moves no data from one to another.
@@ -8,6 +9,7 @@ package sock
 
 import (
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -47,6 +49,33 @@ func ResetClose(c net.Conn) error {
 		_ = l.SetLinger(0)
 	}
 	return c.Close()
+}
+
+// EndOrReset is to be asked by a reader of c that was told of the end of its data,
+// while this side has not ended its own: it returns nil when that is what the peer
+// has said, and the error of a read that was reset when it is not. A system tells of
+// a reset only once (Linux: sk_err, which read(2), write(2) and getsockopt(2) take
+// away): when a write on c is the one that is told, the read beside it finds the end
+// of a connection that is no more. The end that a peer has sent leaves it connected
+// for as long as this side goes on. c is asked only if it is a TCP socket of package
+// net, and on Windows it is not.
+func EndOrReset(c net.Conn) error {
+	tc, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	rc, err := tc.SyscallConn()
+	if err != nil {
+		return nil // closed: whoever did that knows
+	}
+	gone := false
+	if err := rc.Control(func(fd uintptr) { gone = disconnected(fd) }); err != nil || !gone {
+		return nil
+	}
+	return &net.OpError{
+		Op: "read", Net: c.LocalAddr().Network(),
+		Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("read", syscall.ECONNRESET),
+	}
 }
 
 // WaitSent waits until the peer's kernel has acknowledged everything written to

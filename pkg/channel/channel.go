@@ -145,6 +145,7 @@ type Channel struct {
 	flight    flight
 	pacer     *time.Timer // while the flight holds bytes back for its pace
 	writing   bool        // a Write is not to be interleaved with another
+	holdback  bool        // a Write has more than could be accepted of it by now
 	closing   bool
 	closed    bool // the peer has everything, our CLOSE too
 	last      []byte

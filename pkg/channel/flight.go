@@ -85,6 +85,7 @@ type flight struct {
 	rates    [rateRounds]float64 // the highest of each round, bytes per second
 	newest   int                 // index of the present round's
 	rate     float64             // the highest of all
+	latest   float64             // the last one, of whatever was under way
 	minRTT   time.Duration       // 0 while unknown
 	minUntil time.Duration       // when it has to be found anew
 	drain    bool                // to find minRTT anew

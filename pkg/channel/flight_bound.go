@@ -11,9 +11,9 @@ var growth = [...]float64{steadyGain, 1.25, 1.5, 2}
 
 // roundOver acts on a whole round trip.
 func (f *flight) roundOver(now time.Duration) {
-	if !f.full && f.roundRTT-f.minRTT > f.worth()/2 {
-		// All of its probes have met a queue: it was only ahead of the kernel's
-		// buffers that there was nothing to send.
+	if !f.full && f.idleRate > 0 && f.roundRTT-f.minRTT > f.worth()/2 {
+		// All of its probes have met a queue, and there was enough under way to make
+		// one: it was only ahead of the kernel's buffers that there was nothing to send.
 		f.full = true
 		f.rates[f.newest] = max(f.rates[f.newest], f.idleRate)
 	}

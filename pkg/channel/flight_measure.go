@@ -13,8 +13,8 @@ type probe struct {
 	delivered   uint64
 	deliveredAt time.Duration
 	lastSent    time.Duration
-	idle        bool // what was under way did not fill the path
-	drained     bool // it was so little that nothing can have waited
+	under       uint64 // bytes under way
+	idle        bool   // they did not fill the path
 }
 
 // probe puts the body of a PING that stands at offset next into dst.
@@ -25,8 +25,7 @@ func (f *flight) probe(next, confirmed uint64, dst []byte) int {
 	}
 	f.probes[(f.first+f.n)%maxProbes] = probe{
 		end: next, sent: now, delivered: f.delivered, deliveredAt: f.deliveredAt, lastSent: f.lastSent,
-		idle:    f.idleTo > f.delivered,
-		drained: float64(f.under(next, confirmed)) <= max(0.85*f.product(), minStride),
+		under: f.under(next, confirmed), idle: f.idleTo > f.delivered,
 	}
 	f.n++
 	f.begun, f.probed = true, next
@@ -37,13 +36,27 @@ func (f *flight) probe(next, confirmed uint64, dst []byte) int {
 // product returns how many bytes the path itself holds.
 func (f *flight) product() float64 { return f.rate * f.minRTT.Seconds() }
 
-// pong takes the peer's answer. Others than those to probes are passed over.
-func (f *flight) pong(body uint64, next uint64, smalls uint32) {
-	i := 0
-	for i < f.n && uint64(f.probes[(f.first+i)%maxProbes].sent) != body {
-		i++
+// drained reports whether so little was under way with a probe that nothing can have
+// waited. What the path holds is asked now, and by the latest sample where that is much
+// below the rate: when the probe was sent it was not known yet that the line had become
+// slower, and the rate counts for some round trips, which are long then.
+func (f *flight) drained(p *probe) bool {
+	holds := f.product()
+	if f.latest < f.rate/2 {
+		holds = f.latest * f.minRTT.Seconds()
 	}
-	if i == f.n {
+	return float64(p.under) <= max(0.85*holds, minStride)
+}
+
+// pong takes the peer's answer to a probe, or to a keepalive's PING behind one: of
+// several PINGs that wait the last is answered, which says that all before it has
+// arrived. Others are passed over.
+func (f *flight) pong(body uint64, next uint64, smalls uint32) {
+	i := f.n - 1
+	for i >= 0 && uint64(f.probes[(f.first+i)%maxProbes].sent) > body {
+		i--
+	}
+	if i < 0 {
 		return
 	}
 	p := f.probes[(f.first+i)%maxProbes] // those before it were not answered, which it does for them
@@ -52,7 +65,11 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 	if smalls != f.smalls {
 		f.smalls, f.briskUntil = smalls, now+briskTime
 	}
-	rtt := max(now-p.sent, time.Microsecond)
+	sent := p.sent
+	if body <= uint64(now) {
+		sent = time.Duration(body)
+	}
+	rtt := max(now-sent, time.Microsecond)
 	wait := f.back.at(now, rtt-f.minRTT)
 	f.waits += wait
 	f.pongs++
@@ -78,7 +95,7 @@ func (f *flight) timed(p *probe, now, rtt time.Duration) {
 	case rtt <= f.minRTT && !f.drain:
 		f.minRTT = rtt
 	case now < f.minUntil || f.fast():
-	case p.drained:
+	case f.drained(p):
 		// While emptying the path makes the round trip shorter, there was more to
 		// be emptied than was known.
 		again := f.drain && rtt < f.minRTT-f.minRTT/8
@@ -111,8 +128,15 @@ func (f *flight) timed(p *probe, now, rtt time.Duration) {
 func (f *flight) rated(p *probe, now time.Duration) {
 	took := max(now-p.deliveredAt, p.sent-p.lastSent, time.Microsecond)
 	rate := float64(p.end-p.delivered) / took.Seconds()
+	if p.end > p.delivered {
+		f.latest = rate
+	}
 	if p.idle && rate < f.rate {
-		f.idleRate = max(f.idleRate, rate) // the program had no more to send, it seems
+		// The program had no more to send, it seems. What is too little to have made a
+		// queue has waited in somebody else's.
+		if float64(p.under) > 0.85*f.product() {
+			f.idleRate = max(f.idleRate, rate)
+		}
 		return
 	}
 	f.full = f.full || !p.idle

@@ -76,3 +76,31 @@ func TestNoReadNoVerdict(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestNothingSentIsNoSignOfLife writes what the flight has no room for: the
+// keepalive is not put off by that.
+func TestNothingSentIsNoSignOfLife(t *testing.T) {
+	onLine(t, lineOf(10e6, 50*time.Millisecond), func(t *testing.T, s *slow) {
+		count(s.x)
+		count(s.y)
+		time.Sleep(time.Second)
+		s.x.mu.Lock()
+		f := &s.x.flight
+		f.limit, f.begun, f.probed, f.n = 0, true, s.x.next, 1
+		s.x.mu.Unlock()
+		path := pathOf(s.x)
+		before := path.w.sent.Load()
+		if _, err := s.x.Write(make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if got := path.w.sent.Load(); got != before {
+			t.Errorf("nothing was sent, but that counts as sent at %s, the last record went at %s", time.Duration(got), time.Duration(before))
+		}
+	})
+}
+
+func pathOf(c *Channel) *Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.path
+}

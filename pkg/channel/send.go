@@ -24,7 +24,7 @@ func (c *Channel) Writev(head, body []byte, more bool) (n int, err error) {
 	}
 	c.writing = true
 	defer func() {
-		c.writing = false
+		c.writing, c.holdback = false, false
 		c.writable.Broadcast()
 	}()
 	size := len(head) + len(body)
@@ -34,6 +34,7 @@ func (c *Channel) Writev(head, body []byte, more bool) (n int, err error) {
 		}
 		k := c.acceptLocked(head[min(n, len(head)):], body[max(0, n-len(head)):])
 		n += k
+		c.holdback = n < size
 		if path := c.path; k > 0 && path != nil {
 			// Nor by this goroutine if it has to look at the time.
 			inline := size <= inlineMax && !more && c.writeUntil.at.IsZero()
@@ -147,7 +148,7 @@ func (c *Channel) fill(p *Conn, dst []byte) (plain []byte, pinned *chunk) {
 		c.mu.Unlock()
 		return plain, nil
 	case c.next == c.sendEndLocked():
-		if !c.writing { // else the writer has more, for which there was no room
+		if !c.holdback { // else the writer has more, for which there was no room
 			f.idle(c.next, c.confirmed)
 		}
 	case c.next < c.out.end:

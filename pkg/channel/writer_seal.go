@@ -105,6 +105,9 @@ func (w *writer) sealRecord(b []byte, off int, plain []byte) (int, error) {
 // send writes all of b to nc. It returns early, with what is left of b, only
 // when a deadline frees an inline writer.
 func (w *writer) send(b []byte) ([]byte, error) {
+	if len(b) == 0 {
+		return nil, nil // no sign of life either
+	}
 	for len(b) > 0 {
 		n, err := w.out.Write(b)
 		b = b[n:]
