@@ -176,9 +176,11 @@ func TestServiceByNameInstances(t *testing.T) {
 	cutWithin(t, kept["b"], cutTimeout)
 	wantEcho(t, kept["a"], "still here")
 	for range 5 {
-		if _, letter := n.who(); letter != "a" {
+		nc, letter := n.who()
+		if letter != "a" {
 			t.Errorf("a stream to %s, which has stopped", letter)
 		}
+		_ = nc.Close() // or new ones would all go elsewhere
 	}
 	n.start(a, n.outlet.keys.path, "c", credential.Attributes{"role": "outlet", "service": "echo"})
 	n.all("ac")
