@@ -52,7 +52,16 @@ func (f *fakeFleet) OpenAnswered(k replicaKey, s *sessionOf) error {
 	return nil
 }
 
+// newFleet makes a fleet whose balancer runs for the rest of the bubble.
 func newFleet(t *testing.T, lists ...[]relay.Replica) *fakeFleet {
+	t.Helper()
+	f := newIdleFleet(t, lists...)
+	f.start()
+	return f
+}
+
+// newIdleFleet is newFleet for one that is to be changed before it is started.
+func newIdleFleet(t *testing.T, lists ...[]relay.Replica) *fakeFleet {
 	t.Helper()
 	f := &fakeFleet{
 		t: t, lists: lists, down: make([]error, len(lists)), asks: make([]int, len(lists)),
@@ -85,20 +94,24 @@ func newFleet(t *testing.T, lists ...[]relay.Replica) *fakeFleet {
 		aside: func(k replicaKey, _ error) { tell("aside %d", number(k)) },
 		asked: func(route.Route, error) {},
 	}
-	ctx, cancel := context.WithCancelCause(t.Context())
+	return f
+}
+
+// start runs the balancer.
+func (f *fakeFleet) start() {
+	ctx, cancel := context.WithCancelCause(f.t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		f.b.run(ctx)
 	}()
-	t.Cleanup(func() {
+	f.t.Cleanup(func() {
 		cancel(errShutdown)
 		<-done
 		if n := len(f.b.links()); n != 0 {
-			t.Errorf("%d links are left after run", n)
+			f.t.Errorf("%d links are left after run", n)
 		}
 	})
-	return f
 }
 
 // number is the reverse of numbered.
@@ -407,7 +420,7 @@ func TestBalancerWithALyingRelay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(t, replicas(0, 1000), replicas(1000, honest))
+				f := newIdleFleet(t, replicas(0, 1000), replicas(1000, honest))
 				f.set(func() {
 					f.connect = func(ctx context.Context, k replicaKey) error {
 						if number(k) < 1000 {
@@ -416,6 +429,7 @@ func TestBalancerWithALyingRelay(t *testing.T) {
 						return nil
 					}
 				})
+				f.start()
 				if n, _ := f.mustOpen(time.Second); n < 1000 {
 					t.Fatal("a stream to one that has proven nothing")
 				}
@@ -444,7 +458,7 @@ func TestBalancerWithALyingRelay(t *testing.T) {
 // Even the only relay there is cannot hide for ever what it lists itself.
 func TestBalancerFindsTheHonestInACrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, replicas(0, maxListed))
+		f := newIdleFleet(t, replicas(0, maxListed))
 		f.set(func() {
 			f.connect = func(_ context.Context, k replicaKey) error {
 				if number(k) != 77 {
@@ -453,6 +467,7 @@ func TestBalancerFindsTheHonestInACrowd(t *testing.T) {
 				return nil
 			}
 		})
+		f.start()
 		if n, _ := f.mustOpen(time.Duration(maxListed/maxProbes+1) * giveUpAfter * 2); n != 77 {
 			t.Errorf("a stream to %d", n)
 		}
@@ -467,7 +482,7 @@ func unproven(why string) error {
 // What is wrong with a relay on the way is nothing against a replica.
 func TestBalancerBlamesNobodyForARelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, nil)
+		f := newIdleFleet(t, nil)
 		f.set(func() {
 			f.connect = func(context.Context, replicaKey) error {
 				return &relay.PathError{Failures: []*relay.HopError{{Hop: 1, Of: 1, Err: &channel.HandshakeError{
@@ -476,6 +491,7 @@ func TestBalancerBlamesNobodyForARelay(t *testing.T) {
 			}
 			f.lists[0] = replicas(0, 2)
 		})
+		f.start()
 		time.Sleep(2 * findEvery)
 		synctest.Wait()
 		if n := f.told("aside"); n != 0 || len(f.b.links()) != 2 {
@@ -488,7 +504,7 @@ func TestBalancerBlamesNobodyForARelay(t *testing.T) {
 // again: it may have the attribute now.
 func TestBalancerTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, replicas(0, 1))
+		f := newIdleFleet(t, replicas(0, 1))
 		tries := 0
 		proven := false
 		f.set(func() {
@@ -501,6 +517,7 @@ func TestBalancerTriesAgain(t *testing.T) {
 				return unproven("service=orders-db is missing")
 			}
 		})
+		f.start()
 		time.Sleep(asideFor - time.Second)
 		synctest.Wait()
 		if err := f.b.ready(); err == nil || !strings.Contains(err.Error(), "service=orders-db is missing") {
@@ -645,8 +662,9 @@ func TestBalancerSeesProcessesReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, young := numbered(0), numbered(0)
 		young.Instance = instanceOf(4711)
-		f := newFleet(t, []relay.Replica{old})
+		f := newIdleFleet(t, []relay.Replica{old})
 		f.set(func() { f.name = "pod-1" })
+		f.start()
 		synctest.Wait()
 		_, h := f.mustOpen(time.Second)
 		h.session.(*sessionOf).setPath(errors.New("reset"))
@@ -716,7 +734,7 @@ func TestBalancerLeavesWhatDrains(t *testing.T) {
 func TestBalancerTakesTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = maxProbes + 3
-		f := newFleet(t, nil)
+		f := newIdleFleet(t, nil)
 		tried := map[replicaKey]int{}
 		links := 0
 		newLink := f.b.newLink
@@ -731,6 +749,7 @@ func TestBalancerTakesTurns(t *testing.T) {
 		f.b.mu.Lock()
 		f.b.newLink = func(k replicaKey) *link { links++; return newLink(k) }
 		f.b.mu.Unlock()
+		f.start()
 		f.list(0, replicas(0, n))
 		time.Sleep(10 * giveUpAfter)
 		synctest.Wait()

@@ -29,6 +29,13 @@ func (r *fakeRelay) set(list []relay.Replica, err error) {
 	r.list, r.err = list, err
 }
 
+// asked returns when the relay was asked.
+func (r *fakeRelay) asked() []time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.asks)
+}
+
 // discover runs a discovery at one relay for the rest of the bubble.
 func discover(t *testing.T, r *fakeRelay) *discovery {
 	t.Helper()
@@ -70,15 +77,16 @@ func TestDiscoveryAsks(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		pauses := map[time.Duration]struct{}{}
-		for i := 1; i < len(r.asks); i++ {
-			pause := r.asks[i].Sub(r.asks[i-1])
+		asks := r.asked()
+		for i := 1; i < len(asks); i++ {
+			pause := asks[i].Sub(asks[i-1])
 			pauses[pause] = struct{}{}
 			if pause < findEvery*4/5 || pause > findEvery*6/5 {
 				t.Errorf("asked again after %s", pause)
 			}
 		}
-		if len(pauses) < len(r.asks)/2 {
-			t.Errorf("%d different pauses of %d: others would ask at the same times", len(pauses), len(r.asks))
+		if len(pauses) < len(asks)/2 {
+			t.Errorf("%d different pauses of %d: others would ask at the same times", len(pauses), len(asks))
 		}
 	})
 }
@@ -95,7 +103,7 @@ func TestDiscoveryKeepsWhatItKnew(t *testing.T) {
 			t.Errorf("%d listed within a minute, want 3", len(got))
 		}
 		_, until := d.listed(time.Now())
-		if want := r.asks[0].Add(knownFor); !until.Equal(want) {
+		if want := r.asked()[0].Add(knownFor); !until.Equal(want) {
 			t.Errorf("that is said to hold until %s, want %s", until, want)
 		}
 		time.Sleep(time.Second)
