@@ -5,6 +5,7 @@ GO       ?= go
 FUZZTIME ?= 10s
 BENCHTIME  ?= 200ms
 BENCHCOUNT ?= 1
+IMAGE    ?= ghcr.io/culvert-net/culvert:dev
 
 # Tools are built into a folder named by the hash of what they are made of, so
 # that a change of version builds them anew and nothing else does.
@@ -17,7 +18,7 @@ OTHER_OS := darwin windows
 FAST     := ./pkg/noise ./pkg/channel ./pkg/tunnel ./pkg/relay ./internal/pump ./internal/sock
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build tools lint fmt test unit bench-micro e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
+.PHONY: help deps build images tools lint fmt test unit bench-micro e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +39,12 @@ $(LINT): tools/go.mod tools/go.sum
 
 build: ## static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+
+# Made without docker, so that the digests are the same wherever they are made.
+images: ## container images into bin/images, reproducible, named IMAGE; docker gets the one of this machine, if it runs
+	$(GO) run ./scripts/images -o bin/images -name $(IMAGE)
+	@if docker info >/dev/null 2>&1; then docker load -i bin/images/culvert-$$($(GO) env GOHOSTARCH).tar; \
+	  else echo "docker does not run here: load bin/images/culvert-ARCH.tar where images are wanted"; fi
 
 lint: tools ## formatting, linters, tidy modules, and the systems the tests do not run on
 	@unformatted=$$($(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
