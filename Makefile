@@ -18,7 +18,7 @@ OTHER_OS := darwin windows
 FAST     := ./pkg/noise ./pkg/channel ./pkg/tunnel ./pkg/relay ./internal/pump ./internal/sock
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build images tools lint fmt test unit bench-micro e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
+.PHONY: help deps build images tools lint fmt test unit bench-micro e2e e2e-short e2e-kube chaos bench bench-check deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -79,6 +79,11 @@ e2e-short: ## built binaries and real servers, the set that make test runs
 
 e2e: deps ## built binaries and real servers, the full matrix
 	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e
+
+# Others may work on the machine of the cluster, so its tests wait by events and minutes.
+e2e-kube: ## deploy/k8s on the cluster that KUBECONFIG names; LOAD is the command that loads image archives (docs/testing.md)
+	CULVERT_E2E_LOAD="$(LOAD)" $(GO) test -tags e2ekube -count=1 -timeout 30m -v -run '$(RUN)' ./test/e2ekube
+	$(GO) test -tags e2ekube -count=1 -v -run 'TestCluster' ./internal/kubetoken
 
 # One test after the other, so that each one's pauses are its own.
 chaos: deps ## streams outlive what is done to their paths: the long forms, summed up in the last lines
