@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -69,38 +71,60 @@ func buildManifests(t *testing.T, overlay string) *manifests {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch r.GetKind() {
-		case "Namespace":
-			m.namespaces = decode(t, m.namespaces, text)
-		case "Service":
-			m.services = decode(t, m.services, text)
-		case "ConfigMap":
-			m.configMaps = decode(t, m.configMaps, text)
-		case "Secret":
-			m.secrets = decode(t, m.secrets, text)
-		case "Deployment":
-			m.deployments = decode(t, m.deployments, text)
-		case "StatefulSet":
-			m.statefulSets = decode(t, m.statefulSets, text)
-		case "ServiceAccount":
-			m.accounts = decode(t, m.accounts, text)
-		case "Job":
-			m.jobs = decode(t, m.jobs, text)
-		case "PodDisruptionBudget":
-			m.budgets = decode(t, m.budgets, text)
-		case "NetworkPolicy":
-			m.policies = decode(t, m.policies, text)
-		case "ClusterRoleBinding":
-			m.bindings = decode(t, m.bindings, text)
-			continue // of no namespace
-		default:
+		if !m.take(t, r.GetKind(), text) {
 			t.Errorf("%s %s: no check knows this kind", r.GetKind(), r.GetName())
 		}
-		if r.GetKind() != "Namespace" && r.GetNamespace() != "culvert" {
+		if r.GetKind() != "Namespace" && r.GetKind() != "ClusterRoleBinding" && r.GetNamespace() != "culvert" {
 			t.Errorf("%s %s: in namespace %q", r.GetKind(), r.GetName(), r.GetNamespace())
 		}
 	}
 	return m
+}
+
+// take decodes an object of a kind, and reports whether the kind is known.
+func (m *manifests) take(t *testing.T, kind string, text []byte) bool {
+	t.Helper()
+	switch kind {
+	case "Namespace":
+		m.namespaces = decode(t, m.namespaces, text)
+	case "Service":
+		m.services = decode(t, m.services, text)
+	case "ConfigMap":
+		m.configMaps = decode(t, m.configMaps, text)
+	case "Secret":
+		m.secrets = decode(t, m.secrets, text)
+	case "Deployment":
+		m.deployments = decode(t, m.deployments, text)
+	case "StatefulSet":
+		m.statefulSets = decode(t, m.statefulSets, text)
+	case "ServiceAccount":
+		m.accounts = decode(t, m.accounts, text)
+	case "Job":
+		m.jobs = decode(t, m.jobs, text)
+	case "PodDisruptionBudget":
+		m.budgets = decode(t, m.budgets, text)
+	case "NetworkPolicy":
+		m.policies = decode(t, m.policies, text)
+	case "ClusterRoleBinding":
+		m.bindings = decode(t, m.bindings, text)
+	default:
+		return false
+	}
+	return true
+}
+
+// namespaceless returns the services, by their names, and the budgets without the
+// namespace that kustomize has put into them.
+func (m *manifests) namespaceless() *manifests {
+	out := &manifests{services: slices.Clone(m.services), budgets: slices.Clone(m.budgets)}
+	for i := range out.services {
+		out.services[i].Namespace = ""
+	}
+	for i := range out.budgets {
+		out.budgets[i].Namespace = ""
+	}
+	slices.SortFunc(out.services, func(a, b corev1.Service) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 func decode[T any](t *testing.T, list []T, text []byte) []T {
