@@ -5,6 +5,7 @@ GO       ?= go
 FUZZTIME ?= 10s
 BENCHTIME  ?= 200ms
 BENCHCOUNT ?= 1
+IMAGE    ?= ghcr.io/culvert-net/culvert:dev
 
 # Tools are built into a folder named by the hash of what they are made of, so
 # that a change of version builds them anew and nothing else does.
@@ -17,7 +18,7 @@ OTHER_OS := darwin windows
 FAST     := ./pkg/noise ./pkg/channel ./pkg/tunnel ./pkg/relay ./internal/pump ./internal/sock
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build tools lint fmt test unit bench-micro e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
+.PHONY: help deps build images tools lint fmt test unit bench-micro e2e e2e-short e2e-kube chaos bench bench-check deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +39,12 @@ $(LINT): tools/go.mod tools/go.sum
 
 build: ## static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+
+# Made without docker, so that the digests are the same wherever they are made.
+images: ## container images into bin/images, reproducible, named IMAGE; docker gets the one of this machine, if it runs
+	$(GO) run ./scripts/images -o bin/images -name $(IMAGE)
+	@if docker info >/dev/null 2>&1; then docker load -i bin/images/culvert-$$($(GO) env GOHOSTARCH).tar; \
+	  else echo "docker does not run here: load bin/images/culvert-ARCH.tar where images are wanted"; fi
 
 lint: tools ## formatting, linters, tidy modules, and the systems the tests do not run on
 	@unformatted=$$($(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
@@ -72,6 +79,11 @@ e2e-short: ## built binaries and real servers, the set that make test runs
 
 e2e: deps ## built binaries and real servers, the full matrix
 	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e
+
+# Others may work on the machine of the cluster, so its tests wait by events and minutes.
+e2e-kube: ## deploy/k8s on the cluster that KUBECONFIG names; LOAD is the command that loads image archives (docs/testing.md)
+	CULVERT_E2E_LOAD="$(LOAD)" $(GO) test -tags e2ekube -count=1 -timeout 30m -v -run '$(RUN)' ./test/e2ekube
+	$(GO) test -tags e2ekube -count=1 -v -run 'TestCluster' ./internal/kubetoken
 
 # One test after the other, so that each one's pauses are its own.
 chaos: deps ## streams outlive what is done to their paths: the long forms, summed up in the last lines

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,12 +30,14 @@ func identityCommand() *cobra.Command {
 func identityNewCommand() *cobra.Command {
 	var out, public string
 	validity := lifetime(identity.Validity)
+	ifMissing := false
 	cmd := &cobra.Command{
-		Use:   "new -o FILE [--public FILE] [--expires-in TIME]",
+		Use:   "new -o FILE [--public FILE | --if-missing] [--expires-in TIME]",
 		Short: "make a new identity and print its identifier",
 		Long: `new makes a new identity and writes it to a private file, which only its owner
-can read. It never overwrites a file. The last line that it prints is the
-identifier alone.`,
+can read. It never overwrites a file. With --if-missing it leaves an identity
+that is there as it is, for what runs at every start. The last line that it
+prints is the identifier alone.`,
 		Example: "  culvert identity new -o relay.key",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -45,6 +48,12 @@ identifier alone.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
 				return cli.Usagef("name the file to write with -o FILE")
+			}
+			if ifMissing && public != "" {
+				return cli.Usagef("--if-missing writes no public file: leave --public out")
+			}
+			if _, err := os.Lstat(out); ifMissing && err == nil {
+				return keepIdentity(out, cmd.OutOrStdout())
 			}
 			id, err := writeIdentity(out, public, time.Duration(validity))
 			if err != nil {
@@ -61,8 +70,21 @@ identifier alone.`,
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "write the private identity to this `FILE`")
 	cmd.Flags().StringVar(&public, "public", "", "write the public part to this `FILE`, too")
+	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "when there is a private identity already, leave it and print its identifier")
 	cmd.Flags().Var(&validity, "expires-in", expiresUsage)
 	return cmd
+}
+
+// keepIdentity prints the identifier of a private identity that is there, which has
+// to be one that the programs would take.
+func keepIdentity(file string, stdout io.Writer) error {
+	id, err := identity.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "left the private identity in %s as it is\n", file)
+	_, err = fmt.Fprintln(stdout, id.Identifier())
+	return err
 }
 
 const expiresUsage = "the key holds for this `TIME`, 90d or 12h: 1m to 3650d; nothing replaces one that has expired"

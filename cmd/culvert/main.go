@@ -1,20 +1,29 @@
 // Command culvert is the operator's tool: it makes and shows identities, checks
 // settings, asks policies, and shows the whole system at work.
+//
+// Under the name inlet, outlet or relay, by a link, it is that program: images
+// hold all four as one file.
 package main
 
 import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	_ "time/tzdata" // for policies that speak of a time zone, in images that have none
 
 	"github.com/spf13/cobra"
 
 	"github.com/culvert-net/culvert/internal/cli"
+	"github.com/culvert-net/culvert/internal/daemon"
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	ctx := context.Background()
+	if d, ok := daemon.Named(filepath.Base(os.Args[0])); ok {
+		os.Exit(d.Run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	}
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is the command; it returns the exit code.

@@ -7,9 +7,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/culvert-net/culvert/internal/app"
-	"github.com/culvert-net/culvert/internal/cli"
-	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/daemon"
 )
 
 func main() {
@@ -18,16 +16,5 @@ func main() {
 
 // run is the command; it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	return cli.Daemon{
-		Kind:  config.KindInlet,
-		Short: "carry local TCP connections to an outlet, encrypted end to end",
-		Long: `inlet accepts plain TCP connections from local applications and carries each,
-encrypted end to end, to the service behind an outlet, through any number of
-relays.`,
-		Example: `  inlet --config inlet.yaml
-  inlet --identity inlet.key --listen 127.0.0.1:15432 --service orders-db \
-        --outlet IDENTIFIER --route tcp://relay-a:4000/IDENTIFIER
-  inlet --config inlet.yaml --health orders-db`,
-		Serve: cli.Serving(config.KindInlet, config.LoadInlet, app.NewInlet),
-	}.Run(ctx, args, stdout, stderr)
+	return daemon.Inlet().Run(ctx, args, stdout, stderr)
 }

@@ -6,6 +6,6 @@ import (
 	"github.com/culvert-net/culvert/internal/cli/clitest"
 )
 
-func TestMain(m *testing.M) { clitest.Main(m, "relay", main) }
+func TestMain(m *testing.M) { clitest.Main(m, main, "relay") }
 
 func TestScripts(t *testing.T) { clitest.Run(t) }

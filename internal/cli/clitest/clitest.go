@@ -28,10 +28,14 @@ import (
 // patience bounds every wait for something that is to happen.
 const patience = 20 * time.Second
 
-// Main runs a test binary in which scripts find a command, by its name and its
-// main function. It does not return.
-func Main(m *testing.M, name string, main func()) {
-	testscript.Main(m, map[string]func(){name: main})
+// Main runs a test binary in which scripts find a command, by its main function
+// and the names that it may be called by. It does not return.
+func Main(m *testing.M, main func(), names ...string) {
+	commands := map[string]func(){}
+	for _, name := range names {
+		commands[name] = main
+	}
+	testscript.Main(m, commands)
 }
 
 // Run runs the scripts in testdata. Beside testscript's own commands they have:
