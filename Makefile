@@ -17,7 +17,7 @@ OTHER_OS := darwin windows
 FAST     := ./pkg/noise ./pkg/channel ./pkg/tunnel ./pkg/relay ./internal/pump ./internal/sock
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build tools lint fmt test unit bench-micro e2e e2e-short chaos bench bench-check deploy-test fuzz model clean
+.PHONY: help deps build tools lint fmt test unit bench-micro e2e e2e-short e2e-compose chaos bench bench-check deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -72,6 +72,10 @@ e2e-short: ## built binaries and real servers, the set that make test runs
 
 e2e: deps ## built binaries and real servers, the full matrix
 	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e
+
+e2e-compose: ## the demos in deploy/compose on a Docker engine, as their README pages say; as root: installs Docker if there is none
+	scripts/install-packages docker
+	$(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2ecompose
 
 # One test after the other, so that each one's pauses are its own.
 chaos: deps ## streams outlive what is done to their paths: the long forms, summed up in the last lines
