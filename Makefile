@@ -18,7 +18,7 @@ OTHER_OS := darwin windows
 FAST     := ./pkg/noise ./pkg/channel ./pkg/tunnel ./pkg/relay ./internal/pump ./internal/sock
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build images tools lint fmt test unit bench-micro e2e e2e-short e2e-kube chaos bench bench-check deploy-test fuzz model clean
+.PHONY: help deps build images tools lint fmt test unit bench-micro e2e e2e-short e2e-compose e2e-kube chaos bench bench-check deploy-test fuzz model clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -84,6 +84,10 @@ e2e: deps ## built binaries and real servers, the full matrix
 e2e-kube: ## deploy/k8s on the cluster that KUBECONFIG names; LOAD is the command that loads image archives (docs/testing.md)
 	CULVERT_E2E_LOAD="$(LOAD)" $(GO) test -tags e2ekube -count=1 -timeout 30m -v -run '$(RUN)' ./test/e2ekube
 	$(GO) test -tags e2ekube -count=1 -v -run 'TestCluster' ./internal/kubetoken
+
+e2e-compose: ## the demos in deploy/compose on a Docker engine, as their README pages say; as root: installs Docker if there is none
+	scripts/install-packages docker
+	$(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2ecompose
 
 # One test after the other, so that each one's pauses are its own.
 chaos: deps ## streams outlive what is done to their paths: the long forms, summed up in the last lines
