@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,40 @@ func loadOwner(cmd *cobra.Command) (*config.Authority, identity.Identifier, erro
 	return cfg, id.Identifier(), nil
 }
 
+// startTime is how long an authority that has its store open may take until it answers
+// at its admin address.
+const startTime = 5 * time.Second
+
+// reach does something at the authority by its admin address; or, if it does not run,
+// returns its store opened, with which it is still to be done. An authority that has
+// the store open and does not answer is about to, or about to end.
+func reach(ctx context.Context, cfg *config.Authority, do func(context.Context, admin.Service) error) (*app.Offline, error) {
+	var asked error
+	for began := time.Now(); ; {
+		if cfg.Admin != "" {
+			access, err := admin.ReadAccess(admin.AccessFile(cfg.Store))
+			if err == nil {
+				err = do(ctx, admin.NewClient(cfg.Admin, access))
+			}
+			// An impostor's address says nothing about whether the authority runs.
+			if !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrImpostor) {
+				return nil, err
+			}
+			asked = err
+		}
+		offline, err := app.OpenOffline(cfg) // which waits a moment for another process
+		switch inUse := errors.Is(err, authority.ErrInUse); {
+		case inUse && errors.Is(asked, admin.ErrNotRunning) && time.Since(began) < startTime:
+		case inUse && errors.Is(asked, admin.ErrImpostor):
+			return nil, fmt.Errorf("%w: the authority runs, and was told nothing: %w: if it was started with another admin address, start it anew; if not, look who listens there", err, asked)
+		case inUse:
+			return nil, fmt.Errorf("%w: the authority runs, and nobody answers at its admin address (%s): set admin in its settings, and start it anew", err, orNone(cfg.Admin))
+		default:
+			return offline, err
+		}
+	}
+}
+
 // withAuthority does something at the authority: by its admin address if it runs,
 // and else in its store, which it says. do may be called for both, if the first
 // finds that nobody is there.
@@ -53,25 +88,8 @@ func withAuthority(cmd *cobra.Command, do func(ctx context.Context, s admin.Serv
 	if err != nil {
 		return err
 	}
-	var asked error
-	if cfg.Admin != "" {
-		access, err := admin.ReadAccess(admin.AccessFile(cfg.Store))
-		if err == nil {
-			err = do(cmd.Context(), admin.NewClient(cfg.Admin, access))
-		}
-		// An impostor's address says nothing about whether the authority runs.
-		if !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrImpostor) {
-			return err
-		}
-		asked = err
-	}
-	offline, err := app.OpenOffline(cfg)
-	switch {
-	case errors.Is(err, authority.ErrInUse) && errors.Is(asked, admin.ErrImpostor):
-		return fmt.Errorf("%w: the authority runs, and was told nothing: %w: if it was started with another admin address, start it anew; if not, look who listens there", err, asked)
-	case errors.Is(err, authority.ErrInUse):
-		return fmt.Errorf("%w: the authority runs, and nobody answers at its admin address (%s): set admin in its settings, and start it anew", err, orNone(cfg.Admin))
-	case err != nil:
+	offline, err := reach(cmd.Context(), cfg, do)
+	if offline == nil {
 		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "culvert: the authority does not run: working on its store %s\n", cfg.Store)
