@@ -57,7 +57,8 @@ func ResetClose(c net.Conn) error {
 // a reset only once (Linux: sk_err, which read(2), write(2) and getsockopt(2) take
 // away): when a write on c is the one that is told, the read beside it finds the end
 // of a connection that is no more. The end that a peer has sent leaves it connected
-// for as long as this side goes on. c is asked only if it is a TCP socket of package
+// for as long as this side goes on; one that it had sent before it reset the
+// connection is told from that where the system lets it (Linux). c is asked only if it is a TCP socket of package
 // net, and on Windows it is not.
 func EndOrReset(c net.Conn) error {
 	tc, ok := c.(*net.TCPConn)
@@ -69,7 +70,7 @@ func EndOrReset(c net.Conn) error {
 		return nil // closed: whoever did that knows
 	}
 	gone := false
-	if err := rc.Control(func(fd uintptr) { gone = disconnected(fd) }); err != nil || !gone {
+	if err := rc.Control(func(fd uintptr) { gone = disconnected(fd) && !endedFirst(fd) }); err != nil || !gone {
 		return nil
 	}
 	return &net.OpError{

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package sock
+
+func endedFirst(uintptr) bool { return false }
