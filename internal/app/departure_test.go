@@ -49,8 +49,11 @@ func TestInletLeavesARevokedRoute(t *testing.T) {
 		near, hop := startNear(t)
 		sys := startTrusting(t, a, func(s *setup) {
 			inlet := s.inlet
+			var running *Outlet
+			s.before = func(out *Outlet) { running = out }
 			s.inlet = func(c *config.Inlet) {
 				inlet(c)
+				eventually(t, "the outlet is registered", func() bool { return running.countRegistrations() > 0 })
 				direct := c.Services[0].Routes[0]
 				c.Services[0].Routes = []route.Route{through(hop, direct)}
 				if another {
