@@ -108,9 +108,7 @@ func (st *Stream) discard() {
 		defer frameBufs.Put(buf)
 		for !st.win.drained() {
 			// The deadline has passed, since the stream is over: no data is waited for.
-			n, err := st.y.Read(buf[:])
-			st.win.read(n)
-			if err != nil {
+			if _, err := st.readMux(buf[:]); err != nil {
 				break
 			}
 		}

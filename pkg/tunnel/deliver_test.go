@@ -218,3 +218,35 @@ func TestDeliverEmptyFrame(t *testing.T) {
 	_ = st.Close()
 	await(t, done, "the end")
 }
+
+// TestDesertWhileReading has a side close streams that it is reading from, whose
+// peer has ended them with much still to be read: what lets go of the rest must not
+// meet the Read in the mux, which locks in two orders.
+func TestDesertWhileReading(t *testing.T) {
+	p := newPair(t, Config{})
+	data := make([]byte, 256<<10)
+	for range 300 {
+		client, server := p.open(t)
+		if _, err := server.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Close(); err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			buf := make([]byte, 64)
+			for n := 0; ; n++ {
+				if _, err := client.Read(buf); err != nil {
+					return
+				}
+				if n == 16 {
+					go func() { _ = client.Close() }()
+				}
+			}
+		}()
+		await(t, read, "the end of a Read beside Close")
+	}
+	p.forgotten(t)
+}

@@ -36,6 +36,8 @@ type Stream struct {
 	answered bool   // OPENED was read, or need not be
 	readErr  error  // sticky: io.EOF after FIN
 
+	muxMu sync.Mutex // held in readMux
+
 	writeMu       sync.Mutex
 	finSent       bool
 	small         bool // the last DATA frame was small
@@ -190,11 +192,21 @@ func (st *Stream) nextFrameLocked() (frameType, int, error) {
 func (st *Stream) readMuxLocked(b []byte) (int, error) {
 	st.starving.Store(true)
 	defer st.starving.Store(false)
-	n, err := st.y.Read(b)
+	n, err := st.readMux(b)
 	if n > 0 {
-		st.win.read(n)
 		st.touch()
 	}
+	return n, err
+}
+
+// readMux is the mux's Read, of which there can be only one at a time: it locks a
+// stream's state and then its buffer, or, to send a window update, the other way
+// round (hashicorp/yamux v0.1.2, Stream.Read and sendWindowUpdate).
+func (st *Stream) readMux(b []byte) (int, error) {
+	st.muxMu.Lock()
+	defer st.muxMu.Unlock()
+	n, err := st.y.Read(b)
+	st.win.read(n)
 	return n, err
 }
 
