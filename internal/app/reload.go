@@ -104,8 +104,8 @@ func (b *base) apply(c *config.Common, started *config.Trust, authorities []iden
 		all = append(all, own)
 	}
 	if !b.trust.sameAs(all) {
-		if err := b.trust.trusts(all); err != nil {
-			return c.Fault("authorities", err)
+		if err := b.member.retrust(c, all); err != nil {
+			return err
 		}
 	}
 	if err := b.obs.SetLogLevel(c.LogLevel); err != nil {
