@@ -93,3 +93,30 @@ func TestReloadRefusesDamagedLists(t *testing.T) {
 		t.Error("the authority is trusted without its list")
 	}
 }
+
+// An inlet whose services are those of whoever proves to offer them is not left without
+// anybody who could say who does: it would not start so either.
+func TestReloadLeavesNoServiceByNameWithoutAuthorities(t *testing.T) {
+	key, _ := newIdentity(t)
+	_, relay := newIdentity(t)
+	_, a := newIdentity(t)
+	f := filepath.Join(t.TempDir(), "inlet.yaml")
+	text := fmt.Sprintf("identity: %s\nstate: %s\nservices:\n  - listen: tcp://127.0.0.1:0\n    service: db\n    routes: [tcp://127.0.0.1:1/%s]\n", key, t.TempDir(), relay)
+	authorities := "authorities: [" + a.String() + "]\n"
+	replaceFile(t, f, text+authorities)
+	cfg, err := config.LoadInlet(fileSource(f))
+	must(t, err)
+	o, log := newObs(t, "inlet")
+	in, err := NewInlet(cfg, o)
+	must(t, err)
+	in.Follow(func() (*config.Inlet, error) { return config.LoadInlet(fileSource(f)) })
+	replaceFile(t, f, text)
+	in.file.read(true)
+	lines := log.lines(t, map[string]string{"msg": "settings file cannot be taken, what holds stays"})
+	if len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["error"]), "services[0].outlet") {
+		t.Errorf("the log has %v, want that nobody could say who offers the service", lines)
+	}
+	if !in.trust.sameAs([]identity.Identifier{a}) {
+		t.Error("the authority is not trusted any more")
+	}
+}
