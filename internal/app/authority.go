@@ -41,6 +41,10 @@ func (a *Authority) authorityBounds() *channelBounds {
 // member needs one, and another while that one is being ended.
 const authorityStreams = 2
 
+// authorityUnanswered is how many a channel may have that are refused, or not answered
+// yet, beside them: more than the races of one that closes what is refused.
+const authorityUnanswered = 32
+
 // memberWindow is what a member, and whoever else gets here, may have sent in one
 // stream and the authority not have read, in bytes: many of the longest messages.
 const memberWindow = 256 << 10
@@ -82,7 +86,7 @@ func NewAuthority(cfg *config.Authority, o *obs.Obs) (*Authority, error) {
 		Services: []config.OutletService{{Name: authority.ServiceName, Allow: everyone}},
 	}
 	a.Outlet, err = newOutlet(out, hosting{
-		kind: string(config.KindAuthority), known: a.isMember, bounds: a.authorityBounds(), streams: authorityStreams, window: memberWindow,
+		kind: string(config.KindAuthority), known: a.isMember, bounds: a.authorityBounds(), streams: authorityStreams, unanswered: authorityUnanswered, window: memberWindow,
 		handlers: map[string]streamHandler{authority.ServiceName: a.serveMember},
 	}, o)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -26,6 +27,9 @@ const (
 	// asideFor is how long a replica is left alone that has not proven that it offers
 	// the service.
 	asideFor = time.Minute
+	// asideSoon is asideFor for one whose credential counts no more, or not yet: it gets
+	// another within moments, or this inlet a list.
+	asideSoon = 10 * time.Second
 	// maxAside bounds how many of those are remembered.
 	maxAside = 4096
 	// refusedFor is how long a replica that has refused a stream gets others only
@@ -308,10 +312,20 @@ func (b *balancer) unreachable(k replicaKey, err error) {
 		}
 		delete(b.aside, old)
 	}
-	b.aside[k] = asideness{time.Now().Add(asideFor), unproven}
+	b.aside[k] = asideness{time.Now().Add(unproven.mends()), unproven}
 	b.mu.Unlock()
 	b.trace.aside(k, unproven)
 	b.notify()
+}
+
+// mends returns after what time a peer may prove what it has not: soon, where it has
+// what was worth something, or will be, as its authority says.
+func (e *unprovenError) mends() time.Duration {
+	switch e.peer.Code {
+	case code.CredentialExpired, code.CredentialRevoked, code.NotYetValid, code.SignerReplaced, code.RevocationsOverdue:
+		return asideSoon
+	}
+	return asideFor
 }
 
 // errPathLost says that a replica's channel has lost its path while a stream was

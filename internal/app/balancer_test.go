@@ -537,6 +537,33 @@ func TestBalancerTriesAgain(t *testing.T) {
 	})
 }
 
+// One whose credential has been revoked, or has ended, has another within moments, and
+// is not left alone for longer.
+func TestBalancerTriesAgainSoon(t *testing.T) {
+	for _, c := range []code.Code{code.CredentialRevoked, code.CredentialExpired, code.RevocationsOverdue} {
+		t.Run(c.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newIdleFleet(t, replicas(0, 1))
+				again := time.Now().Add(20 * time.Second) // as long as a member takes
+				f.set(func() {
+					f.connect = func(context.Context, replicaKey) error {
+						if time.Now().Before(again) {
+							return &channel.HandshakeError{Step: "identity", Err: &unprovenError{&channel.PeerError{Code: c, Err: errors.New("no")}}}
+						}
+						return nil
+					}
+				})
+				f.start()
+				time.Sleep(31*time.Second)
+				synctest.Wait()
+				if err := f.b.ready(); err != nil {
+					t.Errorf("ready: %v", err)
+				}
+			})
+		})
+	}
+}
+
 // A relay that does not answer, or has just started and lists nobody, takes nothing
 // away from those that work; and nothing for a while from those that do not.
 func TestBalancerOutlivesARelay(t *testing.T) {

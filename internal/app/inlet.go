@@ -116,8 +116,7 @@ func (in *Inlet) newServices() error {
 			in.links = append(in.links, l)
 			byWay[way] = l
 		case !in.trust.enabled.Load():
-			return in.cfg.Fault(listKey("services", i, "outlet"), errors.New("there is none, and no authority whose credentials could say who offers the service: "+
-				"name the outlet, or say whose credentials count (authorities, or a ticket)"))
+			return noAuthority(&in.cfg, i)
 		default:
 			b := in.newBalancer(c.Service, c.Routes)
 			in.balancers = append(in.balancers, b)
@@ -126,6 +125,12 @@ func (in *Inlet) newServices() error {
 		in.services = append(in.services, &inletService{InletService: c, upstream: byWay[way], metrics: in.streams.service(c.Service)})
 	}
 	return nil
+}
+
+// noAuthority says that nobody could say who offers a service of the settings.
+func noAuthority(cfg *config.Inlet, i int) error {
+	return cfg.Fault(listKey("services", i, "outlet"), errors.New("there is none, and no authority whose credentials could say who offers the service: "+
+		"name the outlet, or say whose credentials count (authorities, or a ticket)"))
 }
 
 // allLinks returns the links to outlets that the settings name, and to replicas.

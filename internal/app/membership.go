@@ -36,6 +36,7 @@ type membership struct {
 	authority identity.Identifier
 	routes    []route.Route
 	member    *member.Member // nil: this process is nobody's member
+	store     *member.Store  // of the folder `state`; nil: there is none
 	caller    *channel.Caller
 	told      quiet
 
@@ -56,12 +57,11 @@ type membership struct {
 // newMembership reads what the folder `state` has, and makes the authority trusted.
 func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	m := &membership{b: b, enrolled: make(chan struct{}), authority: cfg.Authority.Identifier, routes: cfg.Authority.Routes}
-	var store *member.Store
 	var stored *member.Membership
 	if b.common.State != "" {
-		store = member.NewStore(b.common.State, b.Identifier())
+		m.store = member.NewStore(b.common.State, b.Identifier())
 		var err error
-		if stored, err = store.Load(); err != nil {
+		if stored, err = m.store.Load(); err != nil {
 			return nil, b.common.Fault("state", err)
 		}
 		if err := m.complete(cfg, stored); err != nil {
@@ -70,10 +70,8 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	}
 	if m.authority.IsZero() {
 		close(m.enrolled) // there is nothing to wait for
-		if store != nil {
-			if err := store.LoadLists(b.trust.verifier); err != nil {
-				return nil, b.common.Fault("state", err)
-			}
+		if err := m.loadLists(b.trust.verifier); err != nil {
+			return nil, b.common.Fault("state", err)
 		}
 		m.logKept(stored)
 		return m, nil
@@ -86,7 +84,7 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 	m.caller = m.newCaller()
 	mc := member.Config{
 		Identifier: b.Identifier(), Authority: m.authority, Verifier: b.trust.verifier, Open: m.open,
-		Store: store, Ticket: cfg.Ticket, Trace: m.trace(),
+		Store: m.store, Ticket: cfg.Ticket, Trace: m.trace(),
 	}
 	for _, r := range m.routes {
 		mc.Routes = append(mc.Routes, r.String())
@@ -105,6 +103,39 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 		m.show(bundle)
 	}
 	return m, nil
+}
+
+// loadLists makes v know the lists that are kept of the authorities that it trusts.
+func (m *membership) loadLists(v *credential.Verifier) error {
+	if m.store == nil {
+		return nil
+	}
+	return m.store.LoadLists(v)
+}
+
+// retrust makes authorities the trusted ones while the process runs, with the lists
+// that are kept of them: who is revoked is so whenever its authority was named. On an
+// error, which names a setting of c, nothing has changed.
+func (m *membership) retrust(c *config.Common, authorities []identity.Identifier) error {
+	t := m.b.trust
+	// Another verifier first: what is wrong with a file is to be known before
+	// anything changes.
+	v, err := credential.NewVerifier(credential.Config{Authorities: authorities, Skew: m.b.common.ClockSkew})
+	if err != nil {
+		return c.Fault("authorities", err)
+	}
+	if err := m.loadLists(v); err != nil {
+		return c.Fault("state", err)
+	}
+	before := t.verifier.Authorities()
+	if err := t.trusts(authorities); err != nil {
+		return c.Fault("authorities", err)
+	}
+	if err := m.loadLists(t.verifier); err != nil { // exchanged meanwhile
+		return c.Fault("state", errors.Join(err, t.trusts(before), m.loadLists(t.verifier)))
+	}
+	m.logKept(nil)
+	return nil
 }
 
 // What the log says of a folder `state` that lacks something.

@@ -46,6 +46,7 @@ type Outlet struct {
 	// maxStreams is how many streams one channel may have open; 0: as many as a
 	// session takes.
 	maxStreams int
+	unanswered int           // see hosting
 	rate       *rate.Limiter // of those with whom the outlet accepts itself: a relay has limits of its own
 
 	// What can come again and again is told apart by who can cause it, so that
@@ -90,6 +91,8 @@ type hosting struct {
 	bounds   *channelBounds           // nil: outletBounds
 	streams  int                      // that one channel may have open; 0: as many as a session takes
 	window   int                      // of each stream; see tunnel.Config
+
+	unanswered int // streams of one channel that are not open; see tunnel.Config
 }
 
 // A streamHandler serves one stream and returns how that ended. It leaves
@@ -128,7 +131,7 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	if h.bounds != nil {
 		bounds = *h.bounds
 	}
-	out.maxStreams = h.streams
+	out.maxStreams, out.unanswered = h.streams, h.unanswered
 	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: bounds.all, DetachedPerInstance: maxPeerChannels})
 	out.channels = newChannels(bounds, h.known, out.table.EvictOldest)
 	out.channels.end = out.endStranger

@@ -67,7 +67,7 @@ func (out *Outlet) exceeds(s *lasting, p *reservation) {
 // newSession returns the session of a channel whose place is p.
 func (out *Outlet) newSession(c *channel.Channel, p *reservation) *lasting {
 	cfg := out.tunnelConfig(&out.cfg.Channels)
-	cfg.MaxStreams, cfg.Window = out.maxStreams, out.window
+	cfg.MaxStreams, cfg.Unanswered, cfg.Window = out.maxStreams, out.unanswered, out.window
 	if out.channels.bounds.bytes == 0 {
 		return &lasting{Session: tunnel.NewServer(c, cfg), ch: c}
 	}

@@ -67,6 +67,10 @@ func (in *Inlet) Follow(reread func() (*config.Inlet, error)) {
 		if err != nil {
 			return nil, err
 		}
+		// What runs are the services of the start.
+		if i := slices.IndexFunc(started.Services, func(s config.InletService) bool { return s.ByName() }); i >= 0 && len(in.trusted(&started.Trust, cfg.Authorities)) == 0 {
+			return nil, noAuthority(&started, i)
+		}
 		return &revision{
 			restart: config.Changed(&started, cfg, "authorities", "log_level"),
 			apply: func() error {
@@ -97,15 +101,10 @@ func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 // lives is asked about again: what may not be any more ends within 5 s. started are
 // the settings at the start, which still say whose the own credential is.
 func (b *base) apply(c *config.Common, started *config.Trust, authorities []identity.Identifier, set func()) error {
-	trusted := *started
-	trusted.Authorities = authorities
-	all := trusted.Trusted()
-	if own := b.member.authority; !own.IsZero() && !slices.Contains(all, own) {
-		all = append(all, own)
-	}
+	all := b.trusted(started, authorities)
 	if !b.trust.sameAs(all) {
-		if err := b.trust.trusts(all); err != nil {
-			return c.Fault("authorities", err)
+		if err := b.member.retrust(c, all); err != nil {
+			return err
 		}
 	}
 	if err := b.obs.SetLogLevel(c.LogLevel); err != nil {
@@ -114,4 +113,15 @@ func (b *base) apply(c *config.Common, started *config.Trust, authorities []iden
 	set()
 	b.trust.changed()
 	return nil
+}
+
+// trusted returns who is trusted where settings name those authorities.
+func (b *base) trusted(started *config.Trust, authorities []identity.Identifier) []identity.Identifier {
+	trusted := *started
+	trusted.Authorities = authorities
+	all := trusted.Trusted()
+	if own := b.member.authority; !own.IsZero() && !slices.Contains(all, own) {
+		all = append(all, own)
+	}
+	return all
 }

@@ -91,13 +91,19 @@ func (s *Server) isDraining() bool {
 
 // offering returns the outlets that offer the service and that the caller may
 // connect to, in no order. One find at a time looks, so that all of them together
-// take one processor at most.
+// take one processor at most, and one of callers who may not connect to outlets in
+// general: these are strangers for the most part, of whom there can be any number, and
+// are to keep nobody else waiting.
 func (c *call) offering(ctx context.Context, offers func(channel.Peer, string) bool) ([]Replica, error) {
 	hold := time.NewTimer(c.cfg.Timing.Hold)
 	defer hold.Stop()
+	finding := c.finding
+	if c.mayConnect(identity.Identifier{}) != nil {
+		finding = c.findingOthers
+	}
 	select {
-	case c.finding <- struct{}{}:
-		defer func() { <-c.finding }()
+	case finding <- struct{}{}:
+		defer func() { <-finding }()
 	case <-hold.C:
 		return nil, declinef(code.Busy, "too many look for outlets at once")
 	case <-ctx.Done():

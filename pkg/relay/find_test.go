@@ -295,6 +295,32 @@ func TestFindBusy(t *testing.T) {
 	wantRefusal(t, err, code.Busy, "too many look for outlets at once")
 }
 
+// Those who may not connect to outlets in general keep nobody else waiting, however
+// many they are, nor the reverse.
+func TestFindOfStrangersWaitsApart(t *testing.T) {
+	stranger, known := newLocal(t), newLocal(t)
+	relay := startRelay(t, newCatalogue().rule, func(c *Config) {
+		c.Timing.Hold = 10 * time.Millisecond
+		rule := c.Connect
+		c.Connect = func(p channel.Peer, outlet identity.Identifier) error {
+			if p.Identifier == stranger.Identifier() && outlet.IsZero() {
+				return errors.New("not in general")
+			}
+			return rule(p, outlet)
+		}
+	})
+	r := route.Route{relay.hop(t)}
+	relay.findingOthers <- struct{}{}
+	wantRefusal(t, noFind(t, &Dialer{Local: stranger}, r, "orders-db"), code.Busy, "too many look for outlets at once")
+	if got := find(t, &Dialer{Local: known}, r, "orders-db"); len(got) != 0 {
+		t.Errorf("found %v, want nobody", got)
+	}
+	<-relay.findingOthers
+	relay.finding <- struct{}{}
+	wantRefusal(t, noFind(t, &Dialer{Local: stranger}, r, "orders-db"), code.ConnectDenied, "")
+	wantRefusal(t, noFind(t, &Dialer{Local: known}, r, "orders-db"), code.Busy, "too many look for outlets at once")
+}
+
 // A relay that stops while a find waits says so.
 func TestFindWhileStopping(t *testing.T) {
 	relay := startRelay(t, newCatalogue().rule, func(c *Config) { c.Timing.Hold = time.Minute })

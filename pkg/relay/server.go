@@ -27,8 +27,10 @@ type Server struct {
 
 	grants atomic.Uint64 // the ID of the last grant
 
-	finding chan struct{} // capacity 1: held by the find that looks through the outlets
-	spread  [32]byte      // random: what outlets cannot know of the order in which finds choose among too many
+	// Of capacity 1: held by the find that looks through the outlets, of those that may
+	// connect in general, and of others.
+	finding, findingOthers chan struct{}
+	spread                 [32]byte // random: what outlets cannot know of the order in which finds choose among too many
 
 	mu            sync.Mutex
 	outlets       map[identity.Identifier][]*registration // oldest first
@@ -63,6 +65,7 @@ func NewServer(cfg Config) (*Server, error) {
 		refusals:    make(map[code.Code]uint64),
 		drained:     make(chan struct{}),
 	}
+	s.findingOthers = make(chan struct{}, cap(s.finding))
 	_, _ = rand.Read(s.spread[:]) // never fails
 	return s, nil
 }

@@ -44,6 +44,11 @@ type pacer interface {
 // Config holds a session's settings. The zero value is the default.
 type Config struct {
 	MaxStreams int // open at once; 0 means 10,000
+	// Unanswered is how many streams may be known beside those: not answered yet, or
+	// refused and not closed by the peer, which it may never do; each costs a KiB.
+	// Beyond it the session ends. The opening side has to keep to its peer's; 0 means
+	// 1,024, which is the most.
+	Unanswered int
 	// Patience is for what is on its way, a new stream's OPEN or an aborted one's
 	// RST: more than a carrier may pause; 0 means 10 s.
 	Patience time.Duration
@@ -114,13 +119,17 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 	if cfg.Patience <= 0 {
 		cfg.Patience = 10 * time.Second
 	}
+	if cfg.Unanswered <= 0 {
+		cfg.Unanswered = backlog
+	}
+	cfg.Unanswered = min(cfg.Unanswered, backlog)
 	if cfg.Window <= 0 {
 		cfg.Window = maxWindow
 	}
 	cfg.Window = min(max(cfg.Window, initialWindow), maxWindow)
 	s := &Session{
 		carrier: c, client: client, cfg: cfg,
-		adapter:  newAdapter(c, client, cfg.MaxStreams+backlog+2),
+		adapter:  newAdapter(c, client, cfg.MaxStreams+cfg.Unanswered+2),
 		gate:     gate{free: gateBytes},
 		started:  make(chan struct{}),
 		stopping: make(chan struct{}),
@@ -129,7 +138,7 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 		draining: make(chan struct{}),
 		moving:   make(chan struct{}, 1),
 		slots:    make(chan struct{}, cfg.MaxStreams),
-		unacked:  make(chan struct{}, backlog),
+		unacked:  make(chan struct{}, cfg.Unanswered),
 		requests: make(chan *Request),
 		streams:  make(map[uint32]*Stream),
 		brisk:    func() {},
