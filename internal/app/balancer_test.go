@@ -554,7 +554,7 @@ func TestBalancerTriesAgainSoon(t *testing.T) {
 					}
 				})
 				f.start()
-				time.Sleep(31 * time.Second)
+				time.Sleep(31 * time.Second) // a try each 10 s
 				synctest.Wait()
 				if err := f.b.ready(); err != nil {
 					t.Errorf("ready: %v", err)

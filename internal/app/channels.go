@@ -19,6 +19,10 @@ const (
 	// so that they can be told, and the log can say, what they asked for.
 	maxStrangers        = 64
 	maxStrangerChannels = 4
+	// maxStrangerStreams bounds the streams of one of their channels. None is let
+	// through, but each costs some KiB until it has said what it wants, for which it
+	// has the grace time.
+	maxStrangerStreams = 256
 )
 
 // A channelBounds says how many channels there may be, and what those of
@@ -27,6 +31,7 @@ type channelBounds struct {
 	all          int // of peers that are no strangers
 	strangers    int // of strangers, beside them
 	eachStranger int // of one of them
+	streams      int // open at once on a stranger's channel; 0: as many as on others
 
 	// yields lets the oldest stranger's channel give way to another stranger's,
 	// where there are too many: an idle one if there is one. Otherwise the other is
@@ -44,7 +49,7 @@ const streamCost = 8 << 10
 
 // outletBounds are those of an outlet.
 func outletBounds() channelBounds {
-	return channelBounds{all: maxChannels, strangers: maxStrangers, eachStranger: maxStrangerChannels}
+	return channelBounds{all: maxChannels, strangers: maxStrangers, eachStranger: maxStrangerChannels, streams: maxStrangerStreams}
 }
 
 // channels is the table of an outlet's channels, which bounds them.

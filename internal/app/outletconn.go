@@ -68,6 +68,9 @@ func (out *Outlet) exceeds(s *lasting, p *reservation) {
 func (out *Outlet) newSession(c *channel.Channel, p *reservation) *lasting {
 	cfg := out.tunnelConfig(&out.cfg.Channels)
 	cfg.MaxStreams, cfg.Unanswered, cfg.Window = out.maxStreams, out.unanswered, out.window
+	if most := out.channels.bounds.streams; most > 0 && !out.channels.isListed(p) {
+		cfg.MaxStreams = most
+	}
 	if out.channels.bounds.bytes == 0 {
 		return &lasting{Session: tunnel.NewServer(c, cfg), ch: c}
 	}

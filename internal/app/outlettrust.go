@@ -61,7 +61,8 @@ func (out *Outlet) recheckChannels(some map[*channel.Channel]struct{}) {
 
 // recheckOpen cuts the channel of a peer that is revoked, the streams that it may
 // not have any more, and a channel by which it may use nothing any more. A path over
-// a relay that is revoked is left.
+// a relay that is revoked is left; and so is, by its peer, a channel that has a
+// stranger's place where the peer is none any more.
 func (out *Outlet) recheckOpen(ch *openChannel) {
 	j := out.trust.judge(ch.session.Peer())
 	if j.nothing != nil && j.nothing.Code == code.IdentityRevoked {
@@ -83,7 +84,11 @@ func (out *Outlet) recheckOpen(ch *openChannel) {
 			p.cut(d)
 		}
 	}
-	if !ch.listed || out.channels.known(j.Peer) {
+	known := out.channels.known(j.Peer)
+	if known && !ch.listed && out.channels.bounds.streams > 0 {
+		ch.session.Drain("this channel was opened as that of one who may use nothing here: another one has more streams")
+	}
+	if !ch.listed || known {
 		ch.told = false // should it come to that again
 		return
 	}

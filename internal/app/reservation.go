@@ -217,6 +217,13 @@ func (c *channels) leavingLocked(listed bool) (n int) {
 	return n
 }
 
+// isListed reports whether a place is that of a peer that is no stranger.
+func (c *channels) isListed(p *reservation) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return p.listed
+}
+
 // hasListed reports whether the peer has a place that is no stranger's.
 func (c *channels) hasListed(peer identity.Identifier) bool {
 	c.mu.Lock()

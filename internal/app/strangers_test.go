@@ -1,10 +1,15 @@
 package app
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/zap/zapcore"
 
@@ -105,5 +110,93 @@ func TestStrangersStreamsAreToldOnce(t *testing.T) {
 	// A client is sent away before the inlet writes its line.
 	eventually(t, "the inlet has a warning for each: they are its own", func() bool {
 		return len(sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "level": "warn"})) == times
+	})
+}
+
+// synOf is what opens a stream of the mux, and says no more (hashicorp/yamux, spec.md).
+func synOf(stream uint32) []byte {
+	h := make([]byte, 12)
+	h[1] = 1 // window update
+	binary.BigEndian.PutUint16(h[2:], 1)
+	binary.BigEndian.PutUint32(h[4:], stream)
+	return h
+}
+
+// A stranger can have few streams wait that do not say what they want.
+func TestStrangersHaveFewStreams(t *testing.T) {
+	key, _ := newIdentity(t)
+	as, err := identity.ReadFile(key)
+	must(t, err)
+	outletKey, _ := newIdentity(t)
+	out, _, _ := startOutlet(t, config.Outlet{
+		Common: config.Common{Identity: outletKey, DrainTimeout: time.Millisecond}, Listen: []config.Address{local(0)},
+		Services: []config.OutletService{{Name: "echo", Target: local(1), Allow: policy.List(id(1))}},
+	})
+	var reading sync.WaitGroup
+	t.Cleanup(reading.Wait)
+	r, err := startReplica(t, out, as)
+	must(t, err)
+	var refusals atomic.Int64
+	reading.Go(func() {
+		var all []byte
+		b := make([]byte, 4<<10)
+		for {
+			n, err := r.ch.Read(b)
+			all = append(all, b[:n]...)
+			refusals.Store(int64(bytes.Count(all, []byte("which is the most"))))
+			if err != nil {
+				return
+			}
+		}
+	})
+	const more = 100
+	syns := synOf(1)
+	for i := range uint32(maxStrangerStreams + more) {
+		syns = append(syns, synOf(3+2*i)...)
+	}
+	_, err = r.ch.Write(syns)
+	must(t, err)
+	eventually(t, "the rest is refused", func() bool { return refusals.Load() == more })
+	for _, ch := range out.channels.list() {
+		if n := ch.session.Streams(); n != maxStrangerStreams {
+			t.Errorf("%d streams wait, want %d", n, maxStrangerStreams)
+		}
+	}
+}
+
+// Who is let in while it has a stranger's channel gets another one, which has no
+// stranger's place and bounds, and no client notices.
+func TestStrangersThatAreLetInAreNoneAnyMore(t *testing.T) {
+	f := startFiled(t)
+	f.outletFile.change("["+f.inletID+"]", "["+strangerID(t)+"]")
+	stranger := func(want bool) func() bool {
+		return func() bool {
+			list := f.outlet.channels.list()
+			return len(list) == 1 && list[0].listed != want
+		}
+	}
+	eventually(t, "the inlet has a stranger's channel", stranger(true))
+	wantRefused(t, f.inlet.Addrs()[0])
+	f.outletFile.change("allow: [", "allow: ["+f.inletID+", ")
+	nc := f.dialService(0)
+	wantEcho(t, nc, "hello")
+	eventually(t, "the inlet has a channel of its own", func() bool {
+		other := f.dialService(1)
+		wantEcho(t, other, "hello")
+		_ = other.Close()
+		for _, ch := range f.outlet.channels.list() {
+			if ch.listed {
+				return true
+			}
+		}
+		return false
+	})
+	wantEcho(t, nc, "still here")
+	_ = nc.Close()
+	eventually(t, "that is the only one", stranger(false))
+	eventually(t, "no stranger's place is taken", func() bool {
+		f.outlet.channels.mu.Lock()
+		defer f.outlet.channels.mu.Unlock()
+		return len(f.outlet.channels.strangers) == 0 && f.outlet.channels.listed == 1
 	})
 }

@@ -21,8 +21,8 @@ type Config struct {
 	// Register says who may offer an outlet here; nil denies all.
 	Register func(peer channel.Peer) error
 	// Connect says who may be joined to that outlet; nil denies all. The zero
-	// identifier is for outlets in general: it is asked about when a find has come
-	// to nothing, to say why.
+	// identifier is for outlets in general: it is asked about when a find waits for its
+	// turn, which others do not keep, and when it has come to nothing, to say why.
 	Connect func(peer channel.Peer, outlet identity.Identifier) error
 	// Extend says who may be carried on to the host:port address, which is
 	// canonical as in a hop's URL; nil denies all.
