@@ -158,7 +158,8 @@ func must(t *testing.T, err error) {
 // overwrite changes a file in its place, as no rotation does.
 func overwrite(t *testing.T, file string, data []byte) {
 	t.Helper()
-	must(t, os.WriteFile(file, data, 0o600))
+	next := file + ".next" // as a whole: what watches the file is not to read half of it
+	must(t, errors.Join(os.WriteFile(next, data, 0o600), os.Rename(next, file)))
 }
 
 // Kubernetes exchanges a Secret by a link above it: name and link of the file
