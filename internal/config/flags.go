@@ -50,28 +50,31 @@ var trustSettings = []setting{
 	{flag: "kubernetes-token", key: "kubernetes_token", usage: "enrol and renew by the projected service account token in this `FILE`"},
 }
 
+// channelSettings are those about channels, which inlets, outlets and authorities have.
+var channelSettings = []setting{
+	{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
+	{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
+	{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
+}
+
 var kindSettings = map[Kind][]setting{
-	KindInlet: {
+	KindInlet: slices.Concat([]setting{
 		{flag: "listen", key: "listen", inService: true, usage: "accept plain TCP at `HOST:PORT`"},
 		{flag: "service", key: "service", inService: true, usage: "the service's `NAME` at the outlet"},
 		{flag: "outlet", key: "outlet", inService: true, usage: "the outlet's `IDENTIFIER`; without, the service is any outlet's whose credential says that it offers it"},
 		{flag: "route", key: "routes", inService: true, repeated: true, usage: "a `ROUTE` to it, tcp://host:port/IDENTIFIER with hops joined by commas; repeat for alternatives, best first"},
-		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
-		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
-		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
+	}, channelSettings, []setting{
 		{flag: "connect-timeout", key: "connect_timeout", usage: "a client waits up to this `TIME` for a channel (default 10s)"},
 		{flag: "rekey", key: "rekey", usage: "renew a channel's keys after this `TIME`, give or take a tenth (1s to 24h, default 1h)"},
-	},
-	KindOutlet: {
+	}),
+	KindOutlet: slices.Concat([]setting{
 		{flag: "relay", key: "relays", repeated: true, usage: "register at the last hop of this `ROUTE`, tcp://host:port/IDENTIFIER; repeat for several"},
 		{flag: "listen", key: "listen", repeated: true, usage: "accept inlets directly at `HOST:PORT`; repeat for several"},
 		{flag: "service", key: "services", repeated: true, usage: "offer a service, `NAME=HOST:PORT`; repeat for several"},
 		{flag: "allow", key: "allow", repeated: true, policy: true, inService: true, usage: "the `IDENTIFIER` of an inlet that may use the services; repeat for several, or give one expression"},
-		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
-		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
-		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
+	}, channelSettings, []setting{
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling a target after this `TIME` (default 10s)"},
-	},
+	}),
 	KindRelay: {
 		{flag: "listen", key: "listen", repeated: true, usage: "accept callers at `HOST:PORT`; repeat for several"},
 		{flag: "register", key: "register", repeated: true, policy: true, usage: "the `IDENTIFIER` of an outlet that may register; repeat for several, or give one expression"},
@@ -79,7 +82,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "extend", key: "extend", repeated: true, usage: "those who may register or connect may be carried on to `HOST:PORT`; repeat for several"},
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling the next relay after this `TIME` (up to 4s, default 2.5s)"},
 	},
-	KindAuthority: {
+	KindAuthority: slices.Concat([]setting{
 		{flag: "store", key: "store", usage: "the `FILE` of members, tickets and revocations; made if it is not there"},
 		{flag: "relay", key: "relays", repeated: true, usage: "register at the last hop of this `ROUTE`, tcp://host:port/IDENTIFIER; repeat for several"},
 		{flag: "listen", key: "listen", repeated: true, usage: "accept members directly at `HOST:PORT`; repeat for several"},
@@ -87,10 +90,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "credential-lifetime", key: "credential_lifetime", usage: "credentials hold for this `TIME` (1m to 24h, default 1h)"},
 		{flag: "forget-members-after", key: "forget_members_after", usage: "forget a member that was enrolled by a ticket and has not renewed for this `TIME` (24h to 87600h, default 2160h, 90 days)"},
 		{flag: "list-lifetime", key: "list_lifetime", usage: "promise a newer revocation list within this `TIME`; who has none by then trusts no credential (10s to 720h, default: no promise)"},
-		{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
-		{flag: "grace", key: "grace", usage: "keep streams for this `TIME` while the network is down (default 60s)"},
-		{flag: "buffers", key: "buffers", usage: "hold at most this `SIZE` of bytes for sending again, all channels together (default 256MiB)"},
-	},
+	}, channelSettings),
 }
 
 // settingsOf returns the settings of a kind, its own first.
