@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/wait"
 )
 
 // An acceptor accepts conns and hands each to a goroutine. A slot is taken
@@ -79,7 +80,7 @@ func (a *acceptor) accept(ctx context.Context) (net.Conn, error) {
 		}
 		const message = "cannot accept connections now, trying on"
 		a.log.Log(a.told.level(message+err.Error(), zapcore.ErrorLevel), message, zap.Stringer("address", a.ln.Addr()), zap.Error(err))
-		if !sleep(ctx, pause) {
+		if !wait.Sleep(ctx, pause) {
 			return nil, nil
 		}
 	}

@@ -153,7 +153,7 @@ func (f *fakeFleet) link(k replicaKey, routes []route.Route) *link {
 // list makes a relay list these from now on, and waits until that is known.
 func (f *fakeFleet) list(i int, list []relay.Replica) {
 	f.set(func() { f.lists[i] = list })
-	time.Sleep(2 * findEvery)
+	time.Sleep(2 * findEvery) // as all sleeps of this file, by the clock of synctest's bubble: no real time
 	synctest.Wait()
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 )
 
@@ -132,7 +133,7 @@ func (c *changes) follow(ctx context.Context, all func(), some func(map[*channel
 		c.times.Add(1)
 		c.repeat()
 		all()
-		if !sleep(ctx, recheckPause) {
+		if !wait.Sleep(ctx, recheckPause) {
 			return
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -51,10 +52,7 @@ type identityKeeper struct {
 	state  string // the file; "": nowhere
 	log    *zap.Logger
 
-	asked   chan struct{} // capacity 1: look at the file now
-	every   time.Duration
-	reloads *prometheus.CounterVec // result
-	inUse   prometheus.Gauge
+	*fileFollower
 	unsaved prometheus.Counter
 
 	// What else is to know of a key that was taken; nil: nothing. Set before watch.
@@ -63,16 +61,12 @@ type identityKeeper struct {
 	// Of the goroutine of watch, and of the constructor before it.
 	current *identity.Identity
 	last    os.FileInfo // of the file when it was last read; nil: it could not be
-	failed  string      // why it could not be taken then; "" when it could
 }
 
 // newIdentityKeeper reads the identity and, into lc's Memory, what is known of
 // others. Its errors name the setting at fault.
 func newIdentityKeeper(c *config.Common, lc channel.LocalConfig, o *obs.Obs) (*identityKeeper, error) {
-	k := &identityKeeper{
-		path: c.Identity, memory: lc.Memory, log: o.Log,
-		asked: make(chan struct{}, 1), every: identityEvery,
-	}
+	k := &identityKeeper{path: c.Identity, memory: lc.Memory, log: o.Log}
 	if k.memory == nil {
 		k.memory = identity.NewMemory(0)
 	}
@@ -121,44 +115,22 @@ func (k *identityKeeper) register(r prometheus.Registerer) {
 		func() float64 { return float64(k.local.History().Expires().Unix()) })
 	newGauge(r, "culvert_channel_identities_remembered", "Identities whose key was replaced, and whose newest history is known.",
 		func() float64 { return float64(k.memory.Len()) })
-	k.reloads = newCounterVec(r, "culvert_channel_identity_reloads_total", "Times that the identity file was another one, by whether it could be taken.", "result")
-	k.reloads.WithLabelValues("ok")
-	k.reloads.WithLabelValues("failed")
-	k.inUse = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "culvert_channel_identity_file_in_use", Help: "1 while the identity is as its file has it, 0 while the file cannot be taken and an older key is used.",
-	})
-	k.inUse.Set(1)
+	k.fileFollower = newFileFollower(r,
+		"culvert_channel_identity_reloads_total", "Times that the identity file was another one, by whether it could be taken.",
+		"culvert_channel_identity_file_in_use", "1 while the identity is as its file has it, 0 while the file cannot be taken and an older key is used.")
 	k.unsaved = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "culvert_channel_state_failures_total", Help: "Times that the folder state could not be written.",
 	})
-	r.MustRegister(k.inUse, k.unsaved)
-}
-
-// ask makes watch look at the identity file now, and not only in a moment.
-func (k *identityKeeper) ask() {
-	select {
-	case k.asked <- struct{}{}:
-	default:
-	}
+	r.MustRegister(k.unsaved)
 }
 
 // watch follows the identity file until ctx ends.
 func (k *identityKeeper) watch(ctx context.Context) {
 	k.warn()
-	t := time.NewTicker(k.every)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-k.asked:
-			k.read(true)
-		case <-t.C:
-			if info, err := os.Stat(k.path); err != nil || k.failed != "" || !sameFile(k.last, info) {
-				k.read(false)
-			}
-		}
-	}
+	k.run(ctx, func() bool {
+		info, err := os.Stat(k.path)
+		return err != nil || k.failed != "" || !sameFile(k.last, info)
+	}, k.read)
 }
 
 // sameFile reports whether nothing has happened to a file.
@@ -181,11 +153,7 @@ func (k *identityKeeper) read(asked bool) {
 		}
 	}
 	if err != nil {
-		again := k.failed == err.Error()
-		k.failed = err.Error()
-		k.inUse.Set(0)
-		if asked || !again {
-			k.reloads.WithLabelValues("failed").Inc()
+		if k.fails(err, asked) {
 			k.log.Error("identity file cannot be taken, the key that is in use stays",
 				zap.String("file", k.path), zap.String("code", label(err, code.Internal)), zap.Int("changes", k.local.History().Len()), zap.Error(err))
 		}
@@ -236,7 +204,7 @@ func (k *identityKeeper) remember(ctx context.Context) {
 			return
 		}
 		for !k.save(&told) {
-			if !sleep(ctx, stateAgain) {
+			if !wait.Sleep(ctx, stateAgain) {
 				k.save(&told)
 				return
 			}

@@ -26,10 +26,7 @@ func (l *link) acquire(ctx context.Context) (*held, error) {
 			}
 		}
 		l.mu.Unlock()
-		select {
-		case l.hurry <- struct{}{}:
-		default:
-		}
+		poke(l.hurry)
 		select {
 		case <-changed:
 		case <-pathChanged:

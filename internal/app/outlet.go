@@ -14,6 +14,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
@@ -256,7 +257,7 @@ func (out *Outlet) drained(ctx context.Context) bool {
 		if out.countStreams() > 0 {
 			quiet = 0
 		}
-		if !sleep(ctx, look) {
+		if !wait.Sleep(ctx, look) {
 			break
 		}
 	}

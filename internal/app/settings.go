@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/culvert-net/culvert/internal/config"
@@ -21,16 +19,12 @@ type settingsKeeper struct {
 	file string // "": there is none
 	log  *zap.Logger
 
-	asked   chan struct{} // capacity 1: read the file now
-	every   time.Duration
-	reloads *prometheus.CounterVec // result
-	inUse   prometheus.Gauge
-	reread  func() (*revision, error) // nil: nobody follows. Set before watch
+	*fileFollower
+	reread func() (*revision, error) // nil: nobody follows. Set before watch
 
 	// Of the goroutine of watch, and of the constructor before it.
-	last   os.FileInfo // of the file when it was last read; nil: there was none
-	seen   os.FileInfo // of the file when it was last looked at
-	failed string      // why it could not be taken then; "" when it could
+	last os.FileInfo // of the file when it was last read; nil: there was none
+	seen os.FileInfo // of the file when it was last looked at
 }
 
 // A revision is a settings file that was read, and found good as a whole.
@@ -41,43 +35,21 @@ type revision struct {
 
 // newSettingsKeeper returns the keeper of the file that the settings were read from.
 func newSettingsKeeper(c *config.Common, o *obs.Obs) *settingsKeeper {
-	k := &settingsKeeper{file: c.File(), log: o.Log, asked: make(chan struct{}, 1), every: identityEvery, last: c.FileInfo(), seen: c.FileInfo()}
-	k.reloads = newCounterVec(o.Registry, "culvert_config_reloads_total", "Times that the settings file was read again, by whether it could be taken.", "result")
-	k.reloads.WithLabelValues("ok")
-	k.reloads.WithLabelValues("failed")
-	k.inUse = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "culvert_config_file_in_use", Help: "1 while the process works as its settings file says, 0 while the file cannot be taken, or a part of it waits for a restart.",
-	})
-	k.inUse.Set(1)
-	o.Registry.MustRegister(k.inUse)
-	return k
+	f := newFileFollower(o.Registry,
+		"culvert_config_reloads_total", "Times that the settings file was read again, by whether it could be taken.",
+		"culvert_config_file_in_use", "1 while the process works as its settings file says, 0 while the file cannot be taken, or a part of it waits for a restart.")
+	return &settingsKeeper{file: c.File(), log: o.Log, fileFollower: f, last: c.FileInfo(), seen: c.FileInfo()}
 }
 
 // follow has the file read by reread whenever it has changed.
 func (k *settingsKeeper) follow(reread func() (*revision, error)) { k.reread = reread }
-
-// ask makes watch read the file now, whether or not it has changed.
-func (k *settingsKeeper) ask() { poke(k.asked) }
 
 // watch follows the file until ctx ends.
 func (k *settingsKeeper) watch(ctx context.Context) {
 	if k.file == "" || k.reread == nil || !regular(k.last) {
 		return // flags and variables stay as they are, and what came by a pipe cannot be read again
 	}
-	t := time.NewTicker(k.every)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-k.asked:
-			k.read(true)
-		case <-t.C:
-			if k.changed() {
-				k.read(false)
-			}
-		}
-	}
+	k.run(ctx, k.changed, k.read)
 }
 
 // stat returns what is known of the file, nil if there is none.
@@ -129,11 +101,7 @@ func (k *settingsKeeper) read(asked bool) {
 		err = rev.apply()
 	}
 	if err != nil {
-		again := k.failed == err.Error()
-		k.failed = err.Error()
-		k.inUse.Set(0)
-		if asked || !again {
-			k.reloads.WithLabelValues("failed").Inc()
+		if k.fails(err, asked) {
 			k.log.Error("settings file cannot be taken, what holds stays", zap.String("file", k.file), zap.Error(err))
 		}
 		return

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/wait"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // keep for minutes, and partly for good, what its busiest moment has needed.
 func tidy(ctx context.Context) {
 	var before, last uint64 // allocated in all when it last tidied up, and looked
-	for sleep(ctx, tidyEvery) {
+	for wait.Sleep(ctx, tidyEvery) {
 		now := allocated()
 		quiet := now-last < tidyQuiet
 		last = now

@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// wait bounds every wait for something that is to happen.
-const wait = 10 * time.Second
+// patience bounds every wait for something that is to happen.
+const patience = 10 * time.Second
 
 // A running is a Log that runs, and what it has told.
 type running struct {
@@ -48,7 +48,7 @@ func start(t *testing.T, cfg Config) *running {
 		cancel()
 		select {
 		case <-done:
-		case <-time.After(wait):
+		case <-time.After(patience):
 			t.Error("Run does not return")
 		}
 	})
@@ -67,8 +67,8 @@ func receive[T any](t *testing.T, what string, ch <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-ch:
-	case <-time.After(wait):
-		t.Fatalf("not within %s: %s", wait, what)
+	case <-time.After(patience):
+		t.Fatalf("not within %s: %s", patience, what)
 	}
 	return v
 }
@@ -76,9 +76,9 @@ func receive[T any](t *testing.T, what string, ch <-chan T) (v T) {
 // eventually waits until ok holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(wait); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", wait, what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }

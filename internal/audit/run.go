@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/wait"
 )
 
 // retryEvery is the pause between attempts to write while the sink refuses.
@@ -25,7 +27,7 @@ func (l *Log) Run(ctx context.Context) {
 	waiting.Go(func() { // what is left when ctx ends has that much time
 		select {
 		case <-ctx.Done():
-			sleep(last, l.cfg.Patience)
+			wait.Sleep(last, l.cfg.Patience)
 			cancel()
 		case <-last.Done():
 		}
@@ -108,7 +110,7 @@ func (l *Log) write(ctx context.Context, ln *line) bool {
 			}
 			l.failed(err)
 		}
-		if !sleep(ctx, retryEvery) {
+		if !wait.Sleep(ctx, retryEvery) {
 			return false
 		}
 	}
@@ -180,16 +182,4 @@ func (l *Log) shut() {
 	l.stats.Dropped += uint64(len(l.queue))
 	l.queue, l.bytes, l.room = nil, 0, 0
 	l.failure = errEnded
-}
-
-// sleep waits for d or ctx's end, and reports whether it was d.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -254,7 +255,7 @@ func (m *Member) Run(ctx context.Context) error {
 		if shutOut(err) {
 			pause = m.pollTime() // for ever, it says: only another authority's store could change that
 		}
-		if !sleep(ctx, pause) {
+		if !wait.Sleep(ctx, pause) {
 			return nil
 		}
 	}
@@ -270,18 +271,6 @@ func (m *Member) hopeless(err error) bool {
 func shutOut(err error) bool {
 	var refused *RefusedError
 	return errors.As(err, &refused) && refused.Code == code.IdentityRevoked
-}
-
-// sleep reports whether d has passed before ctx's end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // wallTick bounds how long a timer runs for a time of the wall clock: timers stand

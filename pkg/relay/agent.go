@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -214,7 +215,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		} else {
 			retry.Reset()
 		}
-		if !sleep(ctx, pause) {
+		if !wait.Sleep(ctx, pause) {
 			break
 		}
 	}
@@ -264,7 +265,7 @@ func (a *Agent) serve(ctx context.Context, st *station) {
 		if time.Since(started) > held {
 			retry.Reset()
 		}
-		if !sleep(ctx, retry.NextBackOff()) {
+		if !wait.Sleep(ctx, retry.NextBackOff()) {
 			break
 		}
 		// Two addresses can be one relay, which replaces the one registration
@@ -286,7 +287,7 @@ func (a *Agent) serve(ctx context.Context, st *station) {
 // standBy waits while the relay of st is registered at from another address.
 func (a *Agent) standBy(ctx context.Context, st *station) {
 	for ctx.Err() == nil && a.elsewhere(st) {
-		sleep(ctx, a.cfg.Refresh)
+		wait.Sleep(ctx, a.cfg.Refresh)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -97,7 +98,7 @@ func TestFindAtALyingRelay(t *testing.T) {
 		{"drips", "timeout", func(ctx context.Context, c *channel.Conn) {
 			sayAll(c, ok)
 			for i := 0; i < maxFound && ctx.Err() == nil && sayAll(c, distinct(i, 1)); i++ {
-				sleep(ctx, 20*time.Millisecond)
+				wait.Sleep(ctx, 20*time.Millisecond)
 			}
 		}},
 		{"says nothing", "timeout", func(ctx context.Context, _ *channel.Conn) { <-ctx.Done() }},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -54,18 +55,18 @@ func NewServer(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	perSecond := cfg.Limits.HandshakesPerSecond
 	s := &Server{
-		cfg:         cfg,
-		slots:       make(chan struct{}, cfg.Limits.Handshakes),
-		finding:     make(chan struct{}, 1),
-		rate:        rate.NewLimiter(rate.Limit(perSecond), perSecond),
-		outlets:     make(map[identity.Identifier][]*registration),
-		standings:   make(map[process]*standing),
-		perIdentity: make(map[identity.Identifier]int),
-		joins:       make(map[*join]struct{}),
-		refusals:    make(map[code.Code]uint64),
-		drained:     make(chan struct{}),
+		cfg:           cfg,
+		slots:         make(chan struct{}, cfg.Limits.Handshakes),
+		finding:       make(chan struct{}, 1),
+		findingOthers: make(chan struct{}, 1),
+		rate:          rate.NewLimiter(rate.Limit(perSecond), perSecond),
+		outlets:       make(map[identity.Identifier][]*registration),
+		standings:     make(map[process]*standing),
+		perIdentity:   make(map[identity.Identifier]int),
+		joins:         make(map[*join]struct{}),
+		refusals:      make(map[code.Code]uint64),
+		drained:       make(chan struct{}),
 	}
-	s.findingOthers = make(chan struct{}, cap(s.finding))
 	_, _ = rand.Read(s.spread[:]) // never fails
 	return s, nil
 }
@@ -131,21 +132,9 @@ func (v *serving) accept(ctx context.Context, ln net.Listener) error {
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		v.cfg.Trace.AcceptPaused(err, pause)
-		if !sleep(ctx, pause) {
+		if !wait.Sleep(ctx, pause) {
 			return nil
 		}
-	}
-}
-
-// sleep reports whether d has passed before ctx's end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

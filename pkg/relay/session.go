@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -105,7 +106,7 @@ func (s *session) replace(ctx, live context.Context) (*session, error) {
 		if err == nil {
 			return next, nil
 		}
-		if !sleep(live, retry.NextBackOff()) {
+		if !wait.Sleep(live, retry.NextBackOff()) {
 			return nil, nil
 		}
 	}
@@ -247,7 +248,7 @@ func (s *session) parkAndWait(ctx context.Context) net.Conn {
 		if tries >= parkTries || refusedBy(err) != nil || errors.As(err, &closed) {
 			return nil // the relay asks again when it wants one
 		}
-		if !sleep(ctx, pause) {
+		if !wait.Sleep(ctx, pause) {
 			return nil
 		}
 		pause *= 2
