@@ -43,8 +43,11 @@ func TestAllocsPerChunk(t *testing.T) {
 			}
 			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the pools stay
 			hundred()
-			if got := testing.AllocsPerRun(20, hundred); got != 0 {
-				t.Errorf("%v allocations for a hundred chunks, want 0", got)
+			// A few are the runtime's own, which fills its caches anew when a busy
+			// machine moves goroutines about; a chunk that allocates makes a hundred.
+			const few = 10
+			if got := testing.AllocsPerRun(20, hundred); got > few {
+				t.Errorf("%v allocations for a hundred chunks, want none of their own", got)
 			}
 		})
 	}

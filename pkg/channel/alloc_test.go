@@ -7,6 +7,12 @@ import (
 	"testing"
 )
 
+// fewAllocs is what a hundred turns may allocate although no turn does: a
+// sync.Pool's list for a processor that had none, the runtime's caches of blocked
+// goroutines and of type assertions. A machine that is busy with other things
+// moves goroutines about and shows them; a turn that allocates makes a hundred.
+const fewAllocs = 10
+
 // allocsOf returns how many allocations a hundred calls of once make when
 // everything that is made but once has been made. All of the process are
 // counted: both ends of a path, and what runs beside them.
@@ -42,8 +48,8 @@ func TestAllocsPerRecord(t *testing.T) {
 						}
 					}
 				})
-				if allocs > 0 {
-					t.Errorf("%.0f allocations for a hundred writes and reads each way, want 0", allocs)
+				if allocs > fewAllocs {
+					t.Errorf("%.0f allocations for a hundred writes and reads each way, want none of their own", allocs)
 				}
 				closing := make(chan struct{})
 				go func() {
@@ -80,8 +86,8 @@ func TestAllocsOfQueue(t *testing.T) {
 			t.Error("somebody was woken")
 		}
 	})
-	if allocs > 0 {
-		t.Errorf("%.0f allocations for a hundred turns, want 0", allocs)
+	if allocs > fewAllocs {
+		t.Errorf("%.0f allocations for a hundred turns, want none of their own", allocs)
 	}
 	if used := budget.Used(); used != 0 {
 		t.Errorf("%d bytes are held at the end", used)

@@ -60,9 +60,9 @@ func TestQueue(t *testing.T) {
 	})
 }
 
-// TestQueueSlides lets a long stream pass through a queue that holds little: it
+// TestQueueSlidesAllocs lets a long stream pass through a queue that holds little: it
 // makes no room but for what it holds at once.
-func TestQueueSlides(t *testing.T) {
+func TestQueueSlidesAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools")
 	}
@@ -183,8 +183,8 @@ func TestWritev(t *testing.T) {
 	closeChannels(t, x, y)
 }
 
-// TestWritevAllocates nothing, at a record's size and beside it.
-func TestWritevAllocates(t *testing.T) {
+// TestWritevAllocs nothing, at a record's size and beside it.
+func TestWritevAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
