@@ -98,15 +98,24 @@ func (b *base) Run(ctx context.Context) error {
 func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, error) {
 	var lns []net.Listener
 	for _, p := range places {
-		var lc net.ListenConfig
-		ln, err := lc.Listen(ctx, "tcp", p.addr.String())
+		ln, err := b.listen(ctx, p)
 		if err != nil {
 			closeAll(lns)
-			return nil, b.common.ListenError(p.key, err)
+			return nil, err
 		}
 		lns = append(lns, ln)
 	}
 	return lns, nil
+}
+
+// listen listens at p, or says which setting names an address that cannot be had.
+func (b *base) listen(ctx context.Context, p place) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", p.addr.String())
+	if err != nil {
+		return nil, b.common.ListenError(p.key, err)
+	}
+	return ln, nil
 }
 
 func closeAll(lns []net.Listener) {
