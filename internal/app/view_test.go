@@ -125,8 +125,13 @@ func TestStatusParameters(t *testing.T) {
 		query        string
 		list, others int
 	}{
-		{"", 3, 0}, {"?streams=0", 0, 3}, {"?streams=2", 2, 1}, {"?streams=3", 3, 0}, {"?streams=10000", 3, 0},
-		{"?joins=0", 3, 0}, {"?joins=0&streams=1", 1, 2},
+		{"", 3, 0},
+		{"?streams=0", 0, 3},
+		{"?streams=2", 2, 1},
+		{"?streams=3", 3, 0},
+		{"?streams=10000", 3, 0},
+		{"?joins=0", 3, 0},
+		{"?joins=0&streams=1", 1, 2},
 	} {
 		var st StreamsStatus
 		statusAt(t, admin, "/status"+tt.query, &st)

@@ -146,7 +146,7 @@ func wantsJSON(r *http.Request) bool {
 func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text)) // the client is gone: nobody to tell
+	_, _ = w.Write([]byte(text)) //nolint:gosec // G705: plain text, which browsers are told not to take for anything else; the client may be gone
 }
 
 func (o *Obs) writeJSON(w http.ResponseWriter, status int, v any) {
