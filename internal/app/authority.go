@@ -118,6 +118,13 @@ func (a *Authority) kubetokens(k *config.Kubernetes) kubetoken.Config {
 func (a *Authority) register(r prometheus.Registerer) {
 	a.issued = newCounterVec(r, "culvert_authority_credentials_issued_total", "Credentials issued, by what was asked: ticket, kubernetes or renew.", "request")
 	a.refused = newCounterVec(r, "culvert_authority_requests_refused_total", "Requests refused, by the code that the member was told.", "code")
+	// Shown from the start.
+	for _, request := range []string{"ticket", "kubernetes", "renew"} {
+		a.issued.WithLabelValues(request)
+	}
+	for _, c := range []code.Code{code.TicketRefused, code.TokenRefused, code.NotEnrolled, code.IdentityRevoked} {
+		a.refused.WithLabelValues(c.String())
+	}
 	newGauge(r, "culvert_authority_streams", "Streams of members, and of those that would be.", func() float64 {
 		if d := a.deciding.Load(); d != nil {
 			all, _ := d.Streams()

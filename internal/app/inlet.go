@@ -86,7 +86,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	if err := in.newServices(); err != nil {
 		return nil, err
 	}
-	o.Registry.MustRegister(routeStates{in}, replicaCounts{in})
+	o.Registry.MustRegister(routeStates{in}, replicaCounts{in}, newChannelGauges("inlet", in.sessions))
 	in.recheck, in.recheckSome = in.recheckAll, in.recheckChannels
 	in.member.renewed = in.renewAll
 	var places []place

@@ -163,6 +163,9 @@ func newPathMetrics(r prometheus.Registerer, buffers *channel.Buffers) *pathMetr
 	for _, c := range channel.Causes() {
 		m.changes.WithLabelValues(string(c)) // shown from the start
 	}
+	for _, l := range []string{labelEnded, code.Dead.String()} {
+		m.losses.WithLabelValues(l)
+	}
 	r.MustRegister(m.down, m.resent)
 	newGauge(r, "culvert_channel_buffer_bytes", "Bytes that channels hold for sending again, or for a reader, in whole chunks.",
 		func() float64 { return float64(buffers.Used()) })

@@ -136,7 +136,7 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	out.table = channel.NewTable(out.channelSettings(&out.cfg.Channels, &channel.Trace{Lost: out.pathLost, Moved: out.pathMoved}), channel.Limits{Detached: bounds.all, DetachedPerInstance: maxPeerChannels})
 	out.channels = newChannels(bounds, h.known, out.table.EvictOldest)
 	out.channels.end = out.endStranger
-	newGauge(o.Registry, "culvert_"+h.kind+"_channels_detached", "Channels that wait for their inlet to make another path.", func() float64 { return float64(out.table.Detached()) })
+	o.Registry.MustRegister(newChannelGauges(h.kind, out.sessions))
 	newGauge(o.Registry, "culvert_"+h.kind+"_channels", "Channels that are open.", func() float64 { return float64(out.channels.count()) })
 	newGauge(o.Registry, "culvert_"+h.kind+"_registrations", "Registrations at relays that are live.", func() float64 { return float64(out.countRegistrations()) })
 	offered, err := out.offer(&out.cfg)

@@ -17,27 +17,28 @@ import (
 
 // relayMetrics count what a relay does.
 type relayMetrics struct {
-	joins      prometheus.Counter
 	finds      prometheus.Counter
+	ended      *prometheus.CounterVec // code; of joins
 	refusals   *prometheus.CounterVec // code
 	handshakes *handshakeMetrics
 }
 
 func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
 	m := &relayMetrics{
-		joins: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "culvert_relay_joins_total", Help: "Callers that were joined to an outlet or to another relay.",
-		}),
 		finds: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "culvert_relay_finds_total", Help: "Callers that were told which outlets offer a service, or that none does.",
 		}),
+		ended:      newCounterVec(r, "culvert_relay_joins_ended_total", "Joins that have ended, by how: ok is an end that both sides have said; aborted is one by either side's loss.", "code"),
 		refusals:   newCounterVec(r, "culvert_relay_refusals_total", "Requests that were refused, by code.", "code"),
 		handshakes: newHandshakeMetrics(r),
 	}
 	for _, c := range []code.Code{code.RegisterDenied, code.ConnectDenied, code.ExtendDenied, code.NotRegistered, code.Busy, code.Draining, code.Limit, code.FindDenied} {
 		m.refusals.WithLabelValues(c.String()) // shown from the start
 	}
-	r.MustRegister(m.joins, m.finds, relayCounts{s})
+	for _, c := range []code.Code{code.OK, code.Aborted, code.Draining, code.Timeout, code.Shutdown} {
+		m.ended.WithLabelValues(c.String())
+	}
+	r.MustRegister(m.finds, relayCounts{s})
 	return m
 }
 
@@ -79,10 +80,10 @@ func (r *Relay) trace() *relay.Trace {
 			r.log.Debug("spare connection lost", zap.Stringer("peer", p.Identifier), zap.Error(err))
 		},
 		Joined: func(j relay.JoinStatus) {
-			r.metrics.joins.Inc()
 			r.log.Log(joinLevel(j), "joined", joinFields(j)...)
 		},
 		JoinEnded: func(j relay.JoinStatus, c code.Code, err error) {
+			r.metrics.ended.WithLabelValues(known(c)).Inc()
 			r.auditJoinEnd(&j, c, err)
 			fields := append(joinFields(j), zap.Stringer("code", c), zap.Int64("to_target", j.ToTarget), zap.Int64("to_caller", j.ToCaller), zap.Duration("duration", time.Since(j.Since)))
 			level := joinLevel(j)

@@ -20,6 +20,7 @@ type settingsKeeper struct {
 	log  *zap.Logger
 
 	*fileFollower
+	went   *lastReload
 	reread func() (*revision, error) // nil: nobody follows. Set before watch
 
 	// Of the goroutine of watch, and of the constructor before it.
@@ -38,7 +39,7 @@ func newSettingsKeeper(c *config.Common, o *obs.Obs) *settingsKeeper {
 	f := newFileFollower(o.Registry,
 		"culvert_config_reloads_total", "Times that the settings file was read again, by whether it could be taken.",
 		"culvert_config_file_in_use", "1 while the process works as its settings file says, 0 while the file cannot be taken, or a part of it waits for a restart.")
-	return &settingsKeeper{file: c.File(), log: o.Log, fileFollower: f, last: c.FileInfo(), seen: c.FileInfo()}
+	return &settingsKeeper{file: c.File(), log: o.Log, fileFollower: f, went: newLastReload(o.Registry), last: c.FileInfo(), seen: c.FileInfo()}
 }
 
 // follow has the file read by reread whenever it has changed.
@@ -100,6 +101,7 @@ func (k *settingsKeeper) read(asked bool) {
 	if err == nil {
 		err = rev.apply()
 	}
+	k.went.note(err)
 	if err != nil {
 		if k.fails(err, asked) {
 			k.log.Error("settings file cannot be taken, what holds stays", zap.String("file", k.file), zap.Error(err))

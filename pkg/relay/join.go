@@ -58,6 +58,9 @@ func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, firs
 
 // carry moves bytes between the legs of a join that has begun until it ends.
 func (v *serving) carry(ctx context.Context, j *join, near, far net.Conn, fromNear, fromFar []byte) {
+	v.mu.Lock()
+	v.joined++
+	v.mu.Unlock()
 	v.cfg.Trace.Joined(j.status())
 	err := v.move(ctx, j, near, far, fromNear, fromFar)
 	v.finish(j, func() { v.cfg.Trace.JoinEnded(j.status(), joinCode(ctx, err), err) })
@@ -106,7 +109,6 @@ func (s *Server) begin(j *join) bool {
 		return false
 	}
 	s.joins[j] = struct{}{}
-	s.joined++
 	s.standLocked(j)
 	return true
 }

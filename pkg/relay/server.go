@@ -40,7 +40,8 @@ type Server struct {
 	conns         int
 	perIdentity   map[identity.Identifier]int
 	joins         map[*join]struct{}
-	joined        uint64 // joins that have begun
+	joined        uint64 // joins of which the caller was told
+	placed        uint64 // conns that have had a place
 	// Bytes of joins that have ended.
 	toTarget, toCaller int64
 	refusals           map[code.Code]uint64
@@ -264,6 +265,7 @@ func (s *Server) admit(id identity.Identifier) (*ticket, error) {
 		return nil, fmt.Errorf("relay has %d conns of your identity, which is its limit", s.perIdentity[id])
 	}
 	s.conns++
+	s.placed++
 	s.perIdentity[id]++
 	return &ticket{s: s, id: id, rechecks: s.rechecks}, nil
 }

@@ -54,7 +54,9 @@ type Counts struct {
 	Spares                      int    // conns parked
 	Waiting                     int    // callers held for a spare conn
 	Draining                    bool   // the relay joins nobody any more
-	Joined                      uint64 // joins that have begun since the start
+	Joined                      uint64 // joins of which the caller was told, since the start
+	Admitted                    uint64 // conns that were authenticated and had a place, since the start
+	MostConns                   int    // how many Conns there may be
 	// Bytes moved by joins, those that have ended included. They never become less.
 	ToTarget, ToCaller int64
 }
@@ -72,7 +74,7 @@ func (s *Server) Counts() Counts {
 func (s *Server) countsLocked() Counts {
 	c := Counts{
 		Registrations: s.registrations, Joins: len(s.joins), Conns: s.conns, Handshakes: len(s.slots), Draining: s.draining,
-		Joined: s.joined, ToTarget: s.toTarget, ToCaller: s.toCaller,
+		Joined: s.joined, Admitted: s.placed, MostConns: s.cfg.Limits.Conns, ToTarget: s.toTarget, ToCaller: s.toCaller,
 	}
 	for j := range s.joins {
 		c.ToTarget += j.counters.AToB.Load()
