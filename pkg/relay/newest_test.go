@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net"
 	"testing"
 
 	"github.com/culvert-net/culvert/pkg/route"
@@ -36,4 +37,36 @@ func TestNewest(t *testing.T) {
 	if st := relay.Status(); len(st.Joins) != joins || st.LeftOff != 0 || st.Joins[0].ToTarget != 1 {
 		t.Errorf("all of them: %d joins, the first has moved %d bytes, want the oldest first", len(st.Joins), st.Joins[0].ToTarget)
 	}
+}
+
+// What joins move over transports that are no TCP sockets is counted while they last,
+// too.
+func TestOtherTransportsCountLive(t *testing.T) {
+	relay := startRelayOn(t, opaqueListener{listen(t, "127.0.0.1:0")}, newLocal(t))
+	agent := startAgent(t, newLocal(t), route.Route{relay.hop(t)})
+	agent.log.await(t, 1, "registered at")
+	nc := path(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, agent.local.Identifier(), nil)
+	for n := int64(1); n <= 3; n++ {
+		carries(t, nc, "12345")
+		eventually(t, "it is counted", func() bool {
+			c := relay.Counts()
+			return c.Joins == 1 && c.ToTarget == 5*n && c.ToCaller == 5*n
+		})
+	}
+	nc.Close()
+	relay.log.await(t, 1, "join ended")
+	if c := relay.Counts(); c.Joins != 0 || c.ToTarget != 15 || c.ToCaller != 15 {
+		t.Errorf("after the end: %+v, want 15 bytes each way, counted once", c)
+	}
+}
+
+// An opaqueListener's conns are not to be taken for TCP sockets.
+type opaqueListener struct{ net.Listener }
+
+func (l opaqueListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return struct{ net.Conn }{nc}, nil
 }

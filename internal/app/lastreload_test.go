@@ -1,0 +1,45 @@
+package app
+
+import (
+	"strings"
+	"testing"
+)
+
+// The last reading of the settings file is shown, and since when what holds does: a
+// file that cannot be taken changes the one and not the other.
+func TestLastReload(t *testing.T) {
+	f := startFiled(t)
+	o := f.outlet.obs
+	success := func() float64 { return metric(t, o, "culvert_config_last_reload_success") }
+	at := func() float64 { return metric(t, o, "culvert_config_last_reload_success_timestamp_seconds") }
+	started := at()
+	if success() != 1 || started == 0 {
+		t.Errorf("after the start: success %v at %v, want 1 at the start", success(), started)
+	}
+	f.outletFile.write(strings.Replace(f.outletFile.text, "services:", "servces:", 1))
+	eventually(t, "the bad file is seen", func() bool { return success() == 0 })
+	if at() != started {
+		t.Errorf("what holds is from %v, want %v as before", at(), started)
+	}
+	f.outletFile.change("log_level: debug", "log_level: info")
+	eventually(t, "the good file is seen", func() bool { return success() == 1 && at() > started })
+}
+
+// What is known of the channels together: how far the peer of the slowest is, how old
+// the oldest keys are, and how many wait for a path.
+func TestChannelGauges(t *testing.T) {
+	sys := startSystem(t, setup{})
+	wantEcho(t, sys.dial(t), "hello")
+	for command, o := range map[string]*base{"inlet": sys.inlet.base, "outlet": sys.outlet.base} {
+		eventually(t, command+" has a ping and the age of its keys", func() bool {
+			ping, keys := metric(t, o.obs, "culvert_channel_slowest_ping_seconds"), metric(t, o.obs, "culvert_channel_oldest_keys_seconds")
+			return ping > 0 && ping < patience.Seconds() && keys > 0 && keys < patience.Seconds() && metric(t, o.obs, "culvert_"+command+"_channels_detached") == 0
+		})
+	}
+	sys.stopRelay() // and no other
+	for command, o := range map[string]*base{"inlet": sys.inlet.base, "outlet": sys.outlet.base} {
+		eventually(t, command+" has a channel without a path", func() bool {
+			return metric(t, o.obs, "culvert_"+command+"_channels_detached") == 1
+		})
+	}
+}
