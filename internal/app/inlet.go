@@ -266,7 +266,7 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TC
 	}
 	defer h.release()
 	s.metrics.waited(live.since)
-	in.streams.table.carries(live, h.session.(*lasting).ch, st)
+	in.streams.table.carries(live, h.session.(*lasting).ch, st.ID(), st)
 	outlet := h.link.outlet
 	a, err := in.auditOpened(s, client, st, h)
 	if err != nil {

@@ -221,7 +221,7 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 		p.service.streams.Add(1)
 		out.carried.Add(1)
 	}
-	p.live.on(ch.session.ch, req)
+	p.live.on(ch.session.ch, req.StreamID(), req)
 	out.streams.table.begin(&p.live, p.metrics.count)
 	if p.service != nil && p.service.handle != nil {
 		p.ended(p.host(ctx))

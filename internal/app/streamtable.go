@@ -81,6 +81,7 @@ type liveStream struct {
 	peer       identity.Identifier // zero while there is none
 	peerName   string              // its own claim
 	channel    channel.ID
+	id         uint32   // in its channel's session
 	carried    progress // nil while there is none
 	prev, next *liveStream
 }
@@ -127,17 +128,17 @@ func (t *streamTable) begin(s *liveStream, c *serviceCount) {
 }
 
 // carries says what carries a stream that was entered before that was known.
-func (t *streamTable) carries(s *liveStream, ch *channel.Channel, by progress) {
+func (t *streamTable) carries(s *liveStream, ch *channel.Channel, id uint32, by progress) {
 	h := t.shardOf(s)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.on(ch, by)
+	s.on(ch, id, by)
 }
 
-// on says what carries the stream.
-func (s *liveStream) on(ch *channel.Channel, by progress) {
+// on says what carries the stream, as which number of its session.
+func (s *liveStream) on(ch *channel.Channel, id uint32, by progress) {
 	peer := ch.Peer()
-	s.peer, s.peerName, s.channel, s.carried = peer.Identifier, peer.Name, ch.ID(), by
+	s.peer, s.peerName, s.channel, s.id, s.carried = peer.Identifier, peer.Name, ch.ID(), id, by
 }
 
 // end takes a stream off, of which nothing is carried any more.
@@ -240,6 +241,7 @@ type shownStream struct {
 	peer            identity.Identifier
 	peerName        string
 	channel         channel.ID
+	id              uint32
 	carried         bool // there is a channel
 	tunnel.Progress
 }
@@ -248,7 +250,7 @@ func (h *tableShard) newest(all []shownStream, most int) []shownStream {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := h.head; s != nil && most > 0; s, most = s.next, most-1 {
-		all = append(all, shownStream{s.number, s.service, s.client, s.since, s.peer, s.peerName, s.channel, s.carried != nil, s.progress()})
+		all = append(all, shownStream{s.number, s.service, s.client, s.since, s.peer, s.peerName, s.channel, s.id, s.carried != nil, s.progress()})
 	}
 	return all
 }

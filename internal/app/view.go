@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/obs"
@@ -64,83 +63,6 @@ func (b *base) processStatus() ProcessStatus {
 	return ProcessStatus{Role: b.obs.Command(), Version: obs.ReadBuild().String(), Now: time.Now(), Started: b.started}
 }
 
-const (
-	// sampleEvery is how far samples are apart, and samplesKept how many there are:
-	// those of half an hour.
-	sampleEvery = 5 * time.Second
-	samplesKept = 360
-)
-
-// A history has the last samples of a process, which one timer takes.
-type history[T any] struct {
-	sample func(at time.Time) T
-
-	mu   sync.Mutex
-	ring []T
-	next int // where the next one goes, once the ring is full
-}
-
-// HistoryStatus is what /status/history shows.
-type HistoryStatus[T any] struct {
-	Interval float64 `json:"interval_seconds"`
-	Samples  []T     `json:"samples"` // oldest first
-}
-
-// A StreamSample is one of an inlet's or outlet's: how many streams there were, what
-// all streams together had carried since the start, and how long the peer of the
-// slowest channel had taken for its last answer, 0 while that is unknown.
-type StreamSample struct {
-	At             time.Time `json:"at"`
-	Streams        int64     `json:"streams"`
-	BytesToService int64     `json:"bytes_to_service"`
-	BytesToClient  int64     `json:"bytes_to_client"`
-	RTT            float64   `json:"rtt_seconds"`
-}
-
-// A JoinSample is one of a relay's.
-type JoinSample struct {
-	At            time.Time `json:"at"`
-	Joins         int64     `json:"joins"`
-	BytesToTarget int64     `json:"bytes_to_target"`
-	BytesToCaller int64     `json:"bytes_to_caller"`
-}
-
-func newHistory[T any](sample func(at time.Time) T) *history[T] { return &history[T]{sample: sample} }
-
-// run takes samples until ctx ends, the first one at once.
-func (h *history[T]) run(ctx context.Context) {
-	t := time.NewTicker(sampleEvery)
-	defer t.Stop()
-	for {
-		h.take()
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
-}
-
-func (h *history[T]) take() {
-	s := h.sample(time.Now())
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.ring) < samplesKept {
-		h.ring = append(h.ring, s)
-		return
-	}
-	h.ring[h.next] = s
-	h.next = (h.next + 1) % samplesKept
-}
-
-// show returns all samples.
-func (h *history[T]) show() any {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	samples := make([]T, 0, len(h.ring))
-	return HistoryStatus[T]{Interval: sampleEvery.Seconds(), Samples: append(append(samples, h.ring[h.next:]...), h.ring[:h.next]...)}
-}
-
 // streamSample returns a sampler of streams and of the channels that they are on.
 func streamSample(m *streamMetrics, ping func() time.Duration) func(time.Time) StreamSample {
 	return func(at time.Time) StreamSample {
@@ -195,75 +117,4 @@ func (out *Outlet) sessions() (all []*lasting) {
 		all = append(all, ch.session)
 	}
 	return all
-}
-
-// TotalsStatus are the numbers of all streams since the process has started. They
-// move while streams run.
-type TotalsStatus struct {
-	StreamsActive  int64 `json:"streams_active"`
-	StreamsOpened  int64 `json:"streams_opened"`
-	BytesToService int64 `json:"bytes_to_service"`
-	BytesToClient  int64 `json:"bytes_to_client"`
-}
-
-func (m *streamMetrics) totals(s streamSums) TotalsStatus {
-	t := TotalsStatus{StreamsActive: s.active(), StreamsOpened: s.opened}
-	t.BytesToService, t.BytesToClient = m.directed(s)
-	return t
-}
-
-// carried returns the numbers of a service.
-func (m *streamMetrics) carried(s streamSums) CarriedStatus {
-	c := CarriedStatus{StreamsOpened: s.opened}
-	c.BytesToService, c.BytesToClient = m.directed(s)
-	return c
-}
-
-// A StreamStatus is a stream that lives.
-type StreamStatus struct {
-	ID             string    `json:"id"` // no other stream of the process has or had it
-	Service        string    `json:"service"`
-	Peer           string    `json:"peer"` // "" while the inlet looks for one
-	PeerName       string    `json:"peer_name,omitempty"`
-	Client         string    `json:"client"`  // its address; at an outlet the inlet's claim
-	Channel        string    `json:"channel"` // "" while the inlet waits for one
-	Since          time.Time `json:"since"`
-	BytesToService int64     `json:"bytes_to_service"`
-	BytesToClient  int64     `json:"bytes_to_client"`
-	Active         time.Time `json:"active"` // when the last byte came or went
-}
-
-// StreamsStatus are the streams that live, the newest first, and how many more there
-// are.
-type StreamsStatus struct {
-	Streams []StreamStatus `json:"streams"`
-	LeftOff int64          `json:"streams_left_off"`
-}
-
-// newest returns the newest streams of active ones, at most so many.
-func (m *streamMetrics) newest(most int, active int64) StreamsStatus {
-	list := m.table.newest(most)
-	st := StreamsStatus{Streams: make([]StreamStatus, 0, len(list)), LeftOff: max(0, active-int64(len(list)))}
-	for i := range list {
-		s := &list[i]
-		v := StreamStatus{ID: strconv.FormatUint(s.number, 10), Service: s.service, PeerName: s.peerName, Client: s.client, Since: s.since, Active: s.Active}
-		if !s.peer.IsZero() {
-			v.Peer = s.peer.String()
-		}
-		if s.carried {
-			v.Channel = s.channel.String()
-		}
-		v.BytesToService, v.BytesToClient = m.directed(streamSums{sent: s.Sent, received: s.Received})
-		st.Streams = append(st.Streams, v)
-	}
-	return st
-}
-
-// JoinsStatus are the numbers of all joins since the relay has started. They move
-// while joins last.
-type JoinsStatus struct {
-	JoinsActive   int64 `json:"joins_active"`
-	JoinsOpened   int64 `json:"joins_opened"`
-	BytesToTarget int64 `json:"bytes_to_target"`
-	BytesToCaller int64 `json:"bytes_to_caller"`
 }

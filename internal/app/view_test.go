@@ -68,7 +68,7 @@ func TestLiveStreams(t *testing.T) {
 	if i.Service != "echo" || o.Service != "echo" || i.Client != client.LocalAddr().String() || o.Client != i.Client {
 		t.Errorf("inlet %+v, outlet %+v: want the service echo and the client's address", i, o)
 	}
-	if i.Peer != sys.outlet.Identifier().String() || o.Peer != sys.inlet.Identifier().String() || i.Channel == "" || i.Channel != o.Channel || i.Channel != in.Channels[0].Channel {
+	if i.Peer != sys.outlet.Identifier().String() || o.Peer != sys.inlet.Identifier().String() || i.Channel == "" || i.Channel != o.Channel || i.Channel != in.Channels[0].Channel || i.AuditID == "" || i.AuditID != o.AuditID {
 		t.Errorf("inlet %+v, outlet %+v: want each other, on one channel", i, o)
 	}
 	for _, s := range []StreamStatus{i, o} {
@@ -174,7 +174,7 @@ func TestWaitingStream(t *testing.T) {
 	_ = sys.dial(t)
 	eventually(t, "the client waits", func() bool { return len(sys.inlet.Status().Streams) == 1 })
 	s := sys.inlet.Status().Streams[0]
-	if s.Channel != "" || s.Peer != sys.outlet.Identifier().String() || s.BytesToService != 0 || !s.Active.Equal(s.Since) {
+	if s.Channel != "" || s.AuditID != "" || s.Peer != sys.outlet.Identifier().String() || s.BytesToService != 0 || !s.Active.Equal(s.Since) {
 		t.Errorf("a client that waits: %+v", s)
 	}
 }
