@@ -216,7 +216,7 @@ func TestCircle(t *testing.T) {
 				var de *DeliveryError
 				if err := self.Send(ctx, Route{other}, nil); errors.As(err, &de) && de.Code == code.Circle {
 					circles.Add(1)
-				} else if err != nil && ctx.Err() == nil {
+				} else if err != nil && ctx.Err() == nil && handled.Load() <= 1000 { // else the other may have stopped
 					t.Errorf("sending to %s: %v", other, err)
 				}
 				if handled.Load() > 1000 {
