@@ -36,7 +36,7 @@ func newNode() (*node.Node, identity.Identifier, error) {
 	if err != nil {
 		return nil, identity.Identifier{}, err
 	}
-	return node.New(node.Config{Local: local}), local.Identifier(), nil
+	return node.New(node.Config{Local: local, MaxConns: 4096}), local.Identifier(), nil
 }
 
 func run(ctx context.Context, size int) error {

@@ -370,7 +370,7 @@ func TestMalformed(t *testing.T) {
 		"kind":                append(preamble[:], data(messageHead, head{kind: 9, hops: 3}, nil)...),
 		"ends within":         append(append(preamble[:], data(messageHead+1, head{hops: 3, length: 2}, []byte("a"))...), frame{frameClose, 0, 1}.append(nil)...),
 		"drop of nothing":     append(append(preamble[:], open...), frame{frameDrop, 0, 1}.append(nil)...),
-		"beyond the credit":   append(append(preamble[:], data(startCredit, head{hops: 3, length: 40 << 10}, make([]byte, startCredit-messageHead))...), append(frame{frameData, 30 << 10, 1}.append(nil), make([]byte, 30<<10)...)...),
+		"beyond the credit":   append(append(preamble[:], data(startCredit, head{hops: 3, length: 8 << 10}, make([]byte, startCredit-messageHead))...), append(frame{frameData, 8 << 10, 1}.append(nil), make([]byte, 8<<10)...)...),
 		"short first piece":   append(append(preamble[:], open...), append(frame{frameData, 3, 1}.append(nil), 1, 2, 3)...),
 		"routes end early":    append(preamble[:], append(frame{frameOpen, 3, 1}.append(nil), 1, 9, 'x')...),
 		"no onward route":     append(preamble[:], append(frame{frameOpen, 2, 1}.append(nil), 0, 0)...),
@@ -386,6 +386,34 @@ func TestMalformed(t *testing.T) {
 				t.Error("the conn goes on")
 			}
 		})
+	}
+	wantEcho(t, newNode(t, Config{}), Route{addr, "echo"}, "the others go on")
+}
+
+// TestFlood: who asks for signs of life, or ends flows, without reading what is said
+// is not read for ever.
+func TestFlood(t *testing.T) {
+	b, addr := listening(t, Config{Keepalive: time.Second})
+	start(t, b, "echo", echo, Options{Allow: Anyone})
+	routes := appendRoutes(nil, Route{"echo"}, Route{"x"})
+	one := frame{framePing, 0, 0}.append(nil)
+	one = append(frame{frameOpen, len(routes), 1}.append(one), routes...)
+	one = frame{frameClose, 0, 1}.append(one)
+	nc := rawLink(t, addr)
+	if _, err := nc.Write(preamble[:]); err != nil {
+		t.Fatal(err)
+	}
+	many, sent := bytes.Repeat(one, 1000), 0
+	_ = nc.SetWriteDeadline(time.Now().Add(patience))
+	for {
+		n, err := nc.Write(many)
+		sent += n
+		if err != nil {
+			break
+		}
+		if sent > 256<<20 {
+			t.Fatalf("%d bytes were taken", sent)
+		}
 	}
 	wantEcho(t, newNode(t, Config{}), Route{addr, "echo"}, "the others go on")
 }

@@ -57,6 +57,9 @@ func (l *link) read(ready func(), parts *sync.WaitGroup) error {
 			return ended(err)
 		}
 		l.seen.Store(int64(time.Since(l.born)))
+		if err := l.awaitRoom(l.ctx, 2*maxUnsent); err != nil {
+			return err
+		}
 		if err := l.take(f, r, parts); err != nil {
 			return ended(err)
 		}
@@ -76,7 +79,10 @@ func ended(err error) error {
 func (l *link) take(f frame, r *bufio.Reader, parts *sync.WaitGroup) error {
 	switch f.typ {
 	case framePing:
-		l.control(framePong, 0, nil)
+		l.mu.Lock()
+		l.pong = true // one, however many were asked for
+		l.mu.Unlock()
+		l.poke()
 		return nil
 	case framePong:
 		return nil

@@ -34,6 +34,7 @@ type link struct {
 	room     chan struct{}
 	flows    map[string]*outflow // by their routes
 	byNumber map[uint32]*outflow
+	pong     bool   // is owed
 	clock    uint64 // counts uses of flows
 	last     uint32 // number given
 	scratch  []byte
@@ -117,6 +118,9 @@ func (l *link) write() error {
 			return nil
 		}
 		l.mu.Lock()
+		if l.pong {
+			l.out, l.pong = frame{framePong, 0, 0}.append(l.out), false
+		}
 		b := l.out
 		l.out, l.spare = l.spare[:0], nil
 		close(l.room)
@@ -137,12 +141,12 @@ func (l *link) write() error {
 	}
 }
 
-// awaitRoom waits until there is room for another frame. It is called without the
+// awaitRoom waits until fewer than most bytes are unsent. It is called without the
 // lock.
-func (l *link) awaitRoom(ctx context.Context) error {
+func (l *link) awaitRoom(ctx context.Context, most int) error {
 	for {
 		l.mu.Lock()
-		room, full := l.room, len(l.out) >= maxUnsent
+		room, full := l.room, len(l.out) >= most
 		l.mu.Unlock()
 		if !full {
 			return nil
@@ -157,8 +161,8 @@ func (l *link) awaitRoom(ctx context.Context) error {
 	}
 }
 
-// control puts down a frame without a body, or with one of four bytes. What is owed
-// to the other side is bounded by what it sends.
+// control puts down a frame without a body, or with one of four bytes. Who sends much
+// that asks for such, and reads nothing, is not read any more ([link.take]).
 func (l *link) control(typ byte, flow uint32, body []byte) {
 	l.mu.Lock()
 	l.out = append(frame{typ, len(body), flow}.append(l.out), body...)

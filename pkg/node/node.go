@@ -34,6 +34,9 @@ type Config struct {
 	// their way into this node, of all conns together; 0 means 64 MiB, [MaxBody] is the
 	// least.
 	Buffer int
+	// MaxConns is how many conns of others are served at a time, of all listeners
+	// together; 0 means 1,024. Others wait in the listeners' backlog.
+	MaxConns int
 	// Keepalive is how long a conn of a transport may be silent before it is asked for
 	// a sign of life; after twice that it has ended. 0 means 5 s.
 	Keepalive time.Duration
@@ -68,6 +71,7 @@ type Node struct {
 	stopChannel context.CancelFunc
 	inbox       Route // of requests that no worker makes
 	budget      *budget
+	slots       chan struct{} // of MaxConns
 
 	circles circles
 
@@ -103,6 +107,10 @@ func New(cfg Config) *Node {
 	if n.cfg.Buffer <= 0 {
 		n.cfg.Buffer = 64 << 20
 	}
+	if n.cfg.MaxConns <= 0 {
+		n.cfg.MaxConns = 1024
+	}
+	n.slots = make(chan struct{}, n.cfg.MaxConns)
 	if n.cfg.Dial == nil {
 		n.cfg.Dial = new(net.Dialer).DialContext
 	}

@@ -7,7 +7,8 @@ import (
 
 // maxFlows is how many flows a link has each way at most. Of those that are quiet
 // the one that was so for longest makes room for another.
-const maxFlows = 1024
+// A flow that stalls holds its credit at the receiving side: a conn 1 MiB at most.
+const maxFlows = 256
 
 // An outflow carries the messages of one sender along one route to the other node.
 // Its fields are guarded by the link's lock, but for turn.
@@ -119,7 +120,7 @@ func (l *link) send(ctx context.Context, m *Message) error {
 	defer func() { f.turn <- struct{}{} }()
 	rest, first := m.Body, true
 	for first || len(rest) > 0 {
-		if err := l.awaitRoom(ctx); err != nil {
+		if err := l.awaitRoom(ctx, maxUnsent); err != nil {
 			return l.cut(f, first, err)
 		}
 		n, moved := l.piece(f, m, rest, first)

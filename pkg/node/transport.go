@@ -27,8 +27,14 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	pause := time.Duration(0)
 	for {
+		select {
+		case n.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		nc, err := ln.Accept()
 		if err != nil {
+			<-n.slots
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -44,7 +50,10 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		conns.Go(func() { n.serveConn(ctx, nc) })
+		conns.Go(func() {
+			defer func() { <-n.slots }()
+			n.serveConn(ctx, nc)
+		})
 	}
 }
 

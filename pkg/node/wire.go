@@ -20,7 +20,7 @@ import (
 //	OPEN    the routes: u8 count and addresses of the onward route, then of the return
 //	        route; an address is a u8 length and its bytes
 //	DATA    a piece of a message, 1 to 64 KiB; the first begins with the head
-//	CREDIT  u32: how many bytes more of DATA the sender may send; to begin with 16 KiB
+//	CREDIT  u32: how many bytes more of DATA the sender may send; to begin with 4 KiB
 //	DROP    the message that is under way will not be completed
 //	CLOSE   there is no more; the other side says CLOSED when all is delivered
 //	CLOSED  the flow is over, and its number free
@@ -44,7 +44,7 @@ const (
 
 	flagCarried = 1
 
-	startCredit = 16 << 10
+	startCredit = 4 << 10
 )
 
 var preamble = [8]byte{'C', 'V', 'N', 'D', 1}
