@@ -93,6 +93,17 @@ const (
 	NotEnrolled   Code = 130 // the authority has no member of that identifier
 )
 
+// Messages (docs/protocol.md, "Node").
+const (
+	NoWorker      Code = 160 // there is no worker of that name, or nobody waits for the answer any more
+	WorkerDenied  Code = 161 // the worker, hop or node does not allow this message
+	WorkerStopped Code = 162 // the worker has stopped before it was the message's turn
+	WorkerFailed  Code = 163 // the worker could not do what the message asked
+	TooManyHops   Code = 164 // the message has passed as many hops as it may, or its routes have grown too long
+	Circle        Code = 165 // the mailbox is full, and its worker waits for the sender
+	LinkLost      Code = 166 // the conn to the next node has ended
+)
+
 // All codes with their names. Names are stable:
 // metrics use them as label values.
 var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no credentials
@@ -114,6 +125,8 @@ var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no creden
 	RevocationsOld: "revocations_old", RevocationsBase: "revocations_base", RevocationsLost: "revocations_lost",
 	AttributeMissing: "attribute_missing",
 	TicketRefused:    "ticket_refused", TokenRefused: "token_refused", NotEnrolled: "not_enrolled",
+	NoWorker: "no_worker", WorkerDenied: "worker_denied", WorkerStopped: "worker_stopped", WorkerFailed: "worker_failed",
+	TooManyHops: "too_many_hops", Circle: "circle", LinkLost: "link_lost",
 }
 
 // String returns the code's stable name, or "code_N" for a number without one.

@@ -1,0 +1,49 @@
+// Command middle carries messages on to the one node that it is told of, and prints
+// what it sees of them.
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+
+	"github.com/culvert-net/culvert/pkg/node"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if len(os.Args) != 3 {
+		log.Fatal("usage: middle HOST:PORT NEXT")
+	}
+	if err := run(ctx, os.Args[1], node.Address(os.Args[2])); err != nil {
+		log.Print(err)
+	}
+}
+
+func run(ctx context.Context, at string, next node.Address) error {
+	n := node.New(node.Config{})
+	defer n.Close()
+	// A worker that forwards can read what passes; a hop would not even look.
+	curious := node.WorkerFunc(func(ctx context.Context, self *node.Self, m *node.Message) error {
+		fmt.Printf("middle: %d bytes, \"Hello\" among them: %t\n", len(m.Body), bytes.Contains(m.Body, []byte("Hello")))
+		if to := m.Onward[0]; strings.Contains(string(to), "://") && to != next {
+			return fmt.Errorf("the way leads to %s only", next)
+		}
+		return self.Forward(ctx, m)
+	})
+	if err := n.Start("forward", curious, node.Options{Allow: node.Anyone}); err != nil {
+		return err
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", at)
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening at", node.Addr(ln))
+	return n.Serve(ctx, ln)
+}

@@ -1,0 +1,294 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
+)
+
+// A Channel is an end-to-end channel to another node, through whatever lies between.
+// It outlives the ways that it takes: while there is none, what is sent waits.
+type Channel struct {
+	link *link
+	ch   *channel.Channel
+	over chan struct{}
+	err  error // why it is over
+}
+
+// OpenChannel opens a channel to the node that serves channels at the end of onward
+// and proves to be peer. It lasts until it is closed, or has been without a way for
+// longer than its Grace; ctx bounds the call.
+func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Identifier) (*Channel, error) {
+	if err := n.canChannel(); err != nil {
+		return nil, err
+	}
+	if err := onward.Check(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := n.patient(ctx)
+	defer cancel()
+	caller := &channel.Caller{
+		Local: n.cfg.Local, Peer: peer, Routes: 1, Settings: n.channelSettings(),
+		Path: func(ctx context.Context, _ int, _ *channel.Instance, address int) (net.Conn, error) {
+			if address > 0 {
+				return nil, channel.ErrNoAddress
+			}
+			return n.path(ctx, onward)
+		},
+	}
+	ch, err := caller.Dial(ctx, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening a channel over %s: %w", onward, err)
+	}
+	from, err := n.originOf(ch.Peer())
+	if err != nil {
+		ch.Fail(code.ChannelDenied, err)
+		return nil, err
+	}
+	c := &Channel{link: n.newLink(n.channelCtx, ch, "channel", from, 0), ch: ch, over: make(chan struct{})}
+	up := make(chan struct{})
+	if !n.run(func() {
+		defer close(c.over)
+		c.err = n.runChannel(ch, c.link, func() { close(up) })
+	}) {
+		ch.Fail(code.Shutdown, ErrClosed)
+		return nil, ErrClosed
+	}
+	select {
+	case <-up:
+		return c, nil
+	case <-c.over:
+		return nil, fmt.Errorf("opening a channel over %s: %w", onward, c.err)
+	case <-ctx.Done():
+		c.link.close(context.Cause(ctx))
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Address returns what stands for the channel in routes: what follows it is on the
+// other end's node.
+func (c *Channel) Address() Address { return c.link.address }
+
+// Peer returns who holds the other end.
+func (c *Channel) Peer() channel.Peer { return c.ch.Peer() }
+
+// Done is closed when the channel is over; Err says then why.
+func (c *Channel) Done() <-chan struct{} { return c.over }
+
+// Err returns why the channel is over, nil before that.
+func (c *Channel) Err() error {
+	select {
+	case <-c.over:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// Close ends the channel, and returns when it has ended.
+func (c *Channel) Close() error {
+	c.link.close(errLinkClosed)
+	<-c.over
+	return nil
+}
+
+func (n *Node) canChannel() error {
+	if n.cfg.Local == nil {
+		return errors.New("a node without an identity (Config.Local) has no channels")
+	}
+	return nil
+}
+
+// channelSettings are Config.Channel, with the node told of new handshakes.
+func (n *Node) channelSettings() channel.Settings {
+	set := n.cfg.Channel
+	if set.Linger == 0 {
+		set.Linger = 2 * time.Second
+	}
+	var trace channel.Trace
+	if set.Trace != nil {
+		trace = *set.Trace
+	}
+	moved := trace.Moved
+	trace.Moved = func(c *channel.Channel, m channel.Move) {
+		n.shown(c)
+		if moved != nil {
+			moved(c, m)
+		}
+	}
+	set.Trace = &trace
+	return set
+}
+
+// originOf returns what is known of messages that come from peer.
+func (n *Node) originOf(peer channel.Peer) (Origin, error) {
+	o := Origin{Outside: true, Peer: &peer}
+	if n.cfg.Attributes == nil {
+		return o, nil
+	}
+	var err error
+	o.Attributes, err = n.cfg.Attributes(peer)
+	return o, err
+}
+
+// shown takes what the peer has shown in another handshake.
+func (n *Node) shown(c *channel.Channel) {
+	n.mu.Lock()
+	l := n.channels[c]
+	n.mu.Unlock()
+	if l == nil {
+		return
+	}
+	from, err := n.originOf(c.Peer())
+	if err != nil {
+		l.close(err)
+		return
+	}
+	l.from.Store(&from)
+}
+
+// runChannel runs l on ch until either is over, and returns why.
+func (n *Node) runChannel(ch *channel.Channel, l *link, ready func()) (err error) {
+	if !n.parting(func() { err = n.keepChannel(ch, l, ready) }) {
+		ch.Fail(code.Shutdown, ErrClosed)
+		return ErrClosed
+	}
+	return err
+}
+
+func (n *Node) keepChannel(ch *channel.Channel, l *link, ready func()) error {
+	n.mu.Lock()
+	n.channels[ch] = l
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		delete(n.channels, ch)
+		n.mu.Unlock()
+	}()
+	keep, stop := context.WithCancel(context.WithoutCancel(n.ctx))
+	defer stop()
+	var keeping sync.WaitGroup
+	keeping.Go(func() { _ = ch.Run(keep) }) // the link says why it has ended
+	err := n.runLink(l, ready)
+	stop()
+	keeping.Wait()
+	return err
+}
+
+// path makes a way to who serves channels at the end of onward.
+func (n *Node) path(ctx context.Context, onward Route) (net.Conn, error) {
+	t, far, err := n.newTube()
+	if err != nil {
+		return nil, err
+	}
+	t.onward = onward
+	if !n.run(func() { t.pump(n.ctx, tubeOpen) }) {
+		_ = far.Close()
+		return nil, ErrClosed
+	}
+	return far, nil
+}
+
+// Bounds of what strangers can begin.
+const (
+	maxHandshakes = 256
+	maxChannels   = 10_000
+)
+
+// A server accepts channels at an address.
+type server struct {
+	node  *Node
+	allow func(channel.Peer) error
+	table *channel.Table
+	hands chan struct{} // a slot for each handshake
+	slots chan struct{} // and for each path
+}
+
+// ServeChannels accepts channels at address, from peers that allow lets in, until
+// [Node.Stop]; its error is what others hear. A nil allow lets in nobody.
+func (n *Node) ServeChannels(address Address, allow func(channel.Peer) error) error {
+	if err := n.canChannel(); err != nil {
+		return err
+	}
+	s := &server{
+		node: n, allow: allow, table: channel.NewTable(n.channelSettings(), channel.Limits{}),
+		hands: make(chan struct{}, maxHandshakes), slots: make(chan struct{}, maxChannels),
+	}
+	return n.Start(address, s, Options{Allow: Anyone}) // who they are, a handshake says
+}
+
+// Handle begins a path for whoever has sent m.
+func (s *server) Handle(_ context.Context, _ *Self, m *Message) error {
+	if len(m.Body) < tubeHead || m.Body[0] != tubeOpen {
+		return errors.New("this address serves channels: open one")
+	}
+	for _, c := range []chan struct{}{s.hands, s.slots} {
+		select {
+		case c <- struct{}{}:
+		default:
+			if c == s.slots {
+				<-s.hands
+			}
+			return failure(code.Busy, "", "too many channels, or handshakes for some, are under way here")
+		}
+	}
+	t, far, err := s.node.newTube()
+	if err != nil {
+		<-s.hands
+		<-s.slots
+		return err
+	}
+	if s.node.run(func() { s.serve(t, far, m) }) {
+		return nil
+	}
+	_ = far.Close()
+	<-s.hands
+	<-s.slots
+	return ErrClosed
+}
+
+// serve carries a path, and the channel if the path begins one.
+func (s *server) serve(t *tube, far net.Conn, m *Message) {
+	defer func() { <-s.slots }()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	parts.Go(func() { t.pump(s.node.ctx, tubeData) })
+	_ = t.self.worker.put(s.node.ctx, m, nil) // its mailbox is empty
+	in, err := channel.Respond(s.node.ctx, far, s.node.cfg.Local, channel.PurposeChannel, s.node.cfg.Channel.Handshake)
+	<-s.hands
+	if err != nil {
+		return // who calls hears nothing before it has proven something
+	}
+	if in.Resumes() {
+		_, _ = s.table.Resume(in, "") // the peer was told
+		return
+	}
+	if err := s.denied(in.Peer()); err != nil {
+		_ = in.Refuse(code.ChannelDenied, bounded(err.Error()))
+		return
+	}
+	from, err := s.node.originOf(in.Peer())
+	if err != nil {
+		_ = in.Refuse(code.ChannelDenied, bounded(err.Error()))
+		return
+	}
+	ch, err := s.table.Open(in, "")
+	if err != nil {
+		return // the peer was told
+	}
+	_ = s.node.runChannel(ch, s.node.newLink(s.node.channelCtx, ch, "channel", from, 0), func() {})
+}
+
+func (s *server) denied(p channel.Peer) error {
+	if s.allow == nil {
+		return errors.New("nobody may open channels here")
+	}
+	return s.allow(p)
+}

@@ -1,0 +1,36 @@
+// Package node owns messaging between programs: nodes, the workers on them, and
+// messages that find their way over many hops, transports and end-to-end channels.
+//
+// A [Node] runs workers, each at an [Address]. A [Message] has an onward [Route], a
+// return route and a body. Each hop takes itself off the onward route and puts
+// itself on the return route, so that a reply goes the way back without anybody
+// knowing the whole of it. An address is a worker's name on the node where the
+// message is, or a transport's (tcp://host:port, unix:///path), which leads to
+// another node and counts there as what the rest of the route is on.
+//
+//	alice                      the middle                bob
+//	[tcp://middle, h1, b, echo]
+//	                           [h1, ~link-b, echo]       [echo]
+//
+// [Node.OpenChannel] makes an end-to-end channel (package channel) over any route at
+// whose end a node serves channels. Its address stands in routes like any other;
+// what goes through it can be read at its other end only, and comes out with the
+// peer's proven identity.
+//
+// # Delivery
+//
+// Messages of one sender along one route arrive in order, each once or not at all.
+// What is lost is told to the sender where anybody knows it ([DeliveryError]): as
+// the error of a request, or to a worker that is a [LossHandler]. A mailbox is
+// bounded: when it is full its senders wait, and nobody else does; a wait that would
+// be for oneself, round a circle of full mailboxes on one node, is an error
+// ([code.Circle]). A send within a worker that has no deadline has one of
+// [Config.Patience].
+//
+// # Who may
+//
+// Nothing from outside reaches a worker that does not say so ([Options.Allow]), nor
+// is it carried on by a node to another one but where a hop does ([Hop]).
+//
+// It does not proxy streams (package tunnel), reads no settings and does not log.
+package node

@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// A carrier is what a link runs on: a conn of a transport, or a channel.
+type carrier interface {
+	net.Conn
+}
+
+// A link is a conversation with another node. Messages leave by it in outflows and
+// come by it in inflows.
+type link struct {
+	node    *Node
+	address Address // of this end, on return routes
+	nc      carrier
+	from    atomic.Pointer[Origin] // what comes by it is from there
+	alive   time.Duration          // how often a silent one is asked for a sign of life; 0: its carrier does that
+
+	ctx    context.Context // ends with the link
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex
+	out      []byte // frames that wait to be written
+	spare    []byte // the writer's, when it writes nothing
+	room     chan struct{}
+	flows    map[string]*outflow // by their routes
+	byNumber map[uint32]*outflow
+	pong     bool   // is owed
+	clock    uint64 // counts uses of flows
+	last     uint32 // number given
+	scratch  []byte
+
+	wake chan struct{} // the writer's; has a token when there is something to write
+	seen atomic.Int64  // when something came last, in nanoseconds since the link began
+	born time.Time
+
+	in map[uint32]*inflow // the reader's
+}
+
+// maxUnsent is how many bytes of frames wait for the writer before senders do.
+const maxUnsent = 256 << 10
+
+// errLinkClosed says that this side has ended a link.
+var errLinkClosed = errors.New("the conn to the other node is closed")
+
+// newLink returns a link that ends with ctx, which ends with the node.
+func (n *Node) newLink(ctx context.Context, nc carrier, what string, from Origin, alive time.Duration) *link {
+	l := &link{
+		node: n, address: ownAddress(what), nc: nc, alive: alive, born: time.Now(),
+		flows: map[string]*outflow{}, byNumber: map[uint32]*outflow{}, in: map[uint32]*inflow{},
+		room: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	l.from.Store(&from)
+	l.ctx, l.cancel = context.WithCancelCause(ctx)
+	return l
+}
+
+// run speaks with the other node until the link ends, and returns why. ready is
+// called when the other node has said that it is one.
+func (l *link) run(ready func()) error {
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer l.nc.Close()
+	unhook := context.AfterFunc(l.ctx, func() { _ = l.nc.SetDeadline(time.Unix(1, 0)) })
+	defer unhook()
+	l.out = append(l.out, preamble[:]...)
+	l.poke()
+	parts.Go(func() {
+		if err := l.write(); err != nil {
+			l.cancel(err)
+		}
+	})
+	if l.alive > 0 {
+		parts.Go(l.watch)
+	}
+	err := l.read(ready, &parts)
+	l.cancel(err)
+	err = context.Cause(l.ctx)
+	l.fail()
+	return err
+}
+
+// close ends the link.
+func (l *link) close(err error) { l.cancel(err) }
+
+// fail frees those who wait to send.
+func (l *link) fail() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.byNumber {
+		f.signalLocked()
+	}
+}
+
+// poke tells the writer that there is something to write.
+func (l *link) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write writes what the link's senders have put down, all of it at once.
+func (l *link) write() error {
+	for {
+		select {
+		case <-l.wake:
+		case <-l.ctx.Done():
+			return nil
+		}
+		l.mu.Lock()
+		if l.pong {
+			l.out, l.pong = frame{framePong, 0, 0}.append(l.out), false
+		}
+		b := l.out
+		l.out, l.spare = l.spare[:0], nil
+		close(l.room)
+		l.room = make(chan struct{})
+		l.mu.Unlock()
+		if len(b) == 0 {
+			l.spare = b
+			continue
+		}
+		if _, err := l.nc.Write(b); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		if cap(b) <= 2*maxUnsent {
+			l.spare = b
+		}
+		l.mu.Unlock()
+	}
+}
+
+// awaitRoom waits until fewer than most bytes are unsent. It is called without the
+// lock.
+func (l *link) awaitRoom(ctx context.Context, most int) error {
+	for {
+		l.mu.Lock()
+		room, full := l.room, len(l.out) >= most
+		l.mu.Unlock()
+		if !full {
+			return nil
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-l.ctx.Done():
+			return l.lost()
+		}
+	}
+}
+
+// control puts down a frame without a body, or with one of four bytes. Who sends much
+// that asks for such, and reads nothing, is not read any more ([link.take]).
+func (l *link) control(typ byte, flow uint32, body []byte) {
+	l.mu.Lock()
+	l.out = append(frame{typ, len(body), flow}.append(l.out), body...)
+	l.mu.Unlock()
+	l.poke()
+}
+
+// watch asks for signs of life, and ends a link that gives none.
+func (l *link) watch() {
+	tick := time.NewTicker(l.alive)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-l.ctx.Done():
+			return
+		}
+		switch silent := time.Since(l.born) - time.Duration(l.seen.Load()); {
+		case silent > 2*l.alive:
+			l.cancel(errors.New("nothing received from the other node for too long"))
+			return
+		case silent > l.alive/2:
+			l.control(framePing, 0, nil)
+		}
+	}
+}
+
+// lost says that messages do not get through any more.
+func (l *link) lost() error {
+	cause := context.Cause(l.ctx)
+	if l.node.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return failure(code.LinkLost, "", "the conn to the next node has ended: %s", bounded(cause.Error()))
+}

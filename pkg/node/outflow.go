@@ -1,0 +1,248 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+)
+
+// maxFlows is how many flows a link has each way at most. Of those that are quiet
+// the one that was so for longest makes room for another.
+// A flow that stalls holds its credit at the receiving side: a conn 1 MiB at most.
+const maxFlows = 256
+
+// An outflow carries the messages of one sender along one route to the other node.
+// Its fields are guarded by the link's lock, but for turn.
+type outflow struct {
+	key    string
+	number uint32
+	credit int
+	used   uint64        // the link's clock, when it was last
+	users  int           // who send, or wait to
+	closed bool          // CLOSE is sent
+	moved  chan struct{} // closed when credit has come, or the flow or the link is over
+	turn   chan struct{} // has a token while nobody sends
+}
+
+func (f *outflow) signalLocked() {
+	close(f.moved)
+	f.moved = make(chan struct{})
+}
+
+// flow returns the outflow for m's routes, which has one user more then, and waits
+// until there may be another one.
+func (l *link) flow(ctx context.Context, m *Message) (*outflow, error) {
+	for {
+		l.mu.Lock()
+		f, wait := l.flowLocked(m)
+		l.mu.Unlock()
+		if f != nil {
+			return f, nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-l.ctx.Done():
+			return nil, l.lost()
+		}
+	}
+}
+
+// flowLocked is flow that does not wait, but returns what to wait for.
+func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
+	l.scratch = appendRoutes(l.scratch[:0], m.Onward, m.Return)
+	f := l.flows[string(l.scratch)]
+	switch {
+	case f != nil && f.closed:
+		return nil, f.moved // what it has sent comes first
+	case f == nil && len(l.flows) >= maxFlows:
+		return nil, l.closeOldestLocked()
+	case f == nil:
+		l.last++
+		f = &outflow{key: string(l.scratch), number: l.last, credit: startCredit, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
+		f.turn <- struct{}{}
+		l.flows[f.key], l.byNumber[f.number] = f, f
+		l.out = append(frame{frameOpen, len(l.scratch), f.number}.append(l.out), l.scratch...)
+	}
+	l.clock++
+	f.used = l.clock
+	f.users++
+	return f, nil
+}
+
+// closeOldestLocked closes the flow that was quiet for longest, and returns what is
+// closed when it, or one that is closing already, is over.
+func (l *link) closeOldestLocked() <-chan struct{} {
+	var oldest, any *outflow
+	for _, f := range l.flows {
+		any = f
+		if f.closed {
+			return f.moved
+		}
+		if f.users == 0 && (oldest == nil || f.used < oldest.used) {
+			oldest = f
+		}
+	}
+	if oldest == nil {
+		return any.moved // something happens there, some time
+	}
+	oldest.closed = true
+	l.out = frame{frameClose, 0, oldest.number}.append(l.out)
+	l.poke()
+	return oldest.moved
+}
+
+// leave ends what flow began.
+func (l *link) leave(f *outflow) {
+	l.mu.Lock()
+	f.users--
+	if f.users == 0 && len(l.flows) >= maxFlows {
+		f.signalLocked() // somebody may wait for a flow that is quiet
+	}
+	l.mu.Unlock()
+}
+
+// send sends m, and waits for its turn, credit and room. A message that ctx ends in
+// the middle of is dropped at the other side.
+func (l *link) send(ctx context.Context, m *Message) error {
+	f, err := l.flow(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer l.leave(f)
+	select {
+	case <-f.turn:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.ctx.Done():
+		return l.lost()
+	}
+	defer func() { f.turn <- struct{}{} }()
+	rest, first := m.Body, true
+	for first || len(rest) > 0 {
+		if err := l.awaitRoom(ctx, maxUnsent); err != nil {
+			return l.cut(f, first, err)
+		}
+		n, moved := l.piece(f, m, rest, first)
+		if n < 0 {
+			select {
+			case <-moved:
+			case <-ctx.Done():
+				return l.cut(f, first, context.Cause(ctx))
+			case <-l.ctx.Done():
+				return l.lost()
+			}
+			continue
+		}
+		rest, first = rest[n:], false
+	}
+	return nil
+}
+
+// cut tells the other side that the rest of a message does not come.
+func (l *link) cut(f *outflow, first bool, err error) error {
+	if !first {
+		l.control(frameDrop, f.number, nil)
+	}
+	return err
+}
+
+// piece puts down as much of rest as there is credit for, and returns how much that
+// was; -1 means that there is too little, and what to wait for.
+func (l *link) piece(f *outflow, m *Message, rest []byte, first bool) (n int, moved <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return -1, f.moved
+	}
+	before := 0
+	if first {
+		before = messageHead
+	}
+	if f.credit < before || f.credit == 0 {
+		return -1, f.moved
+	}
+	n = min(len(rest), f.credit-before, maxData-before)
+	if n == 0 && len(rest) > 0 && !first {
+		return -1, f.moved
+	}
+	l.out = frame{frameData, before + n, f.number}.append(l.out)
+	if first {
+		l.out = l.head(m).append(l.out)
+	}
+	l.out = append(l.out, rest[:n]...)
+	f.credit -= before + n
+	l.poke()
+	return n, nil
+}
+
+func (l *link) head(m *Message) head {
+	h := head{kind: m.kind, hops: m.hops, length: len(m.Body), id: m.id}
+	if m.From.Outside {
+		h.flags = flagCarried
+	}
+	return h
+}
+
+// try is send that does not wait: false says that it would have to.
+func (l *link) try(m *Message) (bool, error) {
+	if l.ctx.Err() != nil {
+		return false, l.lost()
+	}
+	l.mu.Lock()
+	f, _ := l.flowLocked(m)
+	full := len(l.out) >= maxUnsent
+	l.mu.Unlock()
+	if f == nil {
+		return false, nil
+	}
+	defer l.leave(f)
+	if full || messageHead+len(m.Body) > maxData {
+		return false, nil
+	}
+	select {
+	case <-f.turn:
+	default:
+		return false, nil
+	}
+	defer func() { f.turn <- struct{}{} }()
+	l.mu.Lock()
+	enough := f.credit >= messageHead+len(m.Body)
+	l.mu.Unlock()
+	if !enough {
+		return false, nil
+	}
+	n, _ := l.piece(f, m, m.Body, true) // only the turn's holder takes credit away
+	return n >= 0, nil
+}
+
+// credited takes the other side's word that more may be sent.
+func (l *link) credited(number uint32, body []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.byNumber[number]
+	if f == nil {
+		return wireError("credit for flow %d, which there is not", number)
+	}
+	more := binary.BigEndian.Uint32(body)
+	if more == 0 || more > 2*MaxBody || f.credit+int(more) > 4*MaxBody {
+		return wireError("credit of %d bytes", more)
+	}
+	f.credit += int(more)
+	f.signalLocked()
+	return nil
+}
+
+// over takes the other side's word that all of a closed flow is delivered.
+func (l *link) over(number uint32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.byNumber[number]
+	if f == nil || !f.closed {
+		return wireError("the end of flow %d, which is not asked for", number)
+	}
+	delete(l.byNumber, number)
+	delete(l.flows, f.key)
+	f.signalLocked()
+	return nil
+}

@@ -1,0 +1,187 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// Self is what a running worker has of itself: how it sends.
+type Self struct {
+	worker *worker
+	route  Route // of the address alone
+}
+
+// Address returns the worker's address.
+func (s *Self) Address() Address { return s.worker.address }
+
+// Node returns the node that the worker is on.
+func (s *Self) Node() *Node { return s.worker.node }
+
+// Stop stops the worker when it has handled the message that it is at. It returns at
+// once.
+func (s *Self) Stop() { s.worker.cancel() }
+
+// Send sends body along onward; answers come to the worker. It returns when the next
+// hop has taken the message. See [Node.Send].
+func (s *Self) Send(ctx context.Context, onward Route, body []byte) error {
+	return s.send(ctx, &Message{Onward: onward, Return: s.route, Body: body, hops: maxHops})
+}
+
+// Reply sends body the way that m has come, as the answer to the request if m is one.
+func (s *Self) Reply(ctx context.Context, m *Message, body []byte) error {
+	if len(m.Return) == 0 {
+		return failure(code.NoWorker, "", "the message says no way back")
+	}
+	return s.send(ctx, m.answer(s.route, body))
+}
+
+// Forward sends m on along what is left of its onward route, with this worker on its
+// return route, and with the body that m has now. m is not to be used afterwards.
+func (s *Self) Forward(ctx context.Context, m *Message) error {
+	return s.ForwardTo(ctx, m, nil)
+}
+
+// ForwardTo is Forward with more addresses before the rest of the onward route.
+func (s *Self) ForwardTo(ctx context.Context, m *Message, first Route) error {
+	n, err := passed(m, s.worker.address, first)
+	if err != nil {
+		return err
+	}
+	return s.send(ctx, n)
+}
+
+// Request sends body along onward and returns the answer; see [Node.Request].
+// Meanwhile the worker handles nothing else.
+func (s *Self) Request(ctx context.Context, onward Route, body []byte) (*Message, error) {
+	return s.worker.node.request(ctx, s.worker, s.route, onward, body)
+}
+
+func (s *Self) send(ctx context.Context, m *Message) error {
+	ctx, cancel := s.worker.node.patient(ctx)
+	defer cancel()
+	return s.worker.node.send(ctx, m, s.worker)
+}
+
+// passed returns m as it goes on from the hop at address, by way of more addresses
+// first. Without an address it leaves nothing on the return route.
+func passed(m *Message, at Address, more Route) (*Message, error) {
+	if m.hops <= 1 {
+		return nil, failure(code.TooManyHops, at, "the message has passed %d hops", maxHops)
+	}
+	n := *m
+	n.hops--
+	n.led = true
+	if len(more) > 0 {
+		n.Onward = more.Then(m.Onward...)
+	}
+	if len(m.Return) > 0 && at != "" {
+		n.Return = m.Return.with(at)
+	}
+	if len(n.Onward) > MaxRoute || len(n.Return) > MaxRoute {
+		return nil, failure(code.TooManyHops, at, "a route of the message would have more than %d addresses", MaxRoute)
+	}
+	return &n, nil
+}
+
+// patient returns ctx, with a deadline if it has none.
+func (n *Node) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, n.cfg.Patience, errPatience)
+}
+
+var errPatience = errors.New("nothing has moved for as long as a sender without a deadline waits (Patience)")
+
+// Send sends body along onward, from nobody: there is no answer, and nobody hears
+// of a loss. It returns when the next hop has taken the message: the worker's
+// mailbox on this node, or the conn to the next one.
+func (n *Node) Send(ctx context.Context, onward Route, body []byte) error {
+	ctx, cancel := n.patient(ctx)
+	defer cancel()
+	return n.send(ctx, &Message{Onward: onward, Body: body, hops: maxHops}, nil)
+}
+
+// Request sends body along onward and returns the answer. Its error is a
+// *DeliveryError where the request, or the answer, is known to be lost, or ctx's; a
+// ctx without a deadline gets one of [Config.Patience].
+//
+// Where onward begins with a channel, the answer has come through it, from the peer
+// that its [Origin] names.
+func (n *Node) Request(ctx context.Context, onward Route, body []byte) (*Message, error) {
+	return n.request(ctx, nil, n.inbox, onward, body)
+}
+
+// A pending request waits for its answer.
+type pending struct {
+	answer chan *Message // buffered
+	via    *link         // the answer has to come by; nil: any way
+	only   bool          // via counts
+}
+
+func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body []byte) (*Message, error) {
+	ctx, cancel := n.patient(ctx)
+	defer cancel()
+	p := &pending{answer: make(chan *Message, 1)}
+	if len(onward) > 0 {
+		p.via, p.only = n.lookup(onward[0]).(*link)
+	}
+	id := n.await(p)
+	defer n.forget(id)
+	err := n.send(ctx, &Message{Onward: onward, Return: back, Body: body, id: id, hops: maxHops}, by)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case m := <-p.answer:
+		if m.kind == failed {
+			return nil, decodeNotice(m.Body)
+		}
+		return m, nil
+	case <-ctx.Done():
+	case <-n.ctx.Done():
+		return nil, ErrClosed
+	}
+	if errors.Is(context.Cause(ctx), errPatience) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, failure(code.Timeout, "", "no answer in time")
+	}
+	return nil, context.Cause(ctx)
+}
+
+// await gives p an id that nobody can guess.
+func (n *Node) await(p *pending) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for {
+		id := randomID()
+		if _, ok := n.pending[id]; !ok && id != 0 {
+			n.pending[id] = p
+			return id
+		}
+	}
+}
+
+func (n *Node) forget(id uint64) {
+	n.mu.Lock()
+	delete(n.pending, id)
+	n.mu.Unlock()
+}
+
+// answered gives m to who waits for it, and reports whether somebody does.
+func (n *Node) answered(m *Message) bool {
+	if m.id == 0 || m.kind == plain {
+		return false
+	}
+	n.mu.Lock()
+	p := n.pending[m.id]
+	if p == nil || p.only && p.via != m.via {
+		n.mu.Unlock()
+		return false
+	}
+	delete(n.pending, m.id)
+	n.mu.Unlock()
+	p.answer <- m
+	return true
+}
