@@ -170,9 +170,15 @@ func TestTwice(t *testing.T) {
 	}
 	sidecar := pod["spec"].(object)["initContainers"].([]any)[0].(object)
 	sidecar["volumeMounts"] = append(sidecar["volumeMounts"].([]any), object{"name": "api", "mountPath": "/var/run/secrets"})
-	pod["spec"].(object)["serviceAccountName"] = "default"
+	spec := pod["spec"].(object)
+	spec["serviceAccountName"] = "default"
+	spec["initContainers"] = append([]any{object{"name": "mesh"}}, spec["initContainers"].([]any)...)
 	if _, r := mustInject(t, in, pod); len(r.Patch) != 0 {
-		t.Errorf("after the API server's defaults: %s", encode(t, r.Patch))
+		t.Errorf("after what others have added: %s", encode(t, r.Patch))
+	}
+	spec["initContainers"] = spec["initContainers"].([]any)[:1]
+	if _, r := mustInject(t, in, pod); len(r.Patch) == 0 {
+		t.Error("the sidecar is gone, and is not put back")
 	}
 }
 

@@ -247,12 +247,16 @@ func (p *pod) once() bool {
 	return policy == "Never" || policy == "OnFailure"
 }
 
-// has reports whether all additions are there.
+// has reports whether all additions are there, the containers in their order. Those
+// of other webhooks may stand before them: who would be first could go on for ever.
 func (p *pod) has(a additions, r *request) bool {
-	for i, c := range a.containers {
-		if i >= len(p.init) || nameOf(p.init[i]) != nameOf(c) {
+	rest := p.init
+	for _, c := range a.containers {
+		i := slices.IndexFunc(rest, func(d any) bool { return nameOf(d) == nameOf(c) })
+		if i < 0 {
 			return false
 		}
+		rest = rest[i+1:]
 	}
 	for _, v := range a.volumes {
 		if !slices.ContainsFunc(p.volumes, func(w any) bool { return nameOf(w) == nameOf(v) }) {
