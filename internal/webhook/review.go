@@ -82,14 +82,20 @@ func (s *Server) handler() http.Handler {
 // serve answers a review by what decide says of its object.
 func (s *Server) serve(decide func(object map[string]any) answer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case s.inFlight <- struct{}{}:
-			defer func() { <-s.inFlight }()
-		case <-r.Context().Done():
-			return // nobody waits any more
-		}
 		begun := time.Now()
-		in, object, code, err := readReview(w, r)
+		body, code, err := s.read(w, r)
+		if err == nil {
+			if !enter(r, s.deciding) {
+				return // nobody waits any more
+			}
+			defer func() { <-s.deciding }()
+		}
+		var in *request
+		var object map[string]any
+		if err == nil {
+			in, object, err = decodeReview(body)
+			code = http.StatusBadRequest
+		}
 		if err != nil {
 			s.reviews.count(resultInvalid, begun)
 			s.note(func() { s.log.Warn("no review", zap.Error(err), zap.String("from", r.RemoteAddr)) })
@@ -103,31 +109,54 @@ func (s *Server) serve(decide func(object map[string]any) answer) http.HandlerFu
 	}
 }
 
-// readReview reads a review and its object; code is for the error.
-func readReview(w http.ResponseWriter, r *http.Request) (req *request, object map[string]any, code int, err error) {
-	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
-		return nil, nil, http.StatusUnsupportedMediaType, errors.New("want an AdmissionReview as application/json")
+// enter takes a place, and reports false if the request ends before there is one.
+func enter(r *http.Request, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-r.Context().Done():
+		return false
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+}
+
+// read reads what a request carries, apart from the deciding, so that who sends it
+// byte by byte keeps no other from that; code is for the error.
+func (s *Server) read(w http.ResponseWriter, r *http.Request) (body []byte, code int, err error) {
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
+		return nil, http.StatusUnsupportedMediaType, errors.New("want an AdmissionReview as application/json")
+	}
+	if !enter(r, s.reading) {
+		return nil, http.StatusServiceUnavailable, errors.New("too many reviews at once")
+	}
+	defer func() { <-s.reading }()
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return nil, http.StatusInternalServerError, err
+	}
+	body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the review has more than %d bytes", maxReview)
+		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the review has more than %d bytes", maxReview)
 	}
 	if err != nil {
-		return nil, nil, http.StatusBadRequest, fmt.Errorf("reading the review: %w", err)
+		return nil, http.StatusBadRequest, fmt.Errorf("reading the review: %w", err)
 	}
+	return body, 0, nil
+}
+
+// decodeReview decodes a review and its object.
+func decodeReview(body []byte) (req *request, object map[string]any, err error) {
 	var in review
 	if err := json.Unmarshal(body, &in); err != nil {
-		return nil, nil, http.StatusBadRequest, fmt.Errorf("decoding the review: %w", err)
+		return nil, nil, fmt.Errorf("decoding the review: %w", err)
 	}
 	if in.APIVersion != reviewVersion || in.Kind != "AdmissionReview" || in.Request == nil || in.Request.UID == "" {
-		return nil, nil, http.StatusBadRequest, fmt.Errorf("want an AdmissionReview of %s with a request: write admissionReviewVersions: [v1] in the webhook's configuration", reviewVersion)
+		return nil, nil, fmt.Errorf("want an AdmissionReview of %s with a request: write admissionReviewVersions: [v1] in the webhook's configuration", reviewVersion)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(in.Request.Object))
 	decoder.UseNumber() // or large numbers would change
 	if err := decoder.Decode(&object); err != nil || object == nil {
-		return nil, nil, http.StatusBadRequest, errors.New("the request has no object: let the webhook's rules name operations that have one, CREATE and UPDATE")
+		return nil, nil, errors.New("the request has no object: let the webhook's rules name operations that have one, CREATE and UPDATE")
 	}
-	return in.Request, object, 0, nil
+	return in.Request, object, nil
 }
 
 // injectPod decides about a pod.

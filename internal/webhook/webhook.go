@@ -32,7 +32,9 @@ import (
 const (
 	maxReview     = inject.MaxObject // bytes of one review
 	maxConns      = 256
-	maxInFlight   = 8 // reviews that are decoded at once: one of 3 MiB takes some 30
+	maxReading    = 32 // reviews that are read at once
+	maxDeciding   = 8  // and decoded: one of 3 MiB takes some 30
+	bodyTimeout   = 5 * time.Second
 	headerTimeout = 5 * time.Second
 	readTimeout   = 10 * time.Second
 	writeTimeout  = 15 * time.Second
@@ -66,7 +68,8 @@ type Server struct {
 	log      *zap.Logger
 	reviews  *reviewMetrics
 	cert     *certificate
-	inFlight chan struct{}
+	reading  chan struct{}
+	deciding chan struct{}
 	lines    *rate.Limiter
 	stopping atomic.Bool
 	ln       net.Listener // nil before Listen
@@ -83,7 +86,7 @@ func New(cfg Config, o *obs.Obs) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, obs: o, log: o.Log, cert: c, reviews: newReviewMetrics(o.Registry),
-		inFlight: make(chan struct{}, maxInFlight), lines: rate.NewLimiter(reviewLinesPerSecond, reviewLines),
+		reading: make(chan struct{}, maxReading), deciding: make(chan struct{}, maxDeciding), lines: rate.NewLimiter(reviewLinesPerSecond, reviewLines),
 	}
 	o.Ready.SetFunc("certificate", func() error { return c.valid(time.Now()) })
 	o.Ready.SetFunc("webhook", func() error {
