@@ -230,3 +230,54 @@ func wantAsked(t *testing.T, name, namespace, path string, c admissionv1.Webhook
 		t.Errorf("%s: asks about namespaces %v, want all but kube-system and its own", name, selector)
 	}
 }
+
+// webhookValues are what the component has, with a bundle of nobody's.
+const webhookValues = chartValues + `
+webhook:
+  enabled: true
+  caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t
+  sidecar: {outlets: {orders-db: "${OUTLET}"}}
+`
+
+// The chart's webhook is the component's.
+func TestHelmWebhook(t *testing.T) {
+	got, want := buildChart(t, webhookValues), buildWebhook(t)
+	got.wantWebhook(t, "culvert")
+	a, b := plain(got.pods()["webhook"]), plain(want.pods()["webhook"])
+	b.Containers[0].Env = nil // which image pods get is in the chart's configuration
+	wantSame(t, "the webhook's pods", a, b)
+	wantSame(t, "budgets", got.namespaceless().budgets, want.namespaceless().budgets)
+	wantSame(t, "services", got.namespaceless().services, want.namespaceless().services)
+	hooks := func(m *manifests) ([]admissionv1.MutatingWebhook, []admissionv1.ValidatingWebhook) {
+		mutating, validating := m.mutating[0].Webhooks, m.validating[0].Webhooks
+		for i := range mutating {
+			mutating[i].ClientConfig.CABundle = nil
+		}
+		for i := range validating {
+			validating[i].ClientConfig.CABundle = nil
+		}
+		return mutating, validating
+	}
+	m1, v1 := hooks(got)
+	m2, v2 := hooks(want)
+	wantSame(t, "what it is asked about", m1, m2)
+	wantSame(t, "what is checked early", v1, v2)
+	if len(got.policies) != 6 {
+		t.Errorf("%d network policies, want 6", len(got.policies))
+	}
+}
+
+// Without a certificate that somebody trusts there is no webhook.
+func TestHelmWebhookCertificate(t *testing.T) {
+	if _, err := render(loadChart(t), chartValues+"webhook: {enabled: true}\n"); err == nil || !strings.Contains(err.Error(), "webhook.caBundle") {
+		t.Errorf("got %v, want an error about webhook.caBundle", err)
+	}
+	files, err := render(loadChart(t), chartValues+"webhook: {enabled: true, certManager: true}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := files["culvert/templates/webhook.yaml"]
+	if strings.Count(text, "cert-manager.io/inject-ca-from: culvert/webhook") != 2 || strings.Contains(text, "caBundle") || !strings.Contains(text, "kind: Certificate") {
+		t.Errorf("cert-manager has not all it needs:\n%s", text)
+	}
+}
