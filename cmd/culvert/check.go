@@ -35,7 +35,7 @@ to it, are not looked at, but ${NAME} in the file is expanded.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if kind != "" && !slices.Contains(config.Kinds(), config.Kind(kind)) {
-				return cli.Usagef("--kind %q: want inlet, outlet, relay or authority", kind)
+				return cli.Usagef("--kind %q: want inlet, outlet, relay, authority or webhook", kind)
 			}
 			failed := false
 			for _, file := range args {
@@ -55,7 +55,7 @@ to it, are not looked at, but ${NAME} in the file is expanded.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&kind, "kind", "", "whose settings: inlet, outlet, relay or authority, as `KIND` (default: told from the keys)")
+	cmd.Flags().StringVar(&kind, "kind", "", "whose settings: inlet, outlet, relay, authority or webhook, as `KIND` (default: told from the keys)")
 	cmd.Flags().BoolVar(&noFiles, "no-files", false, "do not read the identity file")
 	return cmd
 }
@@ -64,7 +64,7 @@ to it, are not looked at, but ${NAME} in the file is expanded.`,
 // names.
 func checkFile(file string, kind config.Kind, files bool) (*config.Report, error) {
 	report, err := config.Check(file, kind, os.Environ())
-	if err != nil || !files {
+	if err != nil || !files || report.Identity == "" { // a webhook has none
 		return report, err
 	}
 	id, err := identity.ReadFile(report.Common.Identity)

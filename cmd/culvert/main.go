@@ -36,6 +36,7 @@ outlet and relay, asks their policies, and shows all of them at work. It is the
 authority, too, that says who is who, and what speaks to one.`,
 	})
 	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), demoCommand(), benchCommand(),
-		authorityCommand(stdout, stderr), ticketCommand(), revokeCommand())
+		authorityCommand(stdout, stderr), ticketCommand(), revokeCommand(),
+		injectCommand(os.Stdin), webhookCommand(stdout, stderr))
 	return cli.Execute(ctx, root, args, stdout, stderr)
 }

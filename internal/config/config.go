@@ -26,8 +26,8 @@ const (
 
 // Command returns how the command of that kind is called.
 func (k Kind) Command() string {
-	if k == KindAuthority {
-		return "culvert authority"
+	if k == KindAuthority || k == KindWebhook {
+		return "culvert " + string(k)
 	}
 	return string(k)
 }

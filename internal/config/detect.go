@@ -18,6 +18,7 @@ var kinds = []kindKeys{
 	{KindOutlet, []string{"relays"}, []string{"name", "target", "allow"}},
 	{KindRelay, []string{"register", "connect", "extend"}, nil},
 	{KindAuthority, []string{"store", "credential_lifetime", "list_lifetime", "forget_members_after", "kubernetes", "renew_without_token"}, nil},
+	{KindWebhook, []string{"certificate", "sidecar"}, nil},
 }
 
 func kindInfo(kind Kind) kindKeys {

@@ -73,6 +73,7 @@ func TestSettingsDocument(t *testing.T) {
 		{KindOutlet, "?: 1\nauthority: {?: 1}\nlimits: {?: 1}\nservices: [{?: 1}]", []string{all, channels, credentials, "Outlet"}},
 		{KindRelay, "?: 1\nauthority: {?: 1}\nlimits: {?: 1}\nextend: {?: 1}", []string{all, credentials, "Relay"}},
 		{KindAuthority, "?: 1\nkubernetes: {?: 1}", []string{all, channels, "Authority"}},
+		{KindWebhook, "?: 1\nsidecar: {?: 1}", []string{"Webhook"}},
 	} {
 		var got []string
 		for _, heading := range tt.in {

@@ -98,6 +98,8 @@ func settingsOf(kind Kind) []setting {
 	switch kind {
 	case KindInlet, KindOutlet, KindRelay:
 		return slices.Concat(kindSettings[kind], trustSettings, commonSettings)
+	case KindWebhook:
+		return webhookSettings
 	}
 	return slices.Concat(kindSettings[kind], commonSettings)
 }

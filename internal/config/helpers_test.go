@@ -83,6 +83,8 @@ func load(kind Kind, src Source) (any, error) {
 		return LoadOutlet(src)
 	case KindAuthority:
 		return LoadAuthority(src)
+	case KindWebhook:
+		return LoadWebhook(src)
 	}
 	return LoadRelay(src)
 }

@@ -174,7 +174,7 @@ func Check(file string, kind Kind, environ []string) (*Report, error) {
 	}
 	if kind == "" {
 		if kind, _ = detect(root); kind == "" {
-			return nil, append(faults, &Fault{At: Origin{File: file}, Err: errors.New("cannot tell whose settings these are: say so with --kind inlet, outlet, relay or authority")})
+			return nil, append(faults, &Fault{At: Origin{File: file}, Err: errors.New("cannot tell whose settings these are: say so with --kind inlet, outlet, relay, authority or webhook")})
 		}
 	} else if f := wrongKind(root, file, kind); f != nil {
 		return nil, append(faults, f)
@@ -200,8 +200,11 @@ func (d *decoder) report(root *value) (*Report, error) {
 	case KindAuthority:
 		c := d.authority(root)
 		r.Common, r.Summary = &c.Common, plural(len(c.Relays)+len(c.Listen), "way to it", "ways to it")
+	case KindWebhook:
+		c := d.webhook(root)
+		r.Common, r.Summary = &c.Common, plural(len(c.Sidecar.Routes), "route", "routes")+" by default"
 	default:
-		return nil, Faults{{Err: fmt.Errorf("%s is no kind of settings: want inlet, outlet, relay or authority", quote(string(d.kind)))}}
+		return nil, Faults{{Err: fmt.Errorf("%s is no kind of settings: want inlet, outlet, relay, authority or webhook", quote(string(d.kind)))}}
 	}
 	if len(d.faults) > 0 {
 		return nil, d.faults.sorted()
@@ -218,4 +221,4 @@ func plural(n int, one, many string) string {
 }
 
 // Kinds returns all kinds.
-func Kinds() []Kind { return []Kind{KindInlet, KindOutlet, KindRelay, KindAuthority} }
+func Kinds() []Kind { return []Kind{KindInlet, KindOutlet, KindRelay, KindAuthority, KindWebhook} }

@@ -428,8 +428,8 @@ func TestCheck(t *testing.T) {
 		{name: "outlet", file: outletFile, want: "outlet, 1 service"},
 		{name: "relay", file: relayFile, want: "relay, 1 address"},
 		{name: "said", file: relayFile, kind: KindRelay, want: "relay, 1 address"},
-		{name: "only listens", file: "identity: a\nlisten: [127.0.0.1:1]\n", failed: "x.yaml: cannot tell whose settings these are: say so with --kind inlet, outlet, relay or authority"},
-		{name: "half and half", file: "relays: []\nregister: []\n", failed: "x.yaml: cannot tell whose settings these are: say so with --kind inlet, outlet, relay or authority"},
+		{name: "only listens", file: "identity: a\nlisten: [127.0.0.1:1]\n", failed: "x.yaml: cannot tell whose settings these are: say so with --kind inlet, outlet, relay, authority or webhook"},
+		{name: "half and half", file: "relays: []\nregister: []\n", failed: "x.yaml: cannot tell whose settings these are: say so with --kind inlet, outlet, relay, authority or webhook"},
 		{name: "another's", file: relayFile, kind: KindInlet, failed: `x.yaml:4:1: register: this file is for the command relay, not for inlet: run "relay --config x.yaml"`},
 		{name: "faults of both layers", file: "identity: ${NOPE}\nregister: []\nregister: []\nlisten: a\n", failed: "x.yaml:1:11: identity: the environment variable NOPE is not set: set it, or write $${NOPE} for the text itself\n" +
 			"x.yaml:3:1: register: this key is there already, in line 2: remove one of them\n" +

@@ -10,11 +10,11 @@ import (
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
-	"helm.sh/helm/v3/pkg/chartutil"
-	"helm.sh/helm/v3/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
+
+	rendering "github.com/culvert-net/culvert/test/deploy/chart"
 )
 
 // identifier stands for that of anybody.
@@ -45,18 +45,7 @@ func loadChart(t *testing.T) *chart.Chart {
 // render returns the chart's files as `helm template` would, or what is wrong with
 // the values.
 func render(c *chart.Chart, values string) (map[string]string, error) {
-	parsed, err := chartutil.ReadValues([]byte(strings.ReplaceAll(values, "ID", identifier)))
-	if err != nil {
-		return nil, err
-	}
-	if err := chartutil.ProcessDependencies(c, parsed); err != nil {
-		return nil, err
-	}
-	all, err := chartutil.ToRenderValues(c, parsed, chartutil.ReleaseOptions{Name: "culvert", Namespace: "culvert"}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return engine.Engine{Strict: true}.Render(c, all)
+	return rendering.Render(c, strings.ReplaceAll(values, "ID", identifier))
 }
 
 // buildChart renders the chart and decodes it strictly.

@@ -190,7 +190,7 @@ func wantProbes(t *testing.T, who, owner string, c corev1.Container, run []strin
 	if !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == "metrics" && p.ContainerPort == 9100 }) {
 		t.Errorf("%s: no port metrics", who)
 	}
-	if c.Name != "relay" && c.Name != "authority" {
+	if c.Name != "relay" && c.Name != "authority" && c.Name != "webhook" {
 		return
 	}
 	if p := c.ReadinessProbe; p == nil || p.HTTPGet == nil || p.HTTPGet.Path != "/readyz" || p.HTTPGet.Port.StrVal != "metrics" {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -33,7 +34,15 @@ type manifests struct {
 	budgets      []policyv1.PodDisruptionBudget
 	policies     []networkingv1.NetworkPolicy
 	bindings     []rbacv1.ClusterRoleBinding
+	mutating     []admissionv1.MutatingWebhookConfiguration
+	validating   []admissionv1.ValidatingWebhookConfiguration
 }
+
+// clusterWide are the kinds that have no namespace; never written.
+var clusterWide = []string{"Namespace", "ClusterRoleBinding", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
+
+// policyBudget has a name that is short enough.
+type policyBudget = policyv1.PodDisruptionBudget
 
 // overlays are the folders of deploy/k8s that are applied.
 var overlays = []string{"demo", "authority"}
@@ -50,6 +59,13 @@ func eachOverlay(t *testing.T, test func(t *testing.T, m *manifests)) {
 // builds it.
 func buildManifests(t *testing.T, overlay string) *manifests {
 	t.Helper()
+	return buildIn(t, overlay, func(string) string { return overlay })
+}
+
+// buildIn is buildManifests with something done to the copy, that says which of its
+// folders is built.
+func buildIn(t *testing.T, overlay string, prepare func(dir string) string) *manifests {
+	t.Helper()
 	dir := t.TempDir()
 	if out, err := exec.Command("cp", "-r", root+"/deploy/k8s", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -61,7 +77,7 @@ func buildManifests(t *testing.T, overlay string) *manifests {
 	}
 	t.Setenv("ISSUER", "https://kubernetes.default.svc.cluster.local") // there is no cluster to ask
 	script(t, filepath.Join(dir, "k8s", overlay, "make-identities"))
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(dir, "k8s", overlay))
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(dir, "k8s", prepare(filepath.Join(dir, "k8s"))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +90,7 @@ func buildManifests(t *testing.T, overlay string) *manifests {
 		if !m.take(t, r.GetKind(), text) {
 			t.Errorf("%s %s: no check knows this kind", r.GetKind(), r.GetName())
 		}
-		if r.GetKind() != "Namespace" && r.GetKind() != "ClusterRoleBinding" && r.GetNamespace() != "culvert" {
+		if !slices.Contains(clusterWide, r.GetKind()) && r.GetNamespace() != "culvert" {
 			t.Errorf("%s %s: in namespace %q", r.GetKind(), r.GetName(), r.GetNamespace())
 		}
 	}
@@ -107,6 +123,10 @@ func (m *manifests) take(t *testing.T, kind string, text []byte) bool {
 		m.policies = decode(t, m.policies, text)
 	case "ClusterRoleBinding":
 		m.bindings = decode(t, m.bindings, text)
+	case "MutatingWebhookConfiguration":
+		m.mutating = decode(t, m.mutating, text)
+	case "ValidatingWebhookConfiguration":
+		m.validating = decode(t, m.validating, text)
 	default:
 		return false
 	}

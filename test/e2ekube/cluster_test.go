@@ -206,6 +206,13 @@ func newOverlay(t *testing.T, name string) *overlay {
 func deploy(t *testing.T, name string) *overlay {
 	t.Helper()
 	o := newOverlay(t, name)
+	o.deploy(t)
+	return o
+}
+
+// deploy applies the overlay, and deletes all of it when the test ends.
+func (o *overlay) deploy(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			o.describe(t)
@@ -220,7 +227,6 @@ func deploy(t *testing.T, name string) *overlay {
 		}
 	})
 	o.apply(t)
-	return o
 }
 
 // apply applies the overlay as it is now.

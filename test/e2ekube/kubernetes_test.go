@@ -3,9 +3,11 @@
 package e2ekube
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,6 +114,40 @@ func TestOverlays(t *testing.T) {
 	for _, name := range []string{"demo", "authority"} {
 		kubectl(t, "apply", "--server-side", "--dry-run=server", "--force-conflicts", "-k", filepath.Join(o.dir, name))
 	}
+	o.withWebhook(t)
+	kubectl(t, "apply", "--server-side", "--dry-run=server", "--force-conflicts", "-k", filepath.Join(o.dir, "wrapped"))
+}
+
+// The API server takes what the chart makes, of all that it has.
+func TestChart(t *testing.T) {
+	kubectl(t, "create", "namespace", namespace)
+	t.Cleanup(func() { kubectl(t, "delete", "namespace", namespace, "--timeout="+patience.String()) })
+	o := newOverlay(t, "authority")
+	o.makeCertificate(t)
+	bundle, err := os.ReadFile(filepath.Join(o.dir, "components", "webhook", "certificate", "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := strings.Repeat("b", 51) + "a"
+	values := fmt.Sprintf(`
+identifiers: {RELAY: %[1]s, OUTLET: %[1]s, INLET: %[1]s, AUTHORITY: %[1]s}
+relay: {config: {register: ["${OUTLET}"], connect: ["${INLET}"]}}
+authority: {enabled: true, config: {kubernetes: {issuer: "https://kubernetes.default.svc.cluster.local", namespaces: [culvert]}}}
+webhook: {enabled: true, caBundle: %[2]s}
+`, id, base64.StdEncoding.EncodeToString(bundle))
+	template := exec.Command("go", "run", "./helmtemplate", "../../deploy/helm")
+	template.Dir = root + "/test/deploy"
+	template.Stdin = strings.NewReader(values)
+	template.Stderr = os.Stderr
+	manifest, err := template.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "chart.yaml")
+	if err := os.WriteFile(file, manifest, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, "apply", "--server-side", "--dry-run=server", "-f", file)
 }
 
 // evict asks for two relays at once, as who empties their nodes does: one may go, for

@@ -26,7 +26,13 @@ type load struct {
 // follow reads the log of the app's one pod until the pod ends.
 func follow(t *testing.T) *load {
 	t.Helper()
-	pod := kubectl(t, "get", "pods", "-l", "app.kubernetes.io/name=app", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
+	return followIn(t, namespace)
+}
+
+// followIn is follow in another namespace.
+func followIn(t *testing.T, namespace string) *load {
+	t.Helper()
+	pod := kubectl(t, "-n", namespace, "get", "pods", "-l", "app.kubernetes.io/name=app", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
 	if pod == "" || strings.Contains(pod, " ") {
 		t.Fatalf("pods of the app: %q, want one", pod)
 	}

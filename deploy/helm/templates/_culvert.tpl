@@ -32,6 +32,17 @@
 {{- toYaml (mergeOverwrite $default $cluster (deepCopy .Values.authority.config) $fixed) -}}
 {{- end }}
 
+{{/* What pods get that ask the webhook: this image, and the way to these relays. */}}
+{{- define "culvert.webhook.config" -}}
+{{- $dir := "/run/culvert/certificate" -}}
+{{- $sidecar := dict "image" (include "culvert.image" .) "image_pull_policy" (include "culvert.pullPolicy" .) -}}
+{{- if .Values.relay.enabled -}}
+{{- $_ := set $sidecar "routes" (list (printf "tcp://relay.%s.svc:4000/${RELAY}" .Release.Namespace)) -}}
+{{- end -}}
+{{- $fixed := dict "listen" "0.0.0.0:8443" "certificate" (printf "%s/tls.crt" $dir) "key" (printf "%s/tls.key" $dir) "metrics" "0.0.0.0:9100" -}}
+{{- toYaml (merge $fixed (dict "sidecar" (mergeOverwrite $sidecar (deepCopy .Values.webhook.sidecar)))) -}}
+{{- end }}
+
 {{/* What a member of the authority mounts beside: nothing, where there is none. */}}
 {{- define "culvert.memberMounts" -}}
 {{- $v := include "culvert.values" . | fromJson -}}
