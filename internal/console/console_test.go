@@ -29,7 +29,7 @@ func newMux(t *testing.T) http.Handler {
 	})
 }
 
-func ask(t *testing.T, h http.Handler, method, target string, headers ...string) *http.Response {
+func ask(t *testing.T, h http.Handler, method, target string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, target, nil)
 	for i := 0; i < len(headers); i += 2 {
@@ -37,7 +37,7 @@ func ask(t *testing.T, h http.Handler, method, target string, headers ...string)
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	return w.Result()
+	return w
 }
 
 func TestAnswers(t *testing.T) {
@@ -62,14 +62,14 @@ func TestAnswers(t *testing.T) {
 		{"PUT", "/console/main.js", 404, ""},
 	} {
 		got := ask(t, mux, tt.method, tt.target)
-		if got.StatusCode != tt.code {
-			t.Errorf("%s %s: %d, want %d", tt.method, tt.target, got.StatusCode, tt.code)
+		if got.Code != tt.code {
+			t.Errorf("%s %s: %d, want %d", tt.method, tt.target, got.Code, tt.code)
 		}
 		if tt.code != 200 {
 			continue
 		}
 		for name, want := range map[string]string{"Content-Type": tt.mediaType, "Cache-Control": "no-cache", "Content-Security-Policy": policy} {
-			if value := got.Header.Get(name); value != want {
+			if value := got.Header().Get(name); value != want {
 				t.Errorf("%s %s: %s is %q, want %q", tt.method, tt.target, name, value, want)
 			}
 		}
@@ -81,15 +81,15 @@ func TestCaching(t *testing.T) {
 	mux := newMux(t)
 	tags := map[string]string{}
 	for _, target := range []string{"/", "/console/main.js", "/console/style.css"} {
-		tag := ask(t, mux, "GET", target).Header.Get("ETag")
+		tag := ask(t, mux, "GET", target).Header().Get("ETag")
 		if other, twice := tags[tag]; twice || tag == "" {
 			t.Errorf("%s and %s have the same entity tag %q", target, other, tag)
 		}
 		tags[tag] = target
 		for given, want := range map[string]int{tag: 304, `"another"`: 200, `"another", ` + tag: 304} {
 			got := ask(t, mux, "GET", target, "If-None-Match", given)
-			if got.StatusCode != want || got.Header.Get("ETag") != tag {
-				t.Errorf("%s with If-None-Match %s: %d with tag %s, want %d with %s", target, given, got.StatusCode, got.Header.Get("ETag"), want, tag)
+			if got.Code != want || got.Header().Get("ETag") != tag {
+				t.Errorf("%s with If-None-Match %s: %d with tag %s, want %d with %s", target, given, got.Code, got.Header().Get("ETag"), want, tag)
 			}
 		}
 	}

@@ -27,7 +27,7 @@ func newConsoleWorld(t *testing.T) *consoleWorld {
 	t.Helper()
 	w := newWorld(t)
 	callers := []string{"inlet"}
-	w.relay("relay1", relayConfig{Register: []string{"outlet"}, Connect: callers})
+	w.relay("relay1", relayConfig{Register: []string{"outlet", "authority"}, Connect: callers})
 	w.relay("relay3", relayConfig{Register: []string{"outlet"}, Connect: callers})
 	w.relay("relay2", relayConfig{Connect: callers, Extend: []string{"relay3"}})
 	target := serveTCP(t, echo)
@@ -40,6 +40,7 @@ func newConsoleWorld(t *testing.T) *consoleWorld {
 	}
 	w.outlet("outlet", o)
 	w.inlet("inlet", in)
+	w.authority("authority", "relay1")
 	for _, s := range in.Services {
 		c.calls[s.Service] = w.at("inlet", s.Service)
 	}
@@ -67,6 +68,7 @@ func TestConsole(t *testing.T) {
 		{"stream", testConsoleStream},
 		{"outlet", testConsoleOutlet},
 		{"relay", testConsoleRelay},
+		{"authority", testConsoleAuthority},
 		{"keyboard", testConsoleKeyboard},
 		{"schemes", testConsoleSchemes},
 		{"phone", testConsolePhone},
@@ -170,6 +172,14 @@ func testConsoleRelay(t *testing.T, c *consoleWorld) {
 	p.wantTrue(patience, row("joins", c.id("inlet")[:8], "connect")+".includes('KiB/s')") // the load
 	p.wantText(patience, "#pictures svg", c.id("inlet")[:8], c.id("outlet")[:8])
 	p.shot("relay-light")
+	p.wantNoProblems()
+}
+
+func testConsoleAuthority(t *testing.T, c *consoleWorld) {
+	p := c.open(t, "authority", desktop)
+	p.wantText(patience, "#role", "Authority")
+	p.wantText(patience, "#pictures svg", "No member", shownAddr(c.addr("relay1")))
+	p.wantTrue(patience, row("registrations", c.addr("relay1"), "registered")+" !== ''")
 	p.wantNoProblems()
 }
 
@@ -369,6 +379,7 @@ func testConsoleLost(t *testing.T, c *consoleWorld) {
 	inlet.kill()
 	p.wantText(10*time.Second, "#lost", "No connection to the admin server", "What you see is from")
 	p.wantText(patience, "#live", "No connection")
+	p.wantTrue(patience, "document.querySelector('#ready').hidden")
 	p.wantTrue(patience, "document.querySelectorAll('#pictures .node').length > 3") // what was known
 	p.shot("inlet-lost")
 	inlet.restart().wantReady()

@@ -147,6 +147,7 @@ function showSummary(status, sums) {
 function loseIt(why) {
   lost = true;
   document.body.classList.add("lost");
+  byId("ready").hidden = true; // nobody knows
   setText(byId("live"), "No connection");
   const from = lastAnswer === null ? "" : ` What you see is from ${clock(lastAnswer)}.`;
   setText(byId("lost"), `No connection to the admin server: ${why}. Trying again each second.${from}`);

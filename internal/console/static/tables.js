@@ -26,8 +26,7 @@ const rows = (list, now) => (list ?? []).map((row) => ({ ...row, now }));
 export function makeTables(role, limited) {
   if (role === "relay") return [joins(limited), relayRegistrations(), refusals()];
   if (role === "inlet") return [streams("Outlet", limited), inletChannels(), inletServices(), replicas()];
-  const list = [streams(role === "authority" ? "Member" : "Inlet", limited), outletChannels(), outletServices(), registrations()];
-  return role === "authority" ? list.slice(1) : list; // it serves its streams itself
+  return [streams(role === "authority" ? "Member" : "Inlet", limited), outletChannels(), outletServices(), registrations()];
 }
 
 function streams(peer, limited) {
