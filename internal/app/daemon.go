@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/console"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/pkg/channel"
 )
@@ -124,8 +126,13 @@ func closeAll(lns []net.Listener) {
 	}
 }
 
-// listenObs opens the metrics and admin endpoints.
+// listenObs opens the metrics and admin endpoints, the latter with the console.
 func (b *base) listenObs(ctx context.Context) (*obs.Server, error) {
+	more, err := console.Handlers()
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(more, b.more)
 	s, err := b.obs.Listen(ctx, obs.Endpoints{
 		Metrics:      b.common.Metrics.String(),
 		Admin:        b.common.Admin,
@@ -133,7 +140,7 @@ func (b *base) listenObs(ctx context.Context) (*obs.Server, error) {
 		AdminWhere:   b.common.Where("admin"),
 		Status:       b.view.answer,
 		History:      b.view.history.show,
-		More:         b.more,
+		More:         more,
 		AdminTLS:     b.adminTLS,
 	})
 	if err != nil {
