@@ -35,8 +35,9 @@ type Limited struct {
 	cutOnce sync.Once
 
 	base     time.Time
-	last     atomic.Int64 // when a byte was last read or written, in ns since base
+	last     atomic.Int64 // when it was last not idle, in ns since base
 	watching atomic.Bool
+	pausing  atomic.Int32 // directions that wait to be paid for
 
 	mu    sync.Mutex
 	idle  time.Duration // 0: nobody watches
@@ -69,7 +70,7 @@ func (l *Limited) EndOrReset() error { return sock.EndOrReset(l.Conn) }
 // for. What get returns is used as far as the rate lets it, and put gets all of it,
 // up to its capacity.
 func (l *Limited) ReadReady(get func() []byte, put func([]byte)) ([]byte, int, error) {
-	if err := l.in.wait(l.readAt, l.cut); err != nil {
+	if err := l.pause(l.in, l.readAt); err != nil {
 		return nil, 0, err
 	}
 	l.get, l.put = get, put
@@ -81,7 +82,7 @@ func (l *Limited) ReadReady(get func() []byte, put func([]byte)) ([]byte, int, e
 
 // Read reads as ReadReady does, into b.
 func (l *Limited) Read(b []byte) (int, error) {
-	if err := l.in.wait(l.readAt, l.cut); err != nil {
+	if err := l.pause(l.in, l.readAt); err != nil {
 		return 0, err
 	}
 	n, err := l.reader.Read(b[:l.in.chunk(len(b), limitedPart)])
@@ -106,7 +107,20 @@ func (l *Limited) Write(b []byte) (total int, err error) {
 
 // Pause waits until what was written before is paid for. Whoever calls it before it
 // takes a buffer for the next Write holds none while that would wait.
-func (l *Limited) Pause() error { return l.out.wait(l.writeAt, l.cut) }
+func (l *Limited) Pause() error { return l.pause(l.out, l.writeAt) }
+
+// pause waits until it is paid for what was moved before. Whoever is made to wait is
+// not idle.
+func (l *Limited) pause(r *Rate, at turn) error {
+	if at == 0 {
+		return nil
+	}
+	l.pausing.Add(1)
+	defer l.pausing.Add(-1)
+	err := r.wait(at, l.cut)
+	l.alive()
+	return err
+}
 
 // moved counts n bytes that were read or written now.
 func (l *Limited) moved(at *turn, r *Rate, n int) {
@@ -114,6 +128,11 @@ func (l *Limited) moved(at *turn, r *Rate, n int) {
 		return
 	}
 	*at = r.take(n)
+	l.alive()
+}
+
+// alive notes that the conn is not idle now.
+func (l *Limited) alive() {
 	if l.watching.Load() {
 		l.last.Store(int64(time.Since(l.base)))
 	}
@@ -136,8 +155,8 @@ func (l *Limited) Close() error {
 
 func (l *Limited) end() { l.cutOnce.Do(func() { close(l.cut) }) }
 
-// Watch has f called once no byte was read or written for d, in a goroutine of its
-// own. Another call takes the place of the one before; with 0 for d nothing is called.
+// Watch has f called once no byte was read or written for d, and none had to wait for
+// its rate, in a goroutine of its own. Another call takes the place of the one before; with 0 for d nothing is called.
 func (l *Limited) Watch(d time.Duration, f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -162,6 +181,9 @@ func (l *Limited) look() {
 	switch {
 	case l.timer == nil:
 		f = nil // it has been stopped meanwhile
+	case l.pausing.Load() > 0:
+		l.timer.Reset(l.idle)
+		f = nil
 	case quiet < l.idle:
 		l.timer.Reset(l.idle - quiet)
 		f = nil

@@ -125,6 +125,42 @@ func TestLimitedWatch(t *testing.T) {
 	}
 }
 
+// Who waits for its rate is not idle, however long that takes, and is once it has
+// waited.
+func TestLimitedPauseIsNotIdle(t *testing.T) {
+	out := NewRate(1) // a chunk is paid for after minutes
+	c, l := startLimited(t, NewRate(0), out)
+	soon(c.left)
+	soon(c.right)
+	if _, err := c.left.Write(make([]byte, 2*leastChunk)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c.right, make([]byte, leastChunk)); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the second chunk does not wait for its rate")
+		}
+	}
+	idle := make(chan struct{})
+	l.Watch(time.Millisecond, func() { close(idle) })
+	for range 3 {
+		time.Sleep(time.Millisecond) // for which it is quiet
+		l.look()
+	}
+	select {
+	case <-idle:
+		t.Fatal("one that waits for its rate is taken for idle")
+	default:
+	}
+	out.Set(0)
+	if _, err := io.ReadFull(c.right, make([]byte, leastChunk)); err != nil {
+		t.Fatal(err)
+	}
+	<-idle
+}
+
 // Limited is what it limits in all else.
 func TestLimitedIsItsConn(t *testing.T) {
 	near, far := pair(t)

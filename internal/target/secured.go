@@ -101,7 +101,7 @@ func (s *secured) SetWriteDeadline(t time.Time) error { return s.under.SetWriteD
 func (s *secured) own(op string, err error) error {
 	var oe *net.OpError
 	switch {
-	case err == nil, err == io.EOF: //nolint:errorlint // as it is, it is TLS's word; wrapped it would be somebody else's
+	case err == nil, err == io.EOF:
 		return err
 	case errors.As(err, &oe) && (oe.Op == "read" || oe.Op == "write"):
 		return err
@@ -127,7 +127,7 @@ func (c *carrier) Read(b []byte) (int, error) {
 	}
 	c.ready = false
 	n, err := c.Conn.Read(b)
-	if err == io.EOF { //nolint:errorlint // package net's own
+	if err == io.EOF {
 		err = ErrTruncated
 	}
 	return n, err

@@ -332,7 +332,7 @@ func TestHeaderBeforeTLS(t *testing.T) {
 	from := make(chan string, 1)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	pl := &proxyproto.Listener{Listener: ln, Policy: func(net.Addr) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
+	pl := &proxyproto.Listener{Listener: ln, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		nc, err := pl.Accept()
