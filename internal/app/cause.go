@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/internal/target"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -117,6 +118,8 @@ func streamCode(err error, socketReset code.Code) (c code.Code, reason string) {
 		return code.ChannelLost, loss.Error()
 	case errors.Is(err, errShutdown):
 		return code.Shutdown, errShutdown.Error()
+	case errors.As(err, &side) && side.Side == pump.B && errors.Is(err, target.ErrTruncated):
+		return code.TargetTLS, side.Err.Error()
 	case errors.As(err, &side) && side.Side == pump.B:
 		return socketReset, side.Err.Error()
 	default:
@@ -126,6 +129,7 @@ func streamCode(err error, socketReset code.Code) (c code.Code, reason string) {
 
 // dialCode says why a target could not be dialled, if it could not.
 func dialCode(err error) code.Code {
+	var secure *target.TLSError
 	switch {
 	case err == nil:
 		return code.OK
@@ -133,6 +137,8 @@ func dialCode(err error) code.Code {
 		return code.TargetRefused
 	case isTimeout(err):
 		return code.TargetTimeout
+	case errors.As(err, &secure):
+		return code.TargetTLS
 	default:
 		return code.TargetUnreachable
 	}

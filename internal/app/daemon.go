@@ -34,17 +34,11 @@ type daemon struct {
 	endpoints *obs.Server    // nil before Listen
 }
 
-// A place is an address to listen at and the key path of its setting.
-type place struct {
-	key  string
-	addr config.Address
-}
-
 // listPlaces returns the places of a setting `listen`.
 func listPlaces(addrs []config.Address) []place {
 	places := make([]place, len(addrs))
 	for i, a := range addrs {
-		places[i] = place{listKey("listen", i, ""), a}
+		places[i] = place{key: listKey("listen", i, ""), addr: a}
 	}
 	return places
 }
@@ -112,8 +106,7 @@ func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, e
 
 // listen listens at p, or says which setting names an address that cannot be had.
 func (b *base) listen(ctx context.Context, p place) (net.Listener, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", p.addr.String())
+	ln, err := p.listen(ctx)
 	if err != nil {
 		return nil, b.common.ListenError(p.key, err)
 	}

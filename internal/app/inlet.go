@@ -49,6 +49,7 @@ type inletService struct {
 	upstream upstream
 	metrics  *serviceMetrics
 	streams  atomic.Int64
+	bounds   *serviceLimits
 }
 
 // An upstream leads to one outlet, or to several that are as good as each other.
@@ -91,7 +92,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	in.member.renewed = in.renewAll
 	var places []place
 	for i, s := range in.services {
-		places = append(places, place{listKey("services", i, "listen"), s.Listen})
+		places = append(places, place{key: listKey("services", i, "listen"), addr: s.Listen, mode: s.ListenMode})
 	}
 	in.listens(places, in.inletView(), in.work)
 	return in, nil
@@ -122,7 +123,9 @@ func (in *Inlet) newServices() error {
 			in.balancers = append(in.balancers, b)
 			byWay[way] = b
 		}
-		in.services = append(in.services, &inletService{InletService: c, upstream: byWay[way], metrics: in.streams.serviceAt(c.Service, c.Listen.String())})
+		s := &inletService{InletService: c, upstream: byWay[way], metrics: in.streams.serviceAt(c.Service, c.Listen.String()), bounds: newServiceLimits(c.Service)}
+		s.bounds.set(c.Limits)
+		in.services = append(in.services, s)
 	}
 	return nil
 }
@@ -179,7 +182,7 @@ func (in *Inlet) work(ctx context.Context) error {
 		in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", in.lns[i].Addr()), zap.String("outlet", s.outlet()))
 		a := &acceptor{ln: in.lns[i], slots: in.slots, log: in.log, start: clients.Go, handle: func(nc net.Conn, free func()) {
 			defer free()
-			in.serveClient(openCtx, streamCtx, s, nc.(*net.TCPConn))
+			in.serveClient(openCtx, streamCtx, s, nc)
 		}}
 		accepting.Go(func() {
 			if errs[i] = a.run(acceptCtx); errs[i] != nil {
@@ -231,11 +234,17 @@ func (in *Inlet) setReady() {
 // serveClient carries one local connection: until ctx ends, with a stream that
 // has to be there before opening ends. Whatever goes wrong, the client sees a
 // reset, never a clean end.
-func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, nc *net.TCPConn) {
+func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, accepted net.Conn) {
 	began := time.Now()
+	nc, err := sock.Of(accepted)
+	if err != nil {
+		_ = accepted.Close() // the listener is neither TCP's nor a unix socket's
+		in.log.Error("client cannot be served", zap.String("service", s.Service), zap.Error(err))
+		return
+	}
 	abortive(nc)
 	s.streams.Add(1)
-	client := nc.RemoteAddr().String()
+	client := clientOf(nc)
 	live := &liveStream{service: s.Service, client: client, since: began, peer: s.Outlet}
 	in.streams.table.begin(live, s.metrics.count)
 	if ce := in.log.Check(zapcore.DebugLevel, "client connected"); ce != nil {
@@ -249,8 +258,12 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, nc *
 }
 
 // carry returns the outlet, as far as there was one, beside the end.
-func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, live *liveStream) (identity.Identifier, streamEnd) {
+func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc sock.Conn, live *liveStream) (identity.Identifier, streamEnd) {
 	client := live.client
+	if e, ok := in.admit(s, nc, client); !ok {
+		return s.Outlet, e
+	}
+	defer s.bounds.leave()
 	if err := in.audit.Ready(); err != nil { // before the outlet hears of it
 		_ = sock.ResetClose(nc)
 		e := streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
@@ -274,7 +287,7 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TC
 		_ = sock.ResetClose(nc)
 		return outlet, streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
 	}
-	e := copyStream(ctx, nc, st, code.ClientReset)
+	e := s.bounds.copy(ctx, nc, st, code.ClientReset)
 	in.auditClosed(a, e)
 	return outlet, e
 }

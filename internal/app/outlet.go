@@ -14,6 +14,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/target"
 	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -55,6 +56,8 @@ type Outlet struct {
 	// use a service.
 	toldHandshakes, toldStrangers, toldPeers quiet
 
+	toldTargets quiet // what is wrong beside the targets, which peers do not cause
+
 	carried    atomic.Int64 // streams to services, those that are offered no more included
 	streams    *streamMetrics
 	unknown    *serviceMetrics // streams to services that there are not
@@ -66,7 +69,9 @@ type Outlet struct {
 // its counts, which go over to the one that takes its place.
 type outletService struct {
 	config.OutletService
-	address string        // Target's, as package net takes it
+	address string         // Target's, as logs have it
+	target  *target.Target // nil: there is a handle
+	bounds  *serviceLimits
 	handle  streamHandler // what serves it in this process; nil: the target does
 	metrics *serviceMetrics
 	streams *atomic.Int64
@@ -143,6 +148,7 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	if err != nil {
 		return nil, err
 	}
+	offered.inForce()
 	out.offered.Store(offered)
 	d := out.newDialer()
 	for _, r := range out.cfg.Relays {
@@ -170,11 +176,17 @@ func (out *Outlet) offer(cfg *config.Outlet) (*offer, error) {
 		if o.byName[c.Name] != nil {
 			return nil, cfg.Fault(listKey("services", i, "name"), errors.New("another service has this name already"))
 		}
-		s := &outletService{OutletService: c, address: c.Target.String(), handle: out.handlers[c.Name]}
+		s := &outletService{OutletService: c, address: c.Shown(), handle: out.handlers[c.Name]}
+		if s.handle == nil {
+			var err error
+			if s.target, err = out.newTarget(cfg, i); err != nil {
+				return nil, err
+			}
+		}
 		if was := before.service(c.Name); was != nil {
-			s.metrics, s.streams = was.metrics, was.streams
+			s.metrics, s.streams, s.bounds = was.metrics, was.streams, was.bounds
 		} else {
-			s.metrics, s.streams = out.streams.service(c.Name), new(atomic.Int64)
+			s.metrics, s.streams, s.bounds = out.streams.service(c.Name), new(atomic.Int64), newServiceLimits(c.Name)
 		}
 		o.services, o.byName[c.Name] = append(o.services, s), s
 	}

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/audit"
+	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -205,9 +207,10 @@ type served struct {
 	service *outletService // nil: there is none of that name
 	metrics *serviceMetrics
 	granted bool // the audit log has that the stream is allowed
+	bounded bool // it has a place among the service's connections
 
 	stream *tunnel.Stream
-	target *net.TCPConn
+	target *pump.Limited
 }
 
 // serveStream answers one stream that a peer wants. It returns what is to be
@@ -237,6 +240,7 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 // carry copies between the stream and the target until both have ended.
 func (p *served) carry(ctx context.Context) {
 	p.ended(copyStream(ctx, p.target, p.stream, code.TargetReset))
+	p.service.bounds.unbind(p.target)
 }
 
 // ended counts and logs the stream's end.
@@ -248,6 +252,9 @@ func (p *served) ended(e streamEnd) {
 	peer := p.req.Peer().Identifier
 	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
 	p.out.logEnd(e, time.Since(p.live.since), &streamName{p.req.Service, peer, p.req.ClientAddress})
+	if p.bounded {
+		p.service.bounds.leave()
+	}
 	if p.service != nil {
 		p.service.streams.Add(-1)
 		p.out.carried.Add(-1)
@@ -319,11 +326,15 @@ func (p *served) answer(ctx context.Context) streamEnd {
 		// One who may use nothing is not told what there is.
 		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "there is no such service")
 	}
+	if err := s.bounds.enter(); err != nil {
+		return refuse(code.Limit, err.Error(), "")
+	}
+	p.bounded = true
 	if err := p.grant(); err != nil {
 		return refuse(code.AuditFailed, unrecorded, err.Error())
 	}
 	began := time.Now()
-	nc, err := out.dialTarget(ctx, req, s)
+	nc, err := p.dialTarget(ctx)
 	switch c := dialCode(err); {
 	case err == nil:
 		p.metrics.waited(began)
@@ -336,6 +347,8 @@ func (p *served) answer(ctx context.Context) streamEnd {
 		return refuse(c, fmt.Sprintf("the target of %q refuses connections", s.Name), err.Error())
 	case c == code.TargetTimeout:
 		return refuse(c, fmt.Sprintf("the target of %q does not answer", s.Name), err.Error())
+	case c == code.TargetTLS:
+		return refuse(c, fmt.Sprintf("TLS with the target of %q fails", s.Name), err.Error())
 	default:
 		return refuse(c, fmt.Sprintf("the target of %q cannot be reached", s.Name), err.Error())
 	}
@@ -345,10 +358,11 @@ func (p *served) answer(ctx context.Context) streamEnd {
 		c, reason := streamCode(err, code.TargetReset)
 		return streamEnd{label: known(c), reason: reason}
 	}
-	abortive(nc)
-	if d := p.carries(st, nc, asked); d != nil {
+	bound := s.bounds.bind(nc, st)
+	if d := p.carries(st, bound, asked); d != nil {
 		_ = st.Reset(d.code) // it is over either way
-		_ = nc.Close()
+		_ = bound.Close()
+		s.bounds.unbind(bound)
 		return streamEnd{label: d.code.String(), reason: d.logged()}
 	}
 	return streamEnd{}
@@ -387,21 +401,22 @@ func (p *served) host(ctx context.Context) streamEnd {
 // errGone ends a dial for whose stream nobody waits any more.
 var errGone = errors.New("the peer gave the stream up before the target answered")
 
-// dialTarget connects to the target, unless the peer gives the stream up.
-func (out *Outlet) dialTarget(ctx context.Context, req *tunnel.Request, s *outletService) (*net.TCPConn, error) {
+// dialTarget connects to the target and does what comes before the client's bytes,
+// within the time for dialling, unless the peer gives the stream up. What it returns is
+// abortive.
+func (p *served) dialTarget(ctx context.Context) (sock.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	req.OnCancel(func() { cancel(errGone) })
-	defer req.OnCancel(nil)
-	nc, err := out.dial(ctx, "tcp", s.address)
+	p.req.OnCancel(func() { cancel(errGone) })
+	defer p.req.OnCancel(nil)
+	timed, stop := context.WithTimeout(ctx, p.out.cfg.DialTimeout)
+	defer stop()
+	nc, err := p.service.target.Dial(timed, p.out.dial, p.caller())
 	if cause := context.Cause(ctx); cause != nil {
 		if err == nil {
 			_ = nc.Close() // nothing was sent on it
 		}
 		return nil, cause
 	}
-	if err != nil {
-		return nil, err
-	}
-	return nc.(*net.TCPConn), nil
+	return nc, err
 }

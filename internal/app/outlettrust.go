@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -121,7 +121,7 @@ func (out *Outlet) revokedWay(st channel.State) error {
 // carries enters a stream among those that are asked about again. Where everything
 // was asked about since the peer was, it is asked about at once: a denial is
 // returned, and the stream not entered.
-func (p *served) carries(st *tunnel.Stream, nc *net.TCPConn, asked uint64) *denial {
+func (p *served) carries(st *tunnel.Stream, nc *pump.Limited, asked uint64) *denial {
 	p.ch.mu.Lock()
 	p.stream, p.target = st, nc
 	p.ch.streams[p] = struct{}{}

@@ -32,7 +32,8 @@ func (r *Relay) Follow(reread func() (*config.Relay, error)) {
 
 // Follow makes the outlet take what changes in its settings file: services,
 // authorities and log_level. Streams of a service that is offered no more are cut;
-// those of one that has another target go on to the one before. See [Relay.Follow].
+// those of one that has another target go on to the one before, and those of one that
+// has other limits are kept to them. See [Relay.Follow].
 func (out *Outlet) Follow(reread func() (*config.Outlet, error)) {
 	started := out.cfg
 	out.file.follow(func() (*revision, error) {
@@ -51,6 +52,7 @@ func (out *Outlet) Follow(reread func() (*config.Outlet, error)) {
 				return out.apply(&cfg.Common, &started.Trust, cfg.Authorities, func() {
 					// First who may, then what there is: what is new is not asked for before.
 					out.policy.rules.Store(rules)
+					offered.inForce()
 					out.offered.Store(offered)
 				})
 			},

@@ -129,7 +129,7 @@ func (in *Inlet) statusOf(most int) InletStatus {
 			e.Outlet = s.Outlet.String()
 		}
 		if i < len(in.lns) {
-			e.Listen = in.lns[i].Addr().String()
+			e.Listen = placeOf(in.lns[i])
 		}
 		st.Services = append(st.Services, e)
 	}
@@ -275,7 +275,7 @@ func (out *Outlet) statusOf(most int) OutletStatus {
 		st.Listen = append(st.Listen, a.String())
 	}
 	for _, c := range out.offered.Load().services {
-		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: c.streams.Load(), CarriedStatus: out.streams.carried(sums[c.metrics.count])}
+		e := OutletEntry{Service: c.Name, Target: c.Shown(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: c.streams.Load(), CarriedStatus: out.streams.carried(sums[c.metrics.count])}
 		for _, id := range c.Allow.IDs() {
 			e.Allow = append(e.Allow, id.String())
 		}

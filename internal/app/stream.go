@@ -3,13 +3,13 @@ package app
 import (
 	"context"
 	"errors"
-	"net"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -35,14 +35,14 @@ type streamName struct {
 
 // abortive makes the kernel end nc with a reset whenever it is closed, also when
 // this process is killed: a clean end is what this process says, never what its
-// death looks like.
-func abortive(nc *net.TCPConn) {
+// death looks like. How far a unix socket can, [sock.Unix] says.
+func abortive(nc sock.Conn) {
 	_ = nc.SetLinger(0) // a socket that is over already needs none
 }
 
 // copyStream carries a stream's data and a socket's, which is abortive, until
 // both have ended.
-func copyStream(ctx context.Context, nc *net.TCPConn, st *tunnel.Stream, socketReset code.Code) streamEnd {
+func copyStream(ctx context.Context, nc sock.Conn, st *tunnel.Stream, socketReset code.Code) streamEnd {
 	r := pump.Both(ctx, &sided{Stream: st, nc: nc, socketReset: socketReset}, nc)
 	c, reason := streamCode(r.Err, socketReset)
 	return streamEnd{label: known(c), reason: reason, sent: r.BToA, received: r.AToB}
@@ -51,7 +51,7 @@ func copyStream(ctx context.Context, nc *net.TCPConn, st *tunnel.Stream, socketR
 // A sided stream is side a of a copy, whose side b is nc.
 type sided struct {
 	*tunnel.Stream
-	nc          *net.TCPConn
+	nc          sock.Conn
 	socketReset code.Code
 }
 
@@ -94,7 +94,7 @@ func (b *base) logEnd(e streamEnd, took time.Duration, name *streamName) {
 	switch e.label {
 	case code.OK.String():
 		level, message = zapcore.DebugLevel, "stream closed"
-	case code.ClientReset.String(), code.TargetReset.String(), code.Aborted.String(), code.Shutdown.String(), code.ChannelLost.String():
+	case code.ClientReset.String(), code.TargetReset.String(), code.Aborted.String(), code.Shutdown.String(), code.ChannelLost.String(), code.IdleTimeout.String():
 		level, message = zapcore.InfoLevel, "stream ended early"
 	}
 	if e.hushed {

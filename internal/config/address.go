@@ -11,35 +11,49 @@ import (
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
-// An Address is a TCP address. The zero Address stands for none.
+// An Address is a TCP address, or the path of a unix socket. The zero Address stands
+// for none.
 type Address struct {
-	Host string // an IP address or a DNS name in lower case; never empty
+	Host string // an IP address or a DNS name in lower case; never empty, but for a unix socket
 	Port uint16
+	Path string // of a unix socket, absolute; "": it is TCP
 }
 
 // IsZero reports whether a is the zero Address.
 func (a Address) IsZero() bool { return a == Address{} }
 
-// String returns "host:port", IPv6 in brackets, as package net takes it; "" for
-// the zero Address.
+// String returns "host:port", IPv6 in brackets, as package net takes it, or
+// "unix:///path"; "" for the zero Address.
 func (a Address) String() string {
-	if a.IsZero() {
+	switch {
+	case a.IsZero():
 		return ""
+	case a.Path != "":
+		return unixScheme + a.Path
 	}
 	return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
 }
 
-// URL returns "tcp://host:port", as files write it; "" for the zero Address.
+// Net returns the network and the address as package net takes them.
+func (a Address) Net() (network, address string) {
+	if a.Path != "" {
+		return "unix", a.Path
+	}
+	return "tcp", a.String()
+}
+
+// URL returns "tcp://host:port" or "unix:///path", as files write it; "" for the zero
+// Address.
 func (a Address) URL() string {
-	if a.IsZero() {
-		return ""
+	if a.IsZero() || a.Path != "" {
+		return a.String()
 	}
 	return "tcp://" + a.String()
 }
 
 // Loopback reports whether only this machine can reach the address.
 func (a Address) Loopback() bool {
-	if a.Host == "localhost" {
+	if a.Host == "localhost" || a.Path != "" {
 		return true
 	}
 	ip, err := netip.ParseAddr(a.Host)
@@ -57,6 +71,9 @@ func (a Address) everywhere() bool {
 // port each time and overlaps with nothing. IPv4's and IPv6's "everywhere" are
 // taken for the same, which they are on most systems.
 func (a Address) overlaps(b Address) bool {
+	if a.Path != "" || b.Path != "" {
+		return a.Path == b.Path
+	}
 	return a.Port != 0 && a.Port == b.Port && (a.Host == b.Host || a.everywhere() || b.everywhere())
 }
 
@@ -166,17 +183,9 @@ func parseHost(s string, use addressUse) (string, error) {
 // parseEndpoint reads where the admin server listens: the address of a
 // loopback, or unix:///path.
 func parseEndpoint(s string) (string, Address, error) {
-	if path, ok := strings.CutPrefix(s, "unix://"); ok {
-		if !strings.HasPrefix(path, "/") || path == "/" {
-			return "", Address{}, fmt.Errorf("%s: want an absolute path: unix:///run/culvert/admin.sock", quote(s))
-		}
-		if len(path) > maxSocketPath {
-			return "", Address{}, fmt.Errorf("the socket's path has %d characters: at most %d fit", len(path), maxSocketPath)
-		}
-		if strings.ContainsRune(path, 0) {
-			return "", Address{}, fmt.Errorf("%s: a path holds no NUL", quote(s))
-		}
-		return s, Address{}, nil
+	if strings.HasPrefix(s, unixScheme) {
+		a, err := parseSocket(s)
+		return a.String(), a, err
 	}
 	a, err := parseAddress(s, toListen)
 	if err != nil {
@@ -188,5 +197,50 @@ func parseEndpoint(s string) (string, Address, error) {
 	return a.String(), a, nil
 }
 
+const unixScheme = "unix://"
+
 // maxSocketPath is what fits into sun_path on macOS, the shortest of all.
 const maxSocketPath = 103
+
+// parseSocket reads unix:///path.
+func parseSocket(s string) (Address, error) {
+	path := strings.TrimPrefix(s, unixScheme)
+	switch {
+	case !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/"):
+		return Address{}, fmt.Errorf("%s: want an absolute path: unix:///run/culvert/NAME.sock", quote(s))
+	case len(path) > maxSocketPath:
+		return Address{}, fmt.Errorf("the socket's path has %d characters: at most %d fit", len(path), maxSocketPath)
+	case strings.ContainsRune(path, 0):
+		return Address{}, fmt.Errorf("%s: a path holds no NUL", quote(s))
+	}
+	return Address{Path: path}, nil
+}
+
+// parsePlace reads where local clients connect: TCP, or unix:///path.
+func parsePlace(s string) (Address, error) {
+	if strings.HasPrefix(s, unixScheme) {
+		return parseSocket(s)
+	}
+	return parseAddress(s, toListen)
+}
+
+// parseTarget reads what an outlet dials: TCP, tls://host:port, or unix:///path. It
+// reports whether TLS is spoken there.
+func parseTarget(s string) (a Address, tls bool, err error) {
+	switch {
+	case strings.HasPrefix(s, unixScheme):
+		a, err = parseSocket(s)
+		return a, false, err
+	case strings.HasPrefix(s, tlsScheme):
+		rest := strings.TrimPrefix(s, tlsScheme)
+		if strings.Contains(rest, "://") {
+			return Address{}, false, fmt.Errorf("%s: want tls://host:port", quote(s))
+		}
+		a, err = parseAddress(rest, toDial)
+		return a, err == nil, err
+	}
+	a, err = parseAddress(s, toDial)
+	return a, false, err
+}
+
+const tlsScheme = "tls://"

@@ -118,10 +118,13 @@ type Inlet struct {
 
 // An InletService is a local listener and the way to the service behind it.
 type InletService struct {
-	Listen  Address             // accepts plain TCP; port 0 takes a free one
+	Listen  Address             // accepts plain connections, by TCP (port 0 takes a free one) or a unix socket
 	Service string              // the name that the outlet knows
 	Outlet  identity.Identifier // who must answer; zero: any outlet whose credentials say that it offers the service
 	Routes  []route.Route       // alternatives, best first, or all those whose last hops are asked for outlets; at least one
+
+	ListenMode fs.FileMode // of the unix socket to listen at; zero: DefaultListenMode
+	Limits     ServiceLimits
 }
 
 // ByName reports whether the service is any outlet's that proves to offer it.
@@ -150,6 +153,15 @@ type OutletService struct {
 	Name   string
 	Target Address
 	Allow  *policy.Policy // who may use it, of [policy.Open]; nobody else
+
+	TLS *TargetTLS // how TLS is spoken with the target; nil: it is not
+	// ProxyProtocol is the version of the PROXY protocol's header that the target is
+	// sent first: 1 or 2; 0: none.
+	ProxyProtocol int
+	// TrustClientAddress has the header name the client's address as the inlet claims
+	// it, and not the inlet's own.
+	TrustClientAddress bool
+	Limits             ServiceLimits
 }
 
 // A Relay holds the settings of the relay command.

@@ -14,8 +14,8 @@ type kindKeys struct {
 
 // kinds is never written.
 var kinds = []kindKeys{
-	{KindInlet, []string{"connect_timeout"}, []string{"listen", "service", "outlet", "routes"}},
-	{KindOutlet, []string{"relays"}, []string{"name", "target", "allow"}},
+	{KindInlet, []string{"connect_timeout"}, []string{"listen", "service", "outlet", "routes", "listen_mode"}},
+	{KindOutlet, []string{"relays"}, []string{"name", "target", "allow", "tls", "proxy_protocol", "trust_client_address"}},
 	{KindRelay, []string{"register", "connect", "extend"}, nil},
 	{KindAuthority, []string{"store", "credential_lifetime", "list_lifetime", "forget_members_after", "kubernetes", "renew_without_token"}, nil},
 	{KindWebhook, []string{"certificate", "sidecar"}, nil},

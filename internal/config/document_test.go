@@ -10,7 +10,7 @@ import (
 )
 
 // The key of a table's row, the name of a section's table, and a heading.
-var documented = regexp.MustCompile("(?m)^(?:\\| `([a-z_]+)` \\||`([a-z_]+)`:|## (.*)$)")
+var documented = regexp.MustCompile("(?m)^(?:\\| `([a-z_]+)` \\||`([a-z_.]+)`:|## (.*)$)")
 
 // settingsDocument returns the keys that docs/settings.md has, by heading, with
 // those of sections behind the section's name and a dot.
@@ -69,8 +69,8 @@ func TestSettingsDocument(t *testing.T) {
 		text string // with a key that there is not in each section
 		in   []string
 	}{
-		{KindInlet, "?: 1\nauthority: {?: 1}\nservices: [{?: 1}]", []string{all, channels, credentials, "Inlet"}},
-		{KindOutlet, "?: 1\nauthority: {?: 1}\nlimits: {?: 1}\nservices: [{?: 1}]", []string{all, channels, credentials, "Outlet"}},
+		{KindInlet, "?: 1\nauthority: {?: 1}\nservices: [{?: 1, limits: {?: 1}}]", []string{all, channels, credentials, "Inlet"}},
+		{KindOutlet, "?: 1\nauthority: {?: 1}\nlimits: {?: 1}\nservices: [{?: 1, target: 'tls://a:1', tls: {?: 1}, limits: {?: 1}}]", []string{all, channels, credentials, "Outlet"}},
 		{KindRelay, "?: 1\nauthority: {?: 1}\nlimits: {?: 1}\nextend: {?: 1}", []string{all, credentials, "Relay"}},
 		{KindAuthority, "?: 1\nkubernetes: {?: 1}", []string{all, channels, "Authority"}},
 		{KindWebhook, "?: 1\nsidecar: {?: 1}", []string{"Webhook"}},

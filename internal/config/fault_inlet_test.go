@@ -183,7 +183,7 @@ services:
     service: a
     outlet: <ID>
     routes: ["http://r:1/<ID>"]
-  - listen: unix:///a
+  - listen: unix://a
     service: a
     outlet: <ID>
     routes: ["TCP://r:1/<ID>"]
@@ -193,7 +193,7 @@ inlet.yaml:2:10: metrics: "http://127.0.0.1:9100": want host:port or tcp://host:
 inlet.yaml:3:8: admin: "https://127.0.0.1:1": want host:port or tcp://host:port, without https:// (Culvert carries whatever runs on TCP)
 inlet.yaml:5:13: services[0].listen: "TCP://127.0.0.1:1": write tcp:// in lower case
 inlet.yaml:8:14: services[0].routes[0]: hop 1 of 1: "http://r:1/<ID>" does not begin with tcp://, want tcp://host:port/IDENTIFIER
-inlet.yaml:9:13: services[1].listen: "unix:///a": only TCP can be used here: want host:port or tcp://host:port
+inlet.yaml:9:13: services[1].listen: "unix://a": want an absolute path: unix:///run/culvert/NAME.sock
 inlet.yaml:12:14: services[1].routes[0]: hop 1 of 1: "TCP://r:1/<ID>" does not begin with tcp://, want tcp://host:port/IDENTIFIER
 `,
 		},
@@ -446,7 +446,7 @@ services:
     routes: [tcp://r:4000/<ID>]
 admin: unix://run/admin.sock
 `,
-			want: `inlet.yaml:7:8: admin: "unix://run/admin.sock": want an absolute path: unix:///run/culvert/admin.sock`,
+			want: `inlet.yaml:7:8: admin: "unix://run/admin.sock": want an absolute path: unix:///run/culvert/NAME.sock`,
 		},
 		{
 			name: "admin socket with a long path", kind: KindInlet,

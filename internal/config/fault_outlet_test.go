@@ -38,7 +38,7 @@ services:
     target: 5432
     allow: <ID>
   - name: z
-    target: unix:///a
+    target: unix://a
     allow: []
     routes: []
 `,
@@ -52,7 +52,7 @@ outlet.yaml:8:121: services[1].allow[2]: identifier has 2 characters, want 52: "
 outlet.yaml:9:5: services[2].service: unknown key (did you mean "name"?)
 outlet.yaml:10:13: services[2].target: "5432" is a port without a host: write 127.0.0.1:5432 if this machine is meant
 outlet.yaml:11:12: services[2].allow: want a list, also of one identifier: write it in brackets, [IDENTIFIER]
-outlet.yaml:13:13: services[3].target: "unix:///a": only TCP can be used here: want host:port or tcp://host:port
+outlet.yaml:13:13: services[3].target: "unix://a": want an absolute path: unix:///run/culvert/NAME.sock
 outlet.yaml:15:5: services[3].routes: unknown key (this key belongs in the inlet's file)
 `,
 		},
@@ -141,7 +141,7 @@ services: [{name: a, target: "a:1", allow: [<ID>]}]
 `,
 			want: `
 outlet.yaml:4:26: limits.handshakes_per_second: want a whole number from 1 to 10000000
-outlet.yaml:5:3: limits.connections: unknown key (it is a limit of the command relay)
+outlet.yaml:5:3: limits.connections: unknown key (it is a limit of a service: write it under limits of an item of services)
 outlet.yaml:6:3: limits.handshakes: unknown key: there are handshakes_per_second
 `,
 		},

@@ -59,7 +59,7 @@ var channelSettings = []setting{
 
 var kindSettings = map[Kind][]setting{
 	KindInlet: slices.Concat([]setting{
-		{flag: "listen", key: "listen", inService: true, usage: "accept plain TCP at `HOST:PORT`"},
+		{flag: "listen", key: "listen", inService: true, usage: "accept plain TCP at `HOST:PORT`, or a unix socket's clients at unix:///path"},
 		{flag: "service", key: "service", inService: true, usage: "the service's `NAME` at the outlet"},
 		{flag: "outlet", key: "outlet", inService: true, usage: "the outlet's `IDENTIFIER`; without, the service is any outlet's whose credential says that it offers it"},
 		{flag: "route", key: "routes", inService: true, repeated: true, usage: "a `ROUTE` to it, tcp://host:port/IDENTIFIER with hops joined by commas; repeat for alternatives, best first"},
@@ -70,7 +70,7 @@ var kindSettings = map[Kind][]setting{
 	KindOutlet: slices.Concat([]setting{
 		{flag: "relay", key: "relays", repeated: true, usage: "register at the last hop of this `ROUTE`, tcp://host:port/IDENTIFIER; repeat for several"},
 		{flag: "listen", key: "listen", repeated: true, usage: "accept inlets directly at `HOST:PORT`; repeat for several"},
-		{flag: "service", key: "services", repeated: true, usage: "offer a service, `NAME=HOST:PORT`; repeat for several"},
+		{flag: "service", key: "services", repeated: true, usage: "offer a service, `NAME=HOST:PORT`, or NAME=tls://HOST:PORT or NAME=unix:///path; repeat for several"},
 		{flag: "allow", key: "allow", repeated: true, policy: true, inService: true, usage: "the `IDENTIFIER` of an inlet that may use the services; repeat for several, or give one expression"},
 	}, channelSettings, []setting{
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling a target after this `TIME` (default 10s)"},

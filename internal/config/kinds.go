@@ -65,7 +65,7 @@ func (s *section) channels() (c Channels) {
 func (d *decoder) inlet(root *value) *Inlet {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindInlet)
-	s.hints["limits"] = "it is a key of the commands outlet and relay"
+	s.hints["limits"] = "it is a key of the commands outlet and relay; an inlet's services have limits of their own"
 	c := &Inlet{Common: s.common(), Channels: s.channels(), Trust: s.trust()}
 	c.ConnectTimeout = s.duration("connect_timeout", MinTimeout, MaxTimeout)
 	c.Rekey = s.duration("rekey", MinRekey, MaxRekey)
@@ -94,7 +94,8 @@ func (d *decoder) inletService(v *value, path string, byName bool) (c InletServi
 		"allow":  "who may use the service is written in the outlet's file",
 	}
 	s.need("listen", "say where to accept connections (listen: 127.0.0.1:PORT or --listen)")
-	c.Listen = s.listenAddress("listen")
+	c.Listen = s.listenPlace("listen")
+	c.ListenMode = s.listenMode("listen_mode", c.Listen)
 	s.need("service", "name the service as its outlet does (service: NAME or --service)")
 	s.read("service", func(text string) error {
 		c.Service = text
@@ -108,6 +109,7 @@ func (d *decoder) inletService(v *value, path string, byName bool) (c InletServi
 	s.need("routes", "say how to get there (routes: [tcp://host:port/IDENTIFIER] or --route); the outlet's own address, if it listens, is a route too")
 	c.Routes = s.routes("routes", func(r route.Route) error { return endsAt(r, c.Outlet) })
 	s.notEmpty("routes", "write at least one route")
+	c.Limits = s.serviceLimits("limits")
 	s.finish()
 	return c
 }
@@ -154,8 +156,11 @@ func (d *decoder) outlet(root *value) *Outlet {
 func (d *decoder) outletLimits(v *value) OutletLimits {
 	s := d.section(v, "limits")
 	s.hints = map[string]string{}
-	for _, key := range []string{"handshakes_in_flight", "connections", "connections_per_identity", "registrations_per_identity", "waiting_callers", "bytes_per_second"} {
+	for _, key := range []string{"handshakes_in_flight", "connections_per_identity", "registrations_per_identity", "waiting_callers"} {
 		s.hints[key] = "it is a limit of the command relay"
+	}
+	for _, key := range []string{"connections", "idle_timeout", "bytes_per_second"} {
+		s.hints[key] = "it is a limit of a service: write it under limits of an item of services"
 	}
 	l := OutletLimits{HandshakesPerSecond: s.count("handshakes_per_second")}
 	s.finish()
@@ -188,14 +193,12 @@ func (d *decoder) outletService(v *value, path string) (c OutletService) {
 		c.Name = text
 		return serviceName(text)
 	})
-	s.need("target", "say what to dial (target: tcp://HOST:PORT)")
-	s.numberIsText("target")
-	s.read("target", func(text string) (err error) {
-		c.Target, err = parseAddress(text, toDial)
-		return err
-	})
+	s.need("target", "say what to dial (target: tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH)")
+	s.target(&c)
 	s.need("allow", "nobody could use the service: list the identifiers of the inlets that may (allow: [IDENTIFIER] or --allow)")
 	c.Allow = s.policy("allow", policy.Open)
+	s.proxyProtocol(&c)
+	c.Limits = s.serviceLimits("limits")
 	s.finish()
 	return c
 }

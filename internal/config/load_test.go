@@ -86,12 +86,12 @@ func TestDesignFiles(t *testing.T) {
 		}
 		want := &Relay{
 			Common:   wantCommon("relay.key"),
-			Listen:   []Address{{"0.0.0.0", 4000}},
+			Listen:   []Address{{Host: "0.0.0.0", Port: 4000}},
 			Register: policy.List(testIDs[:2]...),
 			Connect:  policy.List(testIDs[2:]...),
-			Extend:   Extend{To: []Address{{"relay-b", 4000}}},
+			Extend:   Extend{To: []Address{{Host: "relay-b", Port: 4000}}},
 		}
-		want.Metrics, want.Admin = Address{"0.0.0.0", 9100}, "127.0.0.1:9101"
+		want.Metrics, want.Admin = Address{Host: "0.0.0.0", Port: 9100}, "127.0.0.1:9101"
 		equal(t, got, want)
 	})
 	t.Run("outlet", func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestDesignFiles(t *testing.T) {
 			Common:      wantCommon("outlet.key"),
 			Channels:    wantChannels(),
 			Relays:      []route.Route{hops(t, "tcp://relay-a:4000/<ID>")},
-			Services:    []OutletService{{"orders-db", Address{"127.0.0.1", 5432}, policy.List(testIDs[1:]...)}},
+			Services:    []OutletService{{Name: "orders-db", Target: Address{Host: "127.0.0.1", Port: 5432}, Allow: policy.List(testIDs[1:]...)}},
 			DialTimeout: 10 * time.Second,
 		})
 	})
@@ -113,9 +113,10 @@ func TestDesignFiles(t *testing.T) {
 			Common:   wantCommon("inlet.key"),
 			Channels: wantChannels(),
 			Services: []InletService{{
-				Address{"127.0.0.1", 15432},
-				"orders-db", testIDs[2],
-				[]route.Route{hops(t, "tcp://relay-a:4000/<ID>"), hops(t, "tcp://relay-b:4000/<ID>,tcp://relay-c:4000/<ID2>")},
+				Listen:  Address{Host: "127.0.0.1", Port: 15432},
+				Service: "orders-db",
+				Outlet:  testIDs[2],
+				Routes:  []route.Route{hops(t, "tcp://relay-a:4000/<ID>"), hops(t, "tcp://relay-b:4000/<ID>,tcp://relay-c:4000/<ID2>")},
 			}},
 			ConnectTimeout: 10 * time.Second,
 		})
@@ -136,7 +137,7 @@ func TestAllKeys(t *testing.T) {
 			Identity: "/keys/a.key", State: "/state", Admin: "unix:///run/a.sock", DrainTimeout: time.Minute, Keepalive: time.Second,
 			ClockSkew: time.Minute, LogFormat: "json", LogLevel: "debug", Audit: "audit.log", AuditFailure: "deny",
 		},
-		Listen:      []Address{{"::1", 4000}, {"relay.example", 4001}, {"127.0.0.1", 0}, {"127.0.0.1", 0}},
+		Listen:      []Address{{Host: "::1", Port: 4000}, {Host: "relay.example", Port: 4001}, {Host: "127.0.0.1", Port: 0}, {Host: "127.0.0.1", Port: 0}},
 		Register:    policy.List(),
 		DialTimeout: 300 * time.Millisecond,
 		Limits:      Limits{1, 4, 3, 4, 5, 6, 10 << 20},
@@ -153,9 +154,10 @@ func TestFlagForms(t *testing.T) {
 		Common:   wantCommon("F"),
 		Channels: wantChannels(),
 		Services: []InletService{{
-			Address{"127.0.0.1", 15432},
-			"orders-db", testIDs[0],
-			[]route.Route{hops(t, "tcp://a:1/<ID2>,tcp://b:1/<ID3>"), hops(t, "tcp://c:1/<ID3>")},
+			Listen:  Address{Host: "127.0.0.1", Port: 15432},
+			Service: "orders-db",
+			Outlet:  testIDs[0],
+			Routes:  []route.Route{hops(t, "tcp://a:1/<ID2>,tcp://b:1/<ID3>"), hops(t, "tcp://c:1/<ID3>")},
 		}},
 		ConnectTimeout: 10 * time.Second,
 	})
@@ -171,8 +173,8 @@ func TestFlagForms(t *testing.T) {
 		Channels: wantChannels(),
 		Relays:   []route.Route{hops(t, "tcp://a:1/<ID2>")},
 		Services: []OutletService{
-			{"orders-db", Address{"127.0.0.1", 5432}, policy.List(testIDs[:2]...)},
-			{"web", Address{"web", 80}, policy.List(testIDs[:2]...)},
+			{Name: "orders-db", Target: Address{Host: "127.0.0.1", Port: 5432}, Allow: policy.List(testIDs[:2]...)},
+			{Name: "web", Target: Address{Host: "web", Port: 80}, Allow: policy.List(testIDs[:2]...)},
 		},
 		DialTimeout: 10 * time.Second,
 	})
@@ -184,10 +186,10 @@ func TestFlagForms(t *testing.T) {
 	}
 	equal(t, relay, &Relay{
 		Common:   wantCommon("F"),
-		Listen:   []Address{{"127.0.0.1", 4000}, {"::1", 4000}},
+		Listen:   []Address{{Host: "127.0.0.1", Port: 4000}, {Host: "::1", Port: 4000}},
 		Register: policy.List(testIDs[:1]...),
 		Connect:  policy.List(testIDs[1:2]...),
-		Extend:   Extend{To: []Address{{"b", 4000}}},
+		Extend:   Extend{To: []Address{{Host: "b", Port: 4000}}},
 	})
 }
 
@@ -236,7 +238,7 @@ func TestPrecedenceOfOutletServices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []OutletService{{"b", Address{"b", 1}, policy.List(testIDs[1:2]...)}}
+	want := []OutletService{{Name: "b", Target: Address{Host: "b", Port: 1}, Allow: policy.List(testIDs[1:2]...)}}
 	if !reflect.DeepEqual(c.Services, want) {
 		t.Errorf("--service over the file's: got %+v, want %+v", c.Services, want)
 	}
@@ -301,7 +303,7 @@ limits:
 	if got, want := c.Identity, "${x}$/$${PORT}"; got != want {
 		t.Errorf("identity: got %q, want %q", got, want)
 	}
-	if c.Listen[0] != (Address{"10.0.0.1", 4000}) || c.Register.IDs()[0] != testIDs[0] || c.LogLevel != "debug" || c.Limits.Connections != 7 {
+	if c.Listen[0] != (Address{Host: "10.0.0.1", Port: 4000}) || c.Register.IDs()[0] != testIDs[0] || c.LogLevel != "debug" || c.Limits.Connections != 7 {
 		t.Errorf("got %+v", c)
 	}
 	// A variable cannot add keys.

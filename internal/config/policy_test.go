@@ -52,7 +52,7 @@ extend: {to: ["tcp://b:4000"], allow: 'peer.attr.role == "relay" && to.startsWit
 	if !reflect.DeepEqual(c.Register, policy.List(testIDs[0])) || c.Connect.Expression() != `peer.attr.role in ["api", "web"]` {
 		t.Errorf("register %v, connect %q", c.Register.IDs(), c.Connect.Expression())
 	}
-	if got := c.Extend; len(got.To) != 1 || got.To[0] != (Address{"b", 4000}) || !got.Allow.Uses("to") {
+	if got := c.Extend; len(got.To) != 1 || got.To[0] != (Address{Host: "b", Port: 4000}) || !got.Allow.Uses("to") {
 		t.Errorf("extend: %+v", got)
 	}
 }

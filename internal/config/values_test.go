@@ -17,14 +17,14 @@ func TestAddress(t *testing.T) {
 		loopback bool
 	}{
 		{Address{}, "", "", false},
-		{Address{"127.0.0.1", 1}, "127.0.0.1:1", "tcp://127.0.0.1:1", true},
-		{Address{"127.9.9.9", 1}, "127.9.9.9:1", "tcp://127.9.9.9:1", true},
-		{Address{"::1", 1}, "[::1]:1", "tcp://[::1]:1", true},
-		{Address{"localhost", 1}, "localhost:1", "tcp://localhost:1", true},
-		{Address{"localhost.example", 1}, "localhost.example:1", "tcp://localhost.example:1", false},
-		{Address{"0.0.0.0", 1}, "0.0.0.0:1", "tcp://0.0.0.0:1", false},
-		{Address{"::", 1}, "[::]:1", "tcp://[::]:1", false},
-		{Address{"128.0.0.1", 1}, "128.0.0.1:1", "tcp://128.0.0.1:1", false},
+		{Address{Host: "127.0.0.1", Port: 1}, "127.0.0.1:1", "tcp://127.0.0.1:1", true},
+		{Address{Host: "127.9.9.9", Port: 1}, "127.9.9.9:1", "tcp://127.9.9.9:1", true},
+		{Address{Host: "::1", Port: 1}, "[::1]:1", "tcp://[::1]:1", true},
+		{Address{Host: "localhost", Port: 1}, "localhost:1", "tcp://localhost:1", true},
+		{Address{Host: "localhost.example", Port: 1}, "localhost.example:1", "tcp://localhost.example:1", false},
+		{Address{Host: "0.0.0.0", Port: 1}, "0.0.0.0:1", "tcp://0.0.0.0:1", false},
+		{Address{Host: "::", Port: 1}, "[::]:1", "tcp://[::]:1", false},
+		{Address{Host: "128.0.0.1", Port: 1}, "128.0.0.1:1", "tcp://128.0.0.1:1", false},
 	} {
 		if got := tt.a.String(); got != tt.text {
 			t.Errorf("%+v: got %q, want %q", tt.a, got, tt.text)

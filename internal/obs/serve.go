@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/net/netutil"
+
+	"github.com/culvert-net/culvert/internal/sock"
 )
 
 // Endpoints say where to serve what.
@@ -116,7 +117,7 @@ func listenAdmin(ctx context.Context, addr, path string, unix bool) ([]net.Liste
 	if !unix {
 		return listenLoopback(ctx, addr)
 	}
-	ln, err := listenUnix(ctx, path)
+	ln, err := sock.ListenUnix(ctx, path, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -176,35 +177,6 @@ func listenEach(ctx context.Context, ips []netip.Addr, port string) (lns []net.L
 		return nil, err
 	}
 	return lns, nil
-}
-
-// listenUnix takes the place of a socket that a dead process left behind, of
-// nothing else.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
-		var d net.Dialer
-		c, err := d.DialContext(ctx, "unix", path)
-		if err == nil {
-			_ = c.Close() // only to see whether somebody answers
-			return nil, fmt.Errorf("listen unix %s: another process listens there", path)
-		}
-		if refused(err) {
-			if err := os.Remove(path); err != nil {
-				return nil, fmt.Errorf("removing a socket that a dead process left: %w", err)
-			}
-		}
-	}
-	lc := net.ListenConfig{Control: private}
-	ln, err := lc.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	// Where private can do nothing the socket has been open, by the umask's
-	// leave, for a moment.
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("keeping others from the socket: %w", err), ln.Close())
-	}
-	return ln, nil
 }
 
 // server makes an HTTP server with bounds.

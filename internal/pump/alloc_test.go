@@ -26,6 +26,11 @@ func TestAllocsPerChunk(t *testing.T) {
 			return startSplice(t, Options{Idle: time.Minute, Pipes: none, Counters: new(Counters)})
 		}},
 		{"both", func() *copying { return startBoth(t) }},
+		{"both with limits", func() *copying {
+			c, l := startLimited(t, NewRate(0), NewRate(0))
+			l.Watch(time.Hour, func() {})
+			return c
+		}},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			c := way.start()

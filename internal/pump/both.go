@@ -24,6 +24,8 @@ import (
 //   - io.ReaderFrom and io.WriterTo, unless it is a socket, copy without a
 //     buffer of this package. They return an error of the conn that failed as
 //     it is, so that it can be told whose it was: the socket's are *net.OpError.
+//   - ReadReady, as a [sock.ReadyReader] has it, makes it a socket: it is read by
+//     that.
 //   - Deliver(w io.Writer, done func(n int64, err error)) is WriteTo that returns
 //     at once and calls done at the end, for a Conn that needs no goroutine while
 //     it is quiet.
@@ -205,10 +207,14 @@ func writerTo(c Conn) io.Writer {
 	return c
 }
 
-func isSocket(c Conn) bool {
+// isSocket reports whether c is a socket's conn, whose errors are *[net.OpError].
+func isSocket(c any) bool {
 	switch c.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		return true
+	case sock.ReadyReader:
+		_, ok := c.(net.Conn)
+		return ok
 	}
 	return false
 }
@@ -253,12 +259,9 @@ func sameAddr(a, b net.Addr) bool {
 // takes a large one while reads fill it.
 func shovel(dst io.Writer, src io.Reader) (n int64, op Op, err error) {
 	read := smallReads(src)
-	if nc, ok := src.(net.Conn); ok {
-		switch nc.(type) {
-		case *net.TCPConn, *net.UnixConn:
-			r := sock.NewReader(nc)
-			read = func() ([]byte, int, error) { return r.ReadReady(getLarge, putLarge) }
-		}
+	if isSocket(src) {
+		r := sock.NewReader(src.(net.Conn))
+		read = func() ([]byte, int, error) { return r.ReadReady(getLarge, putWhole) }
 	}
 	for {
 		buf, k, rerr := read()
@@ -284,8 +287,8 @@ func shovel(dst io.Writer, src io.Reader) (n int64, op Op, err error) {
 }
 
 func putBuf(b []byte) {
-	if len(b) == largeSize {
-		putLarge(b)
+	if cap(b) == largeSize {
+		putWhole(b)
 	}
 }
 

@@ -90,6 +90,11 @@ var copies = []struct {
 		return startSplice(t, Options{Idle: time.Minute, Rate: 1 << 30})
 	}},
 	{"both", startBoth},
+	{"both with limits", func(t testing.TB) *copying {
+		c, l := startLimited(t, NewRate(1<<30), NewRate(1<<30))
+		l.Watch(time.Minute, func() { t.Error("idle") })
+		return c
+	}},
 }
 
 // sides runs a test from each side of each way to copy: near is the peer that

@@ -17,6 +17,9 @@ import (
 // time.
 var ErrIdle = errors.New("no byte in either direction for the idle time")
 
+// splicePart is the part of a second that a chunk takes at most where there is a rate.
+const splicePart = 10
+
 // Options are a Splice's settings. The zero value means no limits.
 type Options struct {
 	// Idle ends the copy when neither direction moves a byte for this long;
@@ -161,7 +164,7 @@ type direction struct {
 	counter  *atomic.Int64
 	chunk    int           // the most that is moved at a time
 	get      func() []byte // bound once: a chunk allocates nothing
-	pace     pace
+	rate     *Rate
 
 	kernel // how the bytes stay out of this process, where that is possible
 }
@@ -170,11 +173,9 @@ func newDirection(s *splice, src, dst *net.TCPConn, counter *atomic.Int64) (*dir
 	d := &direction{
 		s: s, src: src, dst: dst, counter: counter, reader: sock.NewReader(src),
 		setRead: src.SetReadDeadline, setWrite: dst.SetWriteDeadline,
-		chunk: pipeSize, pace: pace{rate: s.opt.Rate},
+		rate: NewRate(s.opt.Rate),
 	}
-	if s.opt.Rate > 0 {
-		d.chunk = int(min(int64(d.chunk), max(s.opt.Rate/10, 512)))
-	}
+	d.chunk = d.rate.chunk(pipeSize, splicePart)
 	d.get = func() []byte { return getLarge()[:min(d.chunk, largeSize)] }
 	if err := d.initKernel(); err != nil {
 		return nil, err
@@ -195,7 +196,7 @@ func (d *direction) run(first []byte) (Op, error) {
 		if err != nil || n == 0 {
 			return op, err
 		}
-		if err := d.pace.wait(n, d.s.fail.done); err != nil {
+		if err := d.rate.wait(d.rate.take(n), d.s.fail.done); err != nil {
 			return Write, err
 		}
 	}

@@ -5,10 +5,11 @@ import "net"
 // A Reader reads from one conn and takes a buffer only once there are bytes to
 // put into it, so that a thousand quiet conns hold no buffer between them. It
 // is for one goroutine. For a conn that is not package net's own (a wrapper may
-// read otherwise than its socket) and on Windows it takes the buffer first.
+// read otherwise than its socket), unless it is a [ReadyReader], and on Windows it takes the buffer first.
 type Reader struct {
 	conn net.Conn
-	raw  *rawReader // nil: take the buffer first
+	own  ReadyReader // the conn's own way; nil: it has none
+	raw  *rawReader  // nil: take the buffer first
 
 	given []byte        // Read's, for its time
 	take  func() []byte // returns it; bound once, so that Read does not allocate
@@ -16,7 +17,14 @@ type Reader struct {
 
 // NewReader returns a Reader of c.
 func NewReader(c net.Conn) *Reader {
-	r := &Reader{conn: c, raw: newRawReader(c)}
+	if own, ok := c.(ReadyReader); ok {
+		return &Reader{conn: c, own: own}
+	}
+	return newReader(c, rawReaderOf(c))
+}
+
+func newReader(c net.Conn, raw *rawReader) *Reader {
+	r := &Reader{conn: c, raw: raw}
 	r.take = func() []byte { return r.given }
 	return r
 }
@@ -27,7 +35,10 @@ func NewReader(c net.Conn) *Reader {
 // ReadReady returns. Errors are those of c.Read, io.EOF and deadlines included.
 // It does not allocate.
 func (r *Reader) ReadReady(get func() []byte, put func([]byte)) (buf []byte, n int, err error) {
-	if r.raw != nil {
+	switch {
+	case r.own != nil:
+		return r.own.ReadReady(get, put)
+	case r.raw != nil:
 		return r.raw.read(get, put)
 	}
 	buf = get()

@@ -6,7 +6,7 @@ import "net"
 
 type rawReader struct{}
 
-func newRawReader(net.Conn) *rawReader { return nil }
+func rawReaderOf(net.Conn) *rawReader { return nil }
 
 func (*rawReader) read(func() []byte, func([]byte)) ([]byte, int, error) {
 	panic("sock: no raw reads on this system")

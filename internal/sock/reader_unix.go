@@ -16,6 +16,7 @@ import (
 type rawReader struct {
 	conn net.Conn
 	raw  syscall.RawConn
+	recv func(fd int, b []byte) (int, error)
 	try  func(fd uintptr) bool // r.attempt, bound once: read does not allocate
 
 	// For the time of one read.
@@ -26,21 +27,29 @@ type rawReader struct {
 	err error
 }
 
-func newRawReader(c net.Conn) *rawReader {
-	var sc syscall.Conn
+func rawReaderOf(c net.Conn) *rawReader {
 	switch c := c.(type) {
 	case *net.TCPConn:
-		sc = c
+		return newRawReader(c, rawRead)
 	case *net.UnixConn:
-		sc = c
-	default:
-		return nil
+		return newRawReader(c, rawRead)
 	}
-	rc, err := sc.SyscallConn()
+	return nil
+}
+
+// A socket is a conn of package net's own.
+type socket interface {
+	net.Conn
+	syscall.Conn
+}
+
+// newRawReader returns what reads c by recv, which is read(2) or does its part.
+func newRawReader(c socket, recv func(fd int, b []byte) (int, error)) *rawReader {
+	rc, err := c.SyscallConn()
 	if err != nil {
 		return nil // closed or nil; the plain Read says so
 	}
-	r := &rawReader{conn: c, raw: rc}
+	r := &rawReader{conn: c, raw: rc, recv: recv}
 	r.try = r.attempt
 	return r
 }
@@ -70,7 +79,7 @@ func (r *rawReader) read(get func() []byte, put func([]byte)) ([]byte, int, erro
 func (r *rawReader) attempt(fd uintptr) bool {
 	r.buf = r.get()
 	for {
-		n, err := rawRead(int(fd), r.buf)
+		n, err := r.recv(int(fd), r.buf)
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}

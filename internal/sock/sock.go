@@ -1,10 +1,10 @@
-// Package sock owns what Culvert asks of a TCP socket beyond package net:
+// Package sock owns what Culvert asks of a socket beyond package net:
 // options, a close that the other side sees as a reset, what tells such a reset from
 // the end of the data, a read that takes its buffer only once there are bytes for it,
-// and a short write that costs little.
+// a short write that costs little, and listening at a unix socket's path.
 // Every function does nothing, or the portable equivalent, for a conn that is no
-// socket (net.Pipe) and on systems that lack the option. It opens no sockets and
-// moves no data from one to another.
+// socket (net.Pipe) and on systems that lack the option. It dials nothing and
+// moves no data from one socket to another.
 package sock
 
 import (
@@ -41,7 +41,8 @@ func SetNotSentLowat(c net.Conn, bytes int) error {
 }
 
 // ResetClose closes c so that its peer sees a reset, never a clean end: what
-// is still unsent is thrown away. A conn that is no TCP socket is just closed.
+// is still unsent is thrown away. What a unix socket's peer sees, [Unix] says. A conn
+// that is no socket is just closed.
 func ResetClose(c net.Conn) error {
 	if l, ok := inner(c).(interface{ SetLinger(sec int) error }); ok {
 		// The error is of no use: a socket that is already closed says so
@@ -59,8 +60,11 @@ func ResetClose(c net.Conn) error {
 // of a connection that is no more. The end that a peer has sent leaves it connected
 // for as long as this side goes on; one that it had sent before it reset the
 // connection is told from that where the system lets it (Linux). c is asked only if it is a TCP socket of package
-// net, and on Windows it is not.
+// net, or has a method EndOrReset of its own, and on Windows it is not.
 func EndOrReset(c net.Conn) error {
+	if own, ok := c.(interface{ EndOrReset() error }); ok {
+		return own.EndOrReset()
+	}
 	tc, ok := c.(*net.TCPConn)
 	if !ok {
 		return nil
@@ -81,9 +85,13 @@ func EndOrReset(c net.Conn) error {
 
 // WaitSent waits until the peer's kernel has acknowledged everything written to
 // c, at most for d, and reports whether that is so. It is for the moment before
-// [ResetClose], which throws unsent bytes away. Where the system cannot tell
-// (not Linux, no socket) it returns false at once.
+// [ResetClose], which throws unsent bytes away. What was written to a unix socket is
+// there already. Where the system cannot tell (not Linux, no socket) it returns false
+// at once.
 func WaitSent(c net.Conn, d time.Duration) bool {
+	if c.LocalAddr().Network() == "unix" {
+		return true
+	}
 	rc := rawConn(c)
 	if rc == nil {
 		return false

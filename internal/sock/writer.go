@@ -17,7 +17,7 @@ type Writer struct {
 
 // NewWriter returns a Writer of c.
 func NewWriter(c net.Conn) *Writer {
-	return &Writer{conn: c, raw: newRawWriter(c)}
+	return &Writer{conn: c, raw: rawWriterOf(c)}
 }
 
 // Write is c.Write: errors and deadlines are the same. It does not allocate.

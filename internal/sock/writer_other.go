@@ -7,6 +7,6 @@ import "net"
 // rawWriter is not available here.
 type rawWriter struct{}
 
-func newRawWriter(net.Conn) *rawWriter { return nil }
+func rawWriterOf(net.Conn) *rawWriter { return nil }
 
 func (*rawWriter) write([]byte) (int, error) { panic("unreachable: there is no rawWriter") }

@@ -12,8 +12,9 @@ import (
 
 // rawWriter writes to a socket through its descriptor.
 type rawWriter struct {
-	conn *net.TCPConn
+	conn socket
 	raw  syscall.RawConn
+	send func(fd int, b []byte) (int, error)
 	try  func(fd uintptr) bool // w.attempt, bound once: write does not allocate
 
 	// For the time of one write.
@@ -22,16 +23,20 @@ type rawWriter struct {
 	err error
 }
 
-func newRawWriter(c net.Conn) *rawWriter {
-	tc, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil
+func rawWriterOf(c net.Conn) *rawWriter {
+	if tc, ok := c.(*net.TCPConn); ok {
+		return newRawWriter(tc, rawWrite)
 	}
-	rc, err := tc.SyscallConn()
+	return nil
+}
+
+// newRawWriter returns what writes to c by send, which is write(2) or does its part.
+func newRawWriter(c socket, send func(fd int, b []byte) (int, error)) *rawWriter {
+	rc, err := c.SyscallConn()
 	if err != nil {
 		return nil // closed or nil; the plain Write says so
 	}
-	w := &rawWriter{conn: tc, raw: rc}
+	w := &rawWriter{conn: c, raw: rc, send: send}
 	w.try = w.attempt
 	return w
 }
@@ -65,7 +70,7 @@ func (w *rawWriter) write(b []byte) (int, error) {
 // the goroutine to the poller.
 func (w *rawWriter) attempt(fd uintptr) bool {
 	for w.n < len(w.buf) {
-		n, err := rawWrite(int(fd), w.buf[w.n:])
+		n, err := w.send(int(fd), w.buf[w.n:])
 		switch {
 		case n > 0:
 			w.n += n

@@ -61,6 +61,8 @@ const (
 	ClientReset       Code = 70 // the client beside the inlet reset its connection
 	ChannelLost       Code = 71 // the channel under the stream ended
 	Aborted           Code = 72 // the program closed the stream before its end
+	IdleTimeout       Code = 73 // no byte has moved for the idle time of the service
+	TargetTLS         Code = 74 // TLS with the target has failed, or the target has ended without close_notify
 )
 
 // Credentials and revocation lists (docs/protocol.md, "Credentials").
@@ -117,6 +119,7 @@ var names = map[Code]string{ //nolint:gosec // G101: names of reasons, no creden
 	ServiceUnknown: "service_unknown", StreamDenied: "stream_denied", TargetRefused: "target_refused",
 	TargetTimeout: "target_timeout", TargetUnreachable: "target_unreachable", TargetReset: "target_reset",
 	ClientReset: "client_reset", ChannelLost: "channel_lost", Aborted: "aborted",
+	IdleTimeout: "idle_timeout", TargetTLS: "target_tls",
 	UntrustedAuthority: "untrusted_authority", AuthorityDiverged: "authority_diverged", AuthorityExpired: "authority_expired",
 	CredentialMalformed: "credential_malformed", CredentialForged: "credential_forged", CredentialSubject: "credential_subject",
 	SignerReplaced: "signer_replaced", NotYetValid: "not_yet_valid", CredentialExpired: "credential_expired",

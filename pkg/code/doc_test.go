@@ -83,8 +83,10 @@ func snake(name string) string {
 		return strings.ToLower(name)
 	}
 	var b strings.Builder
-	for i, r := range name {
-		if unicode.IsUpper(r) && i > 0 {
+	runes := []rune(name)
+	for i, r := range runes {
+		// A word of capitals is one word: TargetTLS is target_tls.
+		if unicode.IsUpper(r) && i > 0 && !unicode.IsUpper(runes[i-1]) {
 			b.WriteByte('_')
 		}
 		b.WriteRune(unicode.ToLower(r))
@@ -131,7 +133,7 @@ func TestMaxReasonOfTheProtocol(t *testing.T) {
 }
 
 func TestUnknownCode(t *testing.T) {
-	for c, want := range map[Code]string{7: "code_7", 15: "code_15", 73: "code_73", 65535: "code_65535"} {
+	for c, want := range map[Code]string{7: "code_7", 15: "code_15", 95: "code_95", 65535: "code_65535"} {
 		if got := c.String(); got != want {
 			t.Errorf("%d: %q, want %q", c, got, want)
 		}

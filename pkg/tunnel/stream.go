@@ -369,7 +369,8 @@ func (st *Stream) sawFin() {
 }
 
 // WriteTo copies the stream's data to w until its FIN. It holds a buffer only
-// while there are bytes for it.
+// while there are bytes for it and, where w has a method Pause() error, after that
+// has returned.
 func (st *Stream) WriteTo(w io.Writer) (int64, error) {
 	n, readErr, writeErr := st.copyTo(w)
 	if writeErr != nil { // even io.EOF: only the stream's own is an end
@@ -381,10 +382,20 @@ func (st *Stream) WriteTo(w io.Writer) (int64, error) {
 	return n, readErr
 }
 
+// A pauser is a writer that says when the next Write will not wait for its sake, so
+// that no buffer is held for the time of that.
+type pauser interface{ Pause() error }
+
 // copyTo copies to w until reading or writing fails.
 func (st *Stream) copyTo(w io.Writer) (total int64, readErr, writeErr error) {
+	p, pauses := w.(pauser)
 	for readErr == nil && writeErr == nil {
 		var n int64
+		if pauses {
+			if writeErr = p.Pause(); writeErr != nil {
+				break
+			}
+		}
 		n, readErr, writeErr = st.writeSome(w)
 		total += n
 	}

@@ -144,7 +144,7 @@ func startPostgres(dir, port string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	return exec.Command(filepath.Join(filepath.Dir(initdb), "postgres"), "-D", data, "-p", port,
-		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+dir, "-c", "max_connections=200",
 		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "wal_level=minimal", "-c", "max_wal_senders=0",
 		"-c", "max_wal_size=2GB"), nil
 }

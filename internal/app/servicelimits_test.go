@@ -1,0 +1,161 @@
+package app
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/config"
+)
+
+// One connection more than there may be is refused at once, whoever has the limit, and
+// its place is there again when one has ended.
+func TestConnectionLimit(t *testing.T) {
+	limits := config.ServiceLimits{Connections: 2}
+	for name, s := range map[string]setup{
+		"inlet":  {inlet: func(c *config.Inlet) { c.Services[0].Limits = limits }},
+		"outlet": {outlet: func(c *config.Outlet) { c.Services[0].Limits = limits }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sys := startSystem(t, s)
+			var open []*net.TCPConn
+			for range limits.Connections {
+				nc := sys.dial(t)
+				wantEcho(t, nc, "hello")
+				open = append(open, nc)
+			}
+			for range 3 {
+				wantRefused(t, sys.inlet.Addrs()[0])
+			}
+			eventually(t, "the refusals are counted", func() bool {
+				return metric(t, sys.inlet.obs, "culvert_inlet_streams_total", "echo", "limit") == 3
+			})
+			lines := sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "code": "limit"})
+			if len(lines) == 0 || !strings.Contains(lines[0]["reason"].(string), "limits.connections") {
+				t.Errorf("the log does not say which limit it is: %v", lines)
+			}
+			_ = open[0].CloseWrite()
+			if _, err := io.ReadAll(open[0]); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "there is a place again", func() bool { return sys.inlet.countStreams() == 1 && sys.outlet.countStreams() == 1 })
+			wantEcho(t, sys.dial(t), "hello")
+			wantEcho(t, open[1], "still here")
+		})
+	}
+}
+
+// A connection that moves nothing is reset at both ends, whoever has the limit.
+func TestIdleTimeout(t *testing.T) {
+	limits := config.ServiceLimits{IdleTimeout: 20 * time.Millisecond}
+	for name, bounds := range map[string]func(*system) *serviceLimits{
+		"inlet":  func(sys *system) *serviceLimits { return sys.inlet.services[0].bounds },
+		"outlet": func(sys *system) *serviceLimits { return sys.outlet.offered.Load().services[0].bounds },
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, address := startSleeper(t)
+			sys := startSystem(t, setup{target: address})
+			nc := sys.dial(t)
+			<-target.accepted
+			eventually(t, "the stream is carried", func() bool {
+				list := sys.outlet.channels.list()
+				return len(list) == 1 && len(list[0].carried()) == 1
+			})
+			bounds(sys).set(limits)
+			wantReset(t, nc)
+			target.wantReset(t)
+			wantEnds(t, sys, "idle_timeout")
+		})
+	}
+}
+
+// All connections of a service together have its rate.
+func TestRateLimit(t *testing.T) {
+	const rate, clients, size = 512 << 10, 4, 160 << 10
+	endless := func(nc *net.TCPConn) {
+		for b := make([]byte, 16<<10); ; {
+			if _, err := nc.Write(b); err != nil {
+				return
+			}
+		}
+	}
+	limits := config.ServiceLimits{BytesPerSecond: rate}
+	for name, s := range map[string]setup{
+		"inlet":  {target: serveTCP(t, endless), inlet: func(c *config.Inlet) { c.Services[0].Limits = limits }},
+		"outlet": {target: serveTCP(t, endless), outlet: func(c *config.Outlet) { c.Services[0].Limits = limits }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sys := startSystem(t, s)
+			start := time.Now()
+			var reading sync.WaitGroup
+			for range clients {
+				nc := sys.dial(t)
+				reading.Go(func() {
+					defer nc.Close()
+					if _, err := io.CopyN(io.Discard, nc, size); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			reading.Wait()
+			// Each may be ahead by a chunk, a hundredth of a second's worth.
+			least := time.Duration(clients*(size-rate/100)) * time.Second / rate
+			if took := time.Since(start); took < least*99/100 {
+				t.Errorf("%d bytes took %v at %d a second, want %v", clients*size, took, rate, least)
+			}
+		})
+	}
+}
+
+// What waits for its turn is neither lost nor changed.
+func TestRateLimitIsExact(t *testing.T) {
+	limits := config.ServiceLimits{BytesPerSecond: 4 << 20}
+	sys := startSystem(t, setup{
+		inlet:  func(c *config.Inlet) { c.Services[0].Limits = limits },
+		outlet: func(c *config.Outlet) { c.Services[0].Limits = limits },
+	})
+	nc := sys.dial(t)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	go func() {
+		_, _ = nc.Write(data)
+		_ = nc.CloseWrite()
+	}()
+	if got, err := io.ReadAll(nc); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("echo of %d bytes: got %d, %v", len(data), len(got), err)
+	}
+	eventually(t, "it has ended well", func() bool {
+		return metric(t, sys.inlet.obs, "culvert_inlet_streams_total", "echo", "ok") == 1
+	})
+}
+
+// Connections that are open follow an outlet's new limits.
+func TestLimitsReload(t *testing.T) {
+	f := startFiled(t)
+	first, second, other := f.dialService(0), f.dialService(0), f.dialService(1)
+	for _, nc := range []net.Conn{first, second, other} {
+		wantEcho(t, nc, "hello")
+	}
+	limits := func(text string) string { return fmt.Sprintf("] # echo\n    limits: {%s}\n", text) }
+	f.outletFile.change("] # echo\n", limits("connections: 1"))
+	wantRefused(t, f.inlet.Addrs()[0])
+	wantEcho(t, second, "still here") // more than may be, and not cut
+	f.outletFile.change(limits("connections: 1"), limits("connections: 3"))
+	wantEcho(t, f.dialService(0), "one more")
+
+	f.outletFile.change(limits("connections: 3"), limits("bytes_per_second: 1KiB"))
+	if n := len(f.outlet.offered.Load().byName["echo"].bounds.live); n == 0 {
+		t.Error("the connections that are open are not kept to the limits")
+	}
+	f.outletFile.change(limits("bytes_per_second: 1KiB"), limits("idle_timeout: 1s"))
+	wantReset(t, first)
+	wantReset(t, second)
+	wantEcho(t, other, "another service's")
+	eventually(t, "they have ended for that", func() bool {
+		return metric(t, f.outlet.obs, "culvert_outlet_streams_total", "echo", "idle_timeout") >= 2
+	})
+}
