@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/audit"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -118,6 +119,7 @@ func (out *Outlet) loud(level zapcore.Level, peer identity.Identifier, what stri
 
 func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 	out.paths.lost(err)
+	out.tellPathLost(c, err)
 	id, instance := c.Remote()
 	const message = "path lost, streams wait for another"
 	out.log.Log(out.loud(out.pathLevel(), id, message), message,
@@ -126,6 +128,7 @@ func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 
 func (out *Outlet) pathMoved(c *channel.Channel, m channel.Move) {
 	out.paths.moved(m)
+	out.tellPathMoved(c, m, m.Via)
 	out.trust.shown(c)
 	id, instance := c.Remote()
 	const message = "path changed"
@@ -205,6 +208,8 @@ type served struct {
 	service *outletService // nil: there is none of that name
 	metrics *serviceMetrics
 	granted bool // the audit log has that the stream is allowed
+	span    *trace.Span
+	unwatch func() // ends what span follows; nil: nothing
 
 	stream *tunnel.Stream
 	target *net.TCPConn
@@ -220,6 +225,7 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 		out.carried.Add(1)
 	}
 	p.metrics.active.Inc()
+	p.startSpan()
 	if p.service != nil && p.service.handle != nil {
 		p.ended(p.host(ctx))
 		return nil
@@ -233,7 +239,7 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 
 // carry copies between the stream and the target until both have ended.
 func (p *served) carry(ctx context.Context) {
-	p.ended(copyStream(ctx, p.target, p.stream, code.TargetReset))
+	p.ended(copyStream(ctx, p.target, p.stream, code.TargetReset, p.span))
 }
 
 // ended counts and logs the stream's end.
@@ -242,6 +248,7 @@ func (p *served) ended(e streamEnd) {
 	p.metrics.active.Dec()
 	p.metrics.ended(e)
 	p.audit(e)
+	p.endSpan(&e)
 	peer := p.req.Peer().Identifier
 	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
 	p.out.logEnd(e, time.Since(p.began), &streamName{p.req.Service, peer, p.req.ClientAddress})
@@ -319,7 +326,9 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	if err := p.grant(); err != nil {
 		return refuse(code.AuditFailed, unrecorded, err.Error())
 	}
+	dial := p.startDial()
 	nc, err := out.dialTarget(ctx, req, s)
+	endDial(dial, err)
 	switch c := dialCode(err); {
 	case err == nil:
 	case errors.Is(err, errShutdown):

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -52,9 +53,9 @@ func abortive(nc *net.TCPConn) {
 }
 
 // copyStream carries a stream's data and a socket's, which is abortive, until
-// both have ended.
-func copyStream(ctx context.Context, nc *net.TCPConn, st *tunnel.Stream, socketReset code.Code) streamEnd {
-	r := pump.Both(ctx, &sided{Stream: st, nc: nc, socketReset: socketReset}, nc)
+// both have ended. sp notes the first byte from the service.
+func copyStream(ctx context.Context, nc *net.TCPConn, st *tunnel.Stream, socketReset code.Code, sp *trace.Span) streamEnd {
+	r := pump.Both(ctx, traced(&sided{Stream: st, nc: nc, socketReset: socketReset}, sp), nc)
 	c, reason := streamCode(r.Err, socketReset)
 	return streamEnd{label: known(c), reason: reason, sent: r.BToA, received: r.AToB}
 }
