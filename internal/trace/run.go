@@ -21,7 +21,7 @@ const (
 
 // Run sends spans until ended ends, and then what is left, as long as [Config].Flush
 // says from the end of stopping on: at least for a second, for no more than five, and
-// for one second only where the collector took nothing before. It is called once.
+// for one second only where the collector takes nothing. It is called once.
 func (t *Tracer) Run(stopping, ended context.Context) {
 	if t == nil {
 		return
@@ -59,11 +59,10 @@ func (t *Tracer) awaitEnd(ctx, stopping, ended context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	most := mostFlush
-	if t.failing.Load() {
-		most = leastFlush
+	if !wait.Sleep(ctx, leastFlush) || t.failing.Load() {
+		return
 	}
-	wait.Sleep(ctx, min(max(time.Until(until), leastFlush), most))
+	wait.Sleep(ctx, min(time.Until(until), mostFlush-leastFlush))
 }
 
 // export sends a batch, or gives it up.
