@@ -19,6 +19,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
@@ -58,7 +59,8 @@ type base struct {
 	local  *channel.Local // keys'
 	trust  *trust
 	member *membership
-	audit  *audit.Log // nil: there is none
+	audit  *audit.Log    // nil: there is none
+	tracer *trace.Tracer // nil: nothing is traced
 
 	started time.Time
 

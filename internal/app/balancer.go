@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -199,11 +200,13 @@ func (b *balancer) open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, *he
 				return nil, nil, b.noChannel()
 			}
 		}
+		trace.From(ctx).Event(trace.EventChannel)
 		st, err := h.session.OpenAnswered(ctx, o)
 		if err == nil {
 			return st, h, nil
 		}
 		h.release()
+		passedOver(ctx, r, err)
 		err = &replicaError{outlet: r.outlet, err: err}
 		var refused *tunnel.RefusedError
 		switch {

@@ -191,6 +191,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		})
 	}
 	wg.Go(func() { b.audit.Run(obsCtx) }) // until f's last line is written
+	wg.Go(func() { b.tracer.Run(ctx, obsCtx) })
 	working := f(ctx)
 	stopObs()
 	wg.Wait()

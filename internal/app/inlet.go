@@ -15,6 +15,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -74,6 +75,9 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	}
 	var err error
 	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, &in.cfg.Trust, nobody, o); err != nil {
+		return nil, err
+	}
+	if err = in.openTracing(&in.cfg.Tracing, in.cfg.Name); err != nil {
 		return nil, err
 	}
 	d := in.newDialer()
@@ -250,7 +254,9 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, acce
 	if ce := in.log.Check(zapcore.DebugLevel, "client connected"); ce != nil {
 		ce.Write(zap.String("service", s.Service), zap.String("client", client))
 	}
-	outlet, e := in.carry(opening, ctx, s, nc, live)
+	sp := in.startSpan(s, client, began)
+	outlet, e := in.carry(trace.With(opening, sp), ctx, s, nc, live)
+	endSpan(sp, &e, e.sent, e.received)
 	in.streams.table.end(live)
 	s.streams.Add(-1)
 	s.metrics.ended(e)
@@ -270,7 +276,7 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc sock.Co
 		in.auditUnopened(s, s.Outlet, client, e)
 		return s.Outlet, e
 	}
-	st, h, err := in.open(opening, s, tunnel.Open{Service: s.Service, ClientAddress: client})
+	st, h, err := in.open(opening, s, tunnel.Open{Service: s.Service, ClientAddress: client, Trace: traceContext(opening)})
 	if err != nil {
 		_ = sock.ResetClose(nc) // the client is given up either way
 		outlet, e := outletOf(err, s.Outlet), openEnd(opening, err)
@@ -287,7 +293,9 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc sock.Co
 		_ = sock.ResetClose(nc)
 		return outlet, streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
 	}
-	e := s.bounds.copy(ctx, nc, st, code.ClientReset)
+	sp := trace.From(opening)
+	defer in.spanOpened(sp, st, h)()
+	e := s.bounds.copy(ctx, nc, st, code.ClientReset, sp)
 	in.auditClosed(a, e)
 	return outlet, e
 }

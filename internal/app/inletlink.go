@@ -71,6 +71,7 @@ func (l *inletLink) attemptFailed(route int, err error) {
 
 func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
 	l.in.paths.lost(err)
+	l.in.tellPathLost(c, err)
 	l.errs[route].Store(&err) // until it works again
 	l.in.log.Log(l.in.pathLevel(), "path lost, streams wait for another",
 		zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[route]),
@@ -82,6 +83,7 @@ func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {
 	l.in.trust.shown(c)
 	l.pathMade(m.Route)
 	l.in.paths.moved(m)
+	l.in.tellPathMoved(c, m, l.routes[m.Route].String())
 	l.in.log.Log(l.in.pathLevel(), "path changed",
 		moveFields(m, zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[m.Route]))...)
 }

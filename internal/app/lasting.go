@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -60,6 +61,7 @@ func (s *lasting) OpenAnswered(ctx context.Context, o tunnel.Open) (*tunnel.Stre
 	if err != nil {
 		return nil, err
 	}
+	trace.From(ctx).Event(trace.EventOpenSent)
 	answer, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -46,8 +47,10 @@ func (l *link) open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, *held, 
 		if err != nil {
 			return nil, nil, err
 		}
+		trace.From(ctx).Event(trace.EventChannel)
 		st, err := h.session.Open(ctx, o)
 		if err == nil {
+			trace.From(ctx).Event(trace.EventOpenSent)
 			return st, h, nil
 		}
 		h.release()

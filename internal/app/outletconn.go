@@ -14,6 +14,7 @@ import (
 	"github.com/culvert-net/culvert/internal/audit"
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -120,6 +121,7 @@ func (out *Outlet) loud(level zapcore.Level, peer identity.Identifier, what stri
 
 func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 	out.paths.lost(err)
+	out.tellPathLost(c, err)
 	id, instance := c.Remote()
 	const message = "path lost, streams wait for another"
 	out.log.Log(out.loud(out.pathLevel(), id, message), message,
@@ -128,6 +130,7 @@ func (out *Outlet) pathLost(c *channel.Channel, _ int, err error) {
 
 func (out *Outlet) pathMoved(c *channel.Channel, m channel.Move) {
 	out.paths.moved(m)
+	out.tellPathMoved(c, m, m.Via)
 	out.trust.shown(c)
 	id, instance := c.Remote()
 	const message = "path changed"
@@ -208,6 +211,8 @@ type served struct {
 	metrics *serviceMetrics
 	granted bool // the audit log has that the stream is allowed
 	bounded bool // it has a place among the service's connections
+	span    *trace.Span
+	unwatch func() // ends what span follows; nil: nothing
 
 	stream *tunnel.Stream
 	target *pump.Limited
@@ -226,6 +231,7 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 	}
 	p.live.on(ch.session.ch, req.StreamID(), req)
 	out.streams.table.begin(&p.live, p.metrics.count)
+	p.startSpan()
 	if p.service != nil && p.service.handle != nil {
 		p.ended(p.host(ctx))
 		return nil
@@ -239,7 +245,7 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 
 // carry copies between the stream and the target until both have ended.
 func (p *served) carry(ctx context.Context) {
-	p.ended(copyStream(ctx, p.target, p.stream, code.TargetReset))
+	p.ended(copyStream(ctx, p.target, p.stream, code.TargetReset, p.span))
 	p.service.bounds.unbind(p.target)
 }
 
@@ -249,6 +255,7 @@ func (p *served) ended(e streamEnd) {
 	p.out.streams.table.end(&p.live)
 	p.metrics.ended(e)
 	p.audit(e)
+	p.endSpan(&e)
 	peer := p.req.Peer().Identifier
 	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
 	p.out.logEnd(e, time.Since(p.live.since), &streamName{p.req.Service, peer, p.req.ClientAddress})
@@ -333,8 +340,9 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	if err := p.grant(); err != nil {
 		return refuse(code.AuditFailed, unrecorded, err.Error())
 	}
-	began := time.Now()
+	began, dial := time.Now(), p.startDial()
 	nc, err := p.dialTarget(ctx)
+	endDial(dial, err)
 	switch c := dialCode(err); {
 	case err == nil:
 		p.metrics.waited(began)

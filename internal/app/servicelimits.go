@@ -11,6 +11,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
@@ -94,10 +95,10 @@ func (l *serviceLimits) unbind(lc *pump.Limited) {
 }
 
 // copy is copyStream within the limits.
-func (l *serviceLimits) copy(ctx context.Context, nc sock.Conn, st *tunnel.Stream, socketReset code.Code) streamEnd {
+func (l *serviceLimits) copy(ctx context.Context, nc sock.Conn, st *tunnel.Stream, socketReset code.Code, sp *trace.Span) streamEnd {
 	lc := l.bind(nc, st)
 	defer l.unbind(lc)
-	return copyStream(ctx, lc, st, socketReset)
+	return copyStream(ctx, lc, st, socketReset, sp)
 }
 
 // admit takes a place for a client, which leave gives back, or resets its connection

@@ -10,6 +10,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -41,9 +42,9 @@ func abortive(nc sock.Conn) {
 }
 
 // copyStream carries a stream's data and a socket's, which is abortive, until
-// both have ended.
-func copyStream(ctx context.Context, nc sock.Conn, st *tunnel.Stream, socketReset code.Code) streamEnd {
-	r := pump.Both(ctx, &sided{Stream: st, nc: nc, socketReset: socketReset}, nc)
+// both have ended. sp notes the first byte from the service.
+func copyStream(ctx context.Context, nc sock.Conn, st *tunnel.Stream, socketReset code.Code, sp *trace.Span) streamEnd {
+	r := pump.Both(ctx, traced(&sided{Stream: st, nc: nc, socketReset: socketReset}, sp), nc)
 	c, reason := streamCode(r.Err, socketReset)
 	return streamEnd{label: known(c), reason: reason, sent: r.BToA, received: r.AToB}
 }

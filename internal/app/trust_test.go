@@ -343,6 +343,7 @@ func TestAuditNamesWhoIsTurnedAway(t *testing.T) {
 		inlet := s.inlet
 		s.inlet = func(c *config.Inlet) { inlet(c); c.ConnectTimeout = 300 * time.Millisecond }
 	})
+	eventually(t, "there is a channel", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
 	wantEcho(t, sys.dial(t), "hello")
 	id, serial := sys.inlet.Identifier(), a.of(sys.inlet.Identifier()).Serial.String()
 	a.revoke([]identity.Identifier{id})

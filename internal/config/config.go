@@ -114,6 +114,7 @@ type Inlet struct {
 	Services       []InletService // at least one
 	ConnectTimeout time.Duration  // how long a local client waits while there is no channel
 	Rekey          time.Duration  // how old the keys of a channel become, give or take a tenth; zero: what pkg/channel takes
+	Tracing        Tracing
 }
 
 // An InletService is a local listener and the way to the service behind it.
@@ -140,6 +141,7 @@ type Outlet struct {
 	Services    []OutletService // at least one, names unique
 	DialTimeout time.Duration   // for dialling a target
 	Limits      OutletLimits
+	Tracing     Tracing
 }
 
 // OutletLimits bound what callers can make an outlet do that listens. Zero stands

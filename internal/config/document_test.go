@@ -62,15 +62,15 @@ func keysOf(t *testing.T, kind Kind, text string) (keys []string) {
 // TestSettingsDocument holds docs/settings.md to the keys that there are: none is
 // missing there, and none is too many.
 func TestSettingsDocument(t *testing.T) {
-	const all, channels, credentials = "All four programs", "Channels: inlet, outlet, authority", "Credentials: inlet, outlet, relay"
+	const all, channels, credentials, tracing = "All four programs", "Channels: inlet, outlet, authority", "Credentials: inlet, outlet, relay", "Traces: inlet, outlet"
 	documented := settingsDocument(t)
 	for _, tt := range []struct {
 		kind Kind
 		text string // with a key that there is not in each section
 		in   []string
 	}{
-		{KindInlet, "?: 1\nauthority: {?: 1}\nservices: [{?: 1, limits: {?: 1}}]", []string{all, channels, credentials, "Inlet"}},
-		{KindOutlet, "?: 1\nauthority: {?: 1}\nlimits: {?: 1}\nservices: [{?: 1, target: 'tls://a:1', tls: {?: 1}, limits: {?: 1}}]", []string{all, channels, credentials, "Outlet"}},
+		{KindInlet, "?: 1\nauthority: {?: 1}\ntracing: {?: 1}\nservices: [{?: 1, limits: {?: 1}}]", []string{all, channels, credentials, tracing, "Inlet"}},
+		{KindOutlet, "?: 1\nauthority: {?: 1}\ntracing: {?: 1}\nlimits: {?: 1}\nservices: [{?: 1, target: 'tls://a:1', tls: {?: 1}, limits: {?: 1}}]", []string{all, channels, credentials, tracing, "Outlet"}},
 		{KindRelay, "?: 1\nauthority: {?: 1}\nlimits: {?: 1}\nextend: {?: 1}", []string{all, credentials, "Relay"}},
 		{KindAuthority, "?: 1\nkubernetes: {?: 1}", []string{all, channels, "Authority"}},
 		{KindWebhook, "?: 1\nsidecar: {?: 1}", []string{"Webhook"}},

@@ -19,6 +19,7 @@ type setting struct {
 	repeated  bool // a list
 	policy    bool // a list of identifiers, or an expression alone
 	inService bool
+	section   string // of the file's top, that key belongs to; "": none
 }
 
 // variable returns the name of the setting's environment variable.
@@ -50,6 +51,13 @@ var trustSettings = []setting{
 	{flag: "kubernetes-token", key: "kubernetes_token", usage: "enrol and renew by the projected service account token in this `FILE`"},
 }
 
+// tracingSettings are those about traces, which inlets and outlets have.
+var tracingSettings = []setting{
+	{flag: "tracing-endpoint", section: tracingSection, key: "endpoint", usage: "send traces of connections to the OTLP collector at this `URL`, https://host:4318"},
+	{flag: "tracing-sample", section: tracingSection, key: "sample", usage: "record this `SHARE` of the traces that begin here (0 to 1, default 0.01)"},
+	{flag: "tracing-ca-file", section: tracingSection, key: "ca_file", usage: "the certificate authorities in this `FILE` vouch for the collector (default: those of the system)"},
+}
+
 // channelSettings are those about channels, which inlets, outlets and authorities have.
 var channelSettings = []setting{
 	{flag: "name", key: "name", usage: "the process's `NAME`: one that starts later under the same identity and name takes its place at once"},
@@ -66,7 +74,7 @@ var kindSettings = map[Kind][]setting{
 	}, channelSettings, []setting{
 		{flag: "connect-timeout", key: "connect_timeout", usage: "a client waits up to this `TIME` for a channel (default 10s)"},
 		{flag: "rekey", key: "rekey", usage: "renew a channel's keys after this `TIME`, give or take a tenth (1s to 24h, default 1h)"},
-	}),
+	}, tracingSettings),
 	KindOutlet: slices.Concat([]setting{
 		{flag: "relay", key: "relays", repeated: true, usage: "register at the last hop of this `ROUTE`, tcp://host:port/IDENTIFIER; repeat for several"},
 		{flag: "listen", key: "listen", repeated: true, usage: "accept inlets directly at `HOST:PORT`; repeat for several"},
@@ -74,7 +82,7 @@ var kindSettings = map[Kind][]setting{
 		{flag: "allow", key: "allow", repeated: true, policy: true, inService: true, usage: "the `IDENTIFIER` of an inlet that may use the services; repeat for several, or give one expression"},
 	}, channelSettings, []setting{
 		{flag: "dial-timeout", key: "dial_timeout", usage: "give up dialling a target after this `TIME` (default 10s)"},
-	}),
+	}, tracingSettings),
 	KindRelay: {
 		{flag: "listen", key: "listen", repeated: true, usage: "accept callers at `HOST:PORT`; repeat for several"},
 		{flag: "register", key: "register", repeated: true, policy: true, usage: "the `IDENTIFIER` of an outlet that may register; repeat for several, or give one expression"},
@@ -160,7 +168,7 @@ func (d *decoder) overlay(src Source, env *environ) map[string]*value {
 		case s.repeated:
 			over[s.flag] = listValue(texts, at)
 		case len(texts) > 1:
-			d.fault(at, s.key, "given %d times: give it once", len(texts))
+			d.fault(at, join(s.section, s.key), "given %d times: give it once", len(texts))
 			over[s.flag] = &value{shape: shapeBad, at: at}
 		default:
 			over[s.flag] = &value{shape: shapeText, text: texts[0], at: at}
@@ -215,10 +223,26 @@ func (d *decoder) merge(root *value, over map[string]*value) {
 			if item := d.onlyService(root, v.at, s.key); item != nil {
 				item.set(s.key, v)
 			}
+		case s.section != "":
+			root.inside(s.section, v.at).set(s.key, v)
 		default:
 			root.set(s.key, v)
 		}
 	}
+}
+
+// inside returns the section with that key, a new one if there is none. What is no
+// section will be reported with the file.
+func (v *value) inside(key string, at Origin) *value {
+	e := v.get(key)
+	if e == nil || e.value.shape == shapeNull {
+		v.set(key, &value{shape: shapeMap, at: at})
+		e = v.get(key)
+	}
+	if e.value.shape != shapeMap {
+		return &value{shape: shapeMap}
+	}
+	return e.value
 }
 
 // onlyService returns the one service that flags and variables speak of: the

@@ -69,6 +69,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 	c := &Inlet{Common: s.common(), Channels: s.channels(), Trust: s.trust()}
 	c.ConnectTimeout = s.duration("connect_timeout", MinTimeout, MaxTimeout)
 	c.Rekey = s.duration("rekey", MinRekey, MaxRekey)
+	c.Tracing = s.tracing()
 	for _, v := range s.sections("services", "say what to listen at and where to carry it (services: in a file, or --listen, --service, --outlet and --route)") {
 		c.Services = append(c.Services, d.inletService(v.v, v.path, s.trusts()))
 	}
@@ -140,6 +141,7 @@ func (d *decoder) outlet(root *value) *Outlet {
 	if v := s.get("limits"); v != nil {
 		c.Limits = d.outletLimits(v)
 	}
+	c.Tracing = s.tracing()
 	names := map[string]Origin{}
 	for _, v := range s.sections("services", "say what to offer (services: in a file, or --service NAME=HOST:PORT and --allow IDENTIFIER)") {
 		service := d.outletService(v.v, v.path)
@@ -208,6 +210,7 @@ func (d *decoder) relay(root *value) *Relay {
 	s := d.section(root, "")
 	s.hints = hintsFor(KindRelay)
 	s.hints["services"] = "it is a key of the commands inlet and outlet"
+	s.hints[tracingSection] = "a relay sees no connections that it could trace: it is a key of the commands inlet and outlet"
 	c := &Relay{Common: s.common(), Trust: s.trust()}
 	s.need("listen", "say where to accept callers (listen: [tcp://0.0.0.0:4000] or --listen)")
 	c.Listen = s.listenAddresses("listen")

@@ -11,7 +11,7 @@ import (
 // A frame, inside a stream of the mux, is a type u8, a length u24 big-endian
 // and that many bytes:
 //
-//	OPEN     CBOR map, the first frame of the opening side
+//	OPEN     CBOR map (see Open), the first frame of the opening side
 //	OPENED   empty, the first frame of the accepting side
 //	REFUSED  code u16, reason; instead of OPENED, and the last
 //	DATA     1 to 65,536 bytes
@@ -125,13 +125,27 @@ func parseRefused(b []byte) (code.Code, string) {
 type Open struct {
 	Service       string `cbor:"1,keyasint"`           // at most 253 bytes
 	ClientAddress string `cbor:"2,keyasint,omitempty"` // the inlet's claim, at most 256 bytes
+
+	// Trace is the opener's span; zero: there is none.
+	Trace TraceContext `cbor:"-"`
+}
+
+// A tracedOpen is the body of an OPEN with a trace context.
+type tracedOpen struct {
+	Open
+	Trace *TraceContext `cbor:"3,keyasint,omitempty"`
 }
 
 func (o Open) frame() ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	body, err := canon.Marshal(o)
+	var v any = o
+	if !o.Trace.IsZero() {
+		c := o.Trace // so that o moves to the heap only here
+		v = tracedOpen{o, &c}
+	}
+	body, err := canon.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
@@ -141,9 +155,13 @@ func (o Open) frame() ([]byte, error) {
 func parseOpen(b []byte) (Open, error) {
 	var o Open
 	if !canon.Texts(b, &o.Service, &o.ClientAddress) {
-		o = Open{}
-		if err := canon.Unmarshal(b, &o); err != nil { // it may have keys that are new
+		var body tracedOpen
+		if err := canon.Unmarshal(b, &body); err != nil { // it may have keys that are new
 			return Open{}, fmt.Errorf("%w: reading OPEN: %w", errProtocol, err)
+		}
+		o = body.Open
+		if body.Trace != nil {
+			o.Trace = *body.Trace
 		}
 	}
 	if err := o.check(); err != nil {
@@ -160,6 +178,9 @@ func (o Open) check() error {
 		return fmt.Errorf("client address of %d bytes, at most %d", len(o.ClientAddress), maxAddress)
 	case code.Printable(o.Service) != o.Service || code.Printable(o.ClientAddress) != o.ClientAddress:
 		return fmt.Errorf("service name or client address with unprintable characters")
+	}
+	if !o.Trace.IsZero() {
+		return o.Trace.names()
 	}
 	return nil
 }

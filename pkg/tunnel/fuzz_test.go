@@ -16,6 +16,12 @@ func FuzzParseOpen(f *testing.F) {
 	f.Add([]byte{0xa2, 1, 0x61, 's', 2, 0x61, 'c'})
 	f.Add([]byte{0xa2, 1, 0x61, 's', 9, 0x80})
 	f.Add([]byte{0xa1, 0x18, 1, 0x61, 's'})
+	traced, err := Open{Service: "s", ClientAddress: "c", Trace: aTraceContext(true)}.frame()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(traced[frameHeader:])
+	f.Add(hostileOpen(f, make([]byte, TraceContextLen)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > maxOpen {
 			return
