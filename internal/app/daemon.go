@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -34,15 +35,16 @@ type daemon struct {
 
 // A place is an address to listen at and the key path of its setting.
 type place struct {
-	key  string
-	addr config.Address
+	key    string
+	addr   config.Address
+	common *config.Common // of the settings that name it; nil: those of the start
 }
 
 // listPlaces returns the places of a setting `listen`.
 func listPlaces(addrs []config.Address) []place {
 	places := make([]place, len(addrs))
 	for i, a := range addrs {
-		places[i] = place{listKey("listen", i, ""), a}
+		places[i] = place{key: listKey("listen", i, ""), addr: a}
 	}
 	return places
 }
@@ -113,7 +115,7 @@ func (b *base) listen(ctx context.Context, p place) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", p.addr.String())
 	if err != nil {
-		return nil, b.common.ListenError(p.key, err)
+		return nil, cmp.Or(p.common, b.common).ListenError(p.key, err)
 	}
 	return ln, nil
 }

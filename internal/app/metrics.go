@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,6 +29,9 @@ type streamMetrics struct {
 	bytes  *prometheus.CounterVec // service, direction
 
 	fromSocket, toSocket string // the directions, seen from this process's socket
+
+	mu    sync.Mutex
+	shown map[string]int // holds, by service
 }
 
 func newStreamMetrics(r prometheus.Registerer, command string) *streamMetrics {
@@ -45,7 +49,7 @@ func newStreamMetrics(r prometheus.Registerer, command string) *streamMetrics {
 			Name: prefix + "_bytes_total",
 			Help: "Bytes of proxied connections, without Culvert's own.",
 		}, []string{"service", "direction"}),
-		fromSocket: toService, toSocket: toClient,
+		fromSocket: toService, toSocket: toClient, shown: map[string]int{},
 	}
 	if command == "outlet" {
 		m.fromSocket, m.toSocket = toClient, toService
@@ -54,8 +58,12 @@ func newStreamMetrics(r prometheus.Registerer, command string) *streamMetrics {
 	return m
 }
 
-// service returns the metrics of one service, which are shown from then on.
-func (m *streamMetrics) service(name string) *serviceMetrics {
+// hold returns the metrics of one service, which are shown until it is released as
+// often as it was held and retained.
+func (m *streamMetrics) hold(name string) *serviceMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shown[name]++
 	s := &serviceMetrics{
 		active:     m.active.WithLabelValues(name),
 		fromSocket: m.bytes.WithLabelValues(name, m.fromSocket),
@@ -64,6 +72,32 @@ func (m *streamMetrics) service(name string) *serviceMetrics {
 	}
 	s.ok = s.total.WithLabelValues(code.OK.String())
 	return s
+}
+
+// retain holds a service that is held already, and reports whether it is.
+func (m *streamMetrics) retain(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shown[name] == 0 {
+		return false
+	}
+	m.shown[name]++
+	return true
+}
+
+// release ends what hold or retain began. Who held the service last counts nothing for
+// it any more.
+func (m *streamMetrics) release(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shown[name]--; m.shown[name] > 0 {
+		return
+	}
+	delete(m.shown, name)
+	service := prometheus.Labels{"service": name}
+	m.active.DeletePartialMatch(service)
+	m.total.DeletePartialMatch(service)
+	m.bytes.DeletePartialMatch(service)
 }
 
 // serviceMetrics are the streamMetrics of one service.

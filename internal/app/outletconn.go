@@ -213,7 +213,7 @@ type served struct {
 // serveStream answers one stream that a peer wants. It returns what is to be
 // carried, or nil when the stream has ended already.
 func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel.Request) *served {
-	p := &served{out: out, ch: ch, req: req, began: time.Now(), service: out.offered.Load().service(req.Service), metrics: out.unknown}
+	p := &served{out: out, ch: ch, req: req, began: time.Now(), service: out.enter(req.Service), metrics: out.unknown}
 	if p.service != nil {
 		p.metrics = p.service.metrics
 		p.service.streams.Add(1)
@@ -248,6 +248,7 @@ func (p *served) ended(e streamEnd) {
 	if p.service != nil {
 		p.service.streams.Add(-1)
 		p.out.carried.Add(-1)
+		p.out.streams.release(p.service.Name)
 	}
 }
 
