@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,7 +69,12 @@ type base struct {
 	buffers *channel.Buffers
 	paths   *pathMetrics
 	flaps   *rate.Limiter // lines about paths
+
+	draining atomic.Int64 // see drainTimeout
 }
+
+// drainTimeout returns how long a stopping process waits for its streams.
+func (b *base) drainTimeout() time.Duration { return time.Duration(b.draining.Load()) }
 
 // newBase reads the identity and opens the audit log. Its errors name the setting
 // at fault. A relay has no channels.
@@ -93,6 +99,7 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 		return nil, err
 	}
 	b := &base{common: c, obs: o, log: o.Log, keys: k, file: newSettingsKeeper(c, o), local: k.local, trust: t, started: time.Now()}
+	b.draining.Store(int64(c.DrainTimeout))
 	if b.member, err = b.newMembership(credentials); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,8 @@ type balancer struct {
 
 	waiting atomic.Int64  // clients that wait for a session, as the links have it
 	kick    chan struct{} // capacity 1: arrange is to be called
+	done    chan struct{} // closed by finish
+	ending  sync.Once
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and made anew, when a stream may find its way now
@@ -96,7 +98,7 @@ type asideness struct {
 func newBalancer(service string, routes []route.Route, inlet channel.Instance, find findFunc) *balancer {
 	b := &balancer{
 		service: service, inlet: inlet, discovery: newDiscovery(service, routes, find),
-		kick: make(chan struct{}, 1), changed: make(chan struct{}), chosen: map[replicaKey]*replica{}, all: map[*replica]struct{}{},
+		kick: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}), chosen: map[replicaKey]*replica{}, all: map[*replica]struct{}{},
 		aside: map[replicaKey]asideness{}, givenUp: map[replicaKey]time.Time{},
 	}
 	b.discovery.changed = func(r route.Route, err error) {
@@ -106,17 +108,22 @@ func newBalancer(service string, routes []route.Route, inlet channel.Instance, f
 	return b
 }
 
-// run looks for replicas and keeps links to them until ctx ends, and returns when
-// everything it started has ended.
+// run looks for replicas and keeps links to them until ctx ends or finish is called,
+// and returns when everything it started has ended.
 func (b *balancer) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { b.discovery.run(ctx) })
+	looking, stop := context.WithCancel(ctx)
+	defer stop()
+	running.Go(func() { b.discovery.run(looking) })
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-b.done:
+			b.leaveAll()
 			return
 		case <-b.kick:
 		case <-t.C:
@@ -133,6 +140,32 @@ func (b *balancer) run(ctx context.Context) {
 			t.Reset(time.Until(next))
 		}
 	}
+}
+
+// finish has run return when the streams that there are have ended.
+func (b *balancer) finish() { b.ending.Do(func() { close(b.done) }) }
+
+// leaveAll has no replica take new streams any more.
+func (b *balancer) leaveAll() {
+	b.mu.Lock()
+	for _, r := range b.chosen {
+		r.link.finish()
+	}
+	clear(b.chosen)
+	b.mu.Unlock()
+	b.notify()
+}
+
+// reroute has the relays of these routes asked, and outlets reached over them, from
+// now on.
+func (b *balancer) reroute(routes []route.Route) {
+	b.mu.Lock()
+	b.discovery.reroute(routes) // with the lock, so that a link that is made now has these, too
+	b.mu.Unlock()
+	for _, l := range b.links() {
+		l.reroute(routes)
+	}
+	poke(b.kick)
 }
 
 // adopt makes a new link one of several that clients choose from.
@@ -196,6 +229,8 @@ func (b *balancer) open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, *he
 			select {
 			case <-changed:
 				continue
+			case <-b.done:
+				return nil, nil, errFinished
 			case <-ctx.Done():
 				return nil, nil, b.noChannel()
 			}
@@ -358,10 +393,10 @@ var errUnlisted = errors.New("no relay lists an outlet whose credential says tha
 // lastError returns why no replica can be reached, nil if that is not known yet.
 func (b *balancer) lastError() error {
 	var reasons routeErrors
-	asked, complete := b.discovery.errors()
-	for i, err := range asked {
-		if err != nil {
-			reasons = append(reasons, routeError(i, len(asked), err))
+	asked, complete := b.discovery.answers()
+	for i, a := range asked {
+		if a.err != nil {
+			reasons = append(reasons, routeError(i, len(asked), a.err))
 		}
 	}
 	b.mu.Lock()

@@ -131,7 +131,7 @@ func (f *fakeFleet) link(k replicaKey, routes []route.Route) *link {
 		connect := f.connect
 		f.mu.Unlock()
 		if err := connect(ctx, k); err != nil {
-			l.errs[0].Store(&err)
+			l.routes.set(0, err)
 			return nil, err
 		}
 		l.worked(0)

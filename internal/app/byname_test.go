@@ -89,7 +89,7 @@ func (n *byName) who() (*net.TCPConn, string) {
 func (n *byName) all(letters string) {
 	n.t.Helper()
 	eventually(n.t, "streams go to all of "+letters, func() bool {
-		n.inlet.balancers[0].discovery.hurry() // not in ten seconds
+		n.inlet.wanted()[0].(*balancer).discovery.hurry() // not in ten seconds
 		seen := map[string]bool{}
 		var ncs []*net.TCPConn
 		for range 2 * len(letters) {
@@ -141,7 +141,7 @@ func TestServiceByName(t *testing.T) {
 	if st.Outlet != "" || st.Replicas.Known != 3 || metric(t, n.inlet.obs, "culvert_inlet_replicas", "echo", "in_use") != 2 {
 		t.Errorf("status: %+v, %+v", st, st.Replicas)
 	}
-	if err := n.inlet.services[0].upstream.ready(); err != nil {
+	if err := n.inlet.wanted()[0].ready(); err != nil {
 		t.Errorf("ready: %v", err)
 	}
 	nc, letter := n.who()

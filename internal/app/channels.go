@@ -153,6 +153,18 @@ func (c *channels) move(via, reason string) {
 	}
 }
 
+// leave asks the peers to make other paths whose paths come by a way that is to be left,
+// and reports whether there are any.
+func (c *channels) leave(way func(via string) bool, reason string) (found bool) {
+	for _, ch := range c.list() {
+		if st := ch.session.ch.State(); st.Up && way(st.Via) {
+			ch.session.Move(reason)
+			found = true
+		}
+	}
+	return found
+}
+
 func (c *channels) list() []*openChannel {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -108,7 +109,7 @@ func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, e
 func (b *base) listen(ctx context.Context, p place) (net.Listener, error) {
 	ln, err := p.listen(ctx)
 	if err != nil {
-		return nil, b.common.ListenError(p.key, err)
+		return nil, cmp.Or(p.common, b.common).ListenError(p.key, err)
 	}
 	return ln, nil
 }

@@ -237,8 +237,7 @@ type demoResult struct {
 func (d *demo) ask(ctx context.Context) (*demoResult, error) {
 	// The handshakes are over before the request begins, so that what the tap
 	// has from then on is the request.
-	link := d.inlet.links[0]
-	h, err := link.acquire(ctx)
+	h, err := d.inlet.allLinks()[0].acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

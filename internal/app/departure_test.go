@@ -110,7 +110,7 @@ func TestOutletLeavesARevokedRoute(t *testing.T) {
 		nc := sys.dial(t)
 		wantEcho(t, nc, "hello")
 		eventually(t, "the path leads through the relay", func() bool {
-			for _, l := range sys.inlet.links {
+			for _, l := range sys.inlet.allLinks() {
 				for _, h := range l.sessions() {
 					if r, _, err := h.session.Path(); err == nil && r == 0 {
 						return true

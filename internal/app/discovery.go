@@ -35,16 +35,26 @@ type findFunc func(ctx context.Context, r route.Route, service string) ([]relay.
 // they say. It is nobody's proof.
 type discovery struct {
 	service string
-	routes  []route.Route
 	find    findFunc
 	// changed is told, without a lock, that an answer is there, or why none is; it
 	// must not block.
 	changed func(r route.Route, err error)
 
-	sooner []chan struct{} // by route; capacity 1: somebody misses something
+	rerouted chan struct{} // capacity 1: there are other routes
 
-	mu    sync.Mutex
-	lists []listing // by route
+	mu        sync.Mutex
+	inquiries []*inquiry // by route, in the settings' order
+}
+
+// An inquiry is the asking of one route's relay.
+type inquiry struct {
+	route  route.Route
+	sooner chan struct{} // capacity 1: somebody misses something
+	over   chan struct{} // closed when the route is listed no more
+
+	// Guarded by the discovery's mu.
+	begun bool
+	listing
 }
 
 // A listing is what is known of one route's relay.
@@ -60,34 +70,100 @@ func (l *listing) counts(now time.Time) bool {
 }
 
 func newDiscovery(service string, routes []route.Route, find findFunc) *discovery {
-	d := &discovery{service: service, routes: routes, find: find, lists: make([]listing, len(routes))}
-	for range routes {
-		d.sooner = append(d.sooner, make(chan struct{}, 1))
-	}
+	d := &discovery{service: service, find: find, rerouted: make(chan struct{}, 1)}
+	d.reroute(routes)
 	return d
+}
+
+// reroute has the relays of these routes asked from now on, and no others. What those
+// have said that were asked before is known at once.
+func (d *discovery) reroute(routes []route.Route) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var now []*inquiry
+	for _, r := range routes {
+		same := func(q *inquiry) bool { return slices.Equal(q.route, r) }
+		switch i := slices.IndexFunc(d.inquiries, same); {
+		case slices.ContainsFunc(now, same):
+		case i >= 0:
+			now = append(now, d.inquiries[i])
+		default:
+			now = append(now, &inquiry{route: r, sooner: make(chan struct{}, 1), over: make(chan struct{})})
+		}
+	}
+	for _, q := range d.inquiries {
+		if !slices.Contains(now, q) {
+			close(q.over)
+		}
+	}
+	d.inquiries = now
+	poke(d.rerouted)
+}
+
+// routes returns those whose relays are asked, in the settings' order.
+func (d *discovery) routes() (list []route.Route) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, q := range d.inquiries {
+		list = append(list, q.route)
+	}
+	return list
 }
 
 // run asks all relays until ctx ends.
 func (d *discovery) run(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	for i := range d.routes {
-		asking.Go(func() { d.follow(ctx, i) })
+	for {
+		for _, q := range d.unbegun() {
+			asking.Go(func() { d.follow(ctx, q) })
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.rerouted:
+		}
 	}
+}
+
+// unbegun returns the inquiries that are to begin.
+func (d *discovery) unbegun() (list []*inquiry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, q := range d.inquiries {
+		if !q.begun {
+			q.begun = true
+			list = append(list, q)
+		}
+	}
+	return list
 }
 
 // hurry has the relays asked soon.
 func (d *discovery) hurry() {
-	for _, c := range d.sooner {
-		poke(c)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, q := range d.inquiries {
+		poke(q.sooner)
 	}
 }
 
-// follow asks the relay of one route.
-func (d *discovery) follow(ctx context.Context, i int) {
+// follow asks the relay of one route, until ctx ends or the route is listed no more.
+func (d *discovery) follow(ctx context.Context, q *inquiry) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		defer cancel()
+		select {
+		case <-q.over:
+		case <-ctx.Done():
+		}
+	})
 	for soon := findSoon; ctx.Err() == nil; {
 		began := time.Now()
-		news, err := d.ask(ctx, i)
+		news, err := d.ask(ctx, q)
 		if news {
 			soon = findSoon
 		}
@@ -103,7 +179,7 @@ func (d *discovery) follow(ctx context.Context, i int) {
 			if err == nil {
 				soon = findSoon / 2 // nobody was in a hurry
 			}
-		case <-d.sooner[i]:
+		case <-q.sooner:
 			t.Reset(time.Until(began.Add(soon)))
 			select {
 			case <-ctx.Done():
@@ -117,16 +193,15 @@ func (d *discovery) follow(ctx context.Context, i int) {
 
 // ask asks once, and reports whether the answer is another than the one before, or
 // why there is none.
-func (d *discovery) ask(ctx context.Context, i int) (news bool, err error) {
+func (d *discovery) ask(ctx context.Context, q *inquiry) (news bool, err error) {
 	asking, cancel := context.WithTimeout(ctx, findTime)
 	defer cancel()
-	found, err := d.find(asking, d.routes[i], d.service)
+	found, err := d.find(asking, q.route, d.service)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
 	found = found[:min(len(found), maxListed)]
 	d.mu.Lock()
-	l := &d.lists[i]
 	if err == nil {
 		known := make(map[replicaKey]struct{}, len(found))
 		found = slices.DeleteFunc(slices.Clone(found), func(r relay.Replica) bool {
@@ -134,12 +209,12 @@ func (d *discovery) ask(ctx context.Context, i int) (news bool, err error) {
 			known[keyOf(r)] = struct{}{}
 			return twice
 		})
-		news = !sameReplicas(found, l.replicas)
-		l.replicas, l.at = found, time.Now()
+		news = !sameReplicas(found, q.replicas)
+		q.replicas, q.at = found, time.Now()
 	}
-	l.err = err
+	q.err = err
 	d.mu.Unlock()
-	d.changed(d.routes[i], err)
+	d.changed(q.route, err)
 	return news, err
 }
 
@@ -153,32 +228,36 @@ func sameReplicas(a, b []relay.Replica) bool {
 func (d *discovery) listed(now time.Time) (lists [][]relay.Replica, until time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	lists = make([][]relay.Replica, len(d.lists))
-	for i := range d.lists {
-		l := &d.lists[i]
-		if !l.counts(now) {
+	lists = make([][]relay.Replica, len(d.inquiries))
+	for i, q := range d.inquiries {
+		if !q.counts(now) {
 			continue
 		}
-		lists[i] = l.replicas // which is not written any more
-		if l.err != nil {
-			until = earlier(until, l.at.Add(knownFor))
+		lists[i] = q.replicas // which is not written any more
+		if q.err != nil {
+			until = earlier(until, q.at.Add(knownFor))
 		}
 	}
 	return lists, until
 }
 
-// errors returns, by route, why the last question had no answer, or nil; asked
-// reports whether every relay has been asked.
-func (d *discovery) errors() (errs []error, asked bool) {
+// An answer is why the last question to a route's relay had none, or nil.
+type answer struct {
+	route route.Route
+	err   error
+}
+
+// answers returns those of all routes, in the settings' order; complete reports whether
+// every relay has been asked.
+func (d *discovery) answers() (list []answer, complete bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	asked = true
-	for i := range d.lists {
-		l := &d.lists[i]
-		errs = append(errs, l.err)
-		asked = asked && (l.err != nil || !l.at.IsZero())
+	complete = true
+	for _, q := range d.inquiries {
+		list = append(list, answer{q.route, q.err})
+		complete = complete && (q.err != nil || !q.at.IsZero())
 	}
-	return errs, asked
+	return list, complete
 }
 
 // earlier returns the earlier of two times, of which a zero one is never.

@@ -158,7 +158,7 @@ func TestStatusAndReadiness(t *testing.T) {
 		t.Errorf("inlet: %+v", in)
 	case in.Services[0].Streams != 1, in.Services[0].Listen != sys.inlet.Addrs()[0].String(), in.Services[0].Service != "echo":
 		t.Errorf("inlet's service: %+v", in.Services[0])
-	case in.Channels[0].State != "open", in.Channels[0].Streams != 1, in.Channels[0].Since == nil, in.Channels[0].Route != sys.inlet.links[0].routes[0].String():
+	case in.Channels[0].State != "open", in.Channels[0].Streams != 1, in.Channels[0].Since == nil, in.Channels[0].Route != sys.inlet.allLinks()[0].routes.of(0).String():
 		t.Errorf("inlet's channel: %+v", in.Channels[0])
 	}
 	var out OutletStatus

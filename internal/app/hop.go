@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,10 @@ type agent struct {
 	*relay.Agent
 	out   *Outlet
 	route route.Route
-	slots chan struct{} // its part of the outlet's handshakes under way
+	live  context.Context    // of the channels that come by it
+	until context.Context    // of the registration
+	stop  context.CancelFunc // ends the registration; nil before it has begun
+	slots chan struct{}      // its part of the outlet's handshakes under way
 	told  quiet
 }
 
@@ -92,7 +96,7 @@ func (a *agent) handle(ctx context.Context, nc net.Conn, address string) {
 		_ = sock.ResetClose(nc) // it is given up either way
 		return
 	}
-	a.out.serveConn(ctx, nc, a.via(address), func() {
+	a.out.serveConn(cmp.Or(a.live, ctx), nc, a.via(address), func() {
 		<-a.out.slots
 		<-a.slots
 	})
@@ -133,7 +137,7 @@ func (a *agent) status() []RegistrationStatus {
 }
 
 func (out *Outlet) countRegistrations() (n int) {
-	for _, a := range out.agents {
+	for _, a := range out.agents.every() {
 		for _, s := range a.Status() {
 			if s.Registered {
 				n++
@@ -151,7 +155,7 @@ func (out *Outlet) setReady() {
 	}
 	out.obs.Ready.SetFunc("relays", func() error {
 		var down []string
-		for _, a := range out.agents {
+		for _, a := range out.agents.all() {
 			for _, s := range a.Status() {
 				switch {
 				case s.Registered:

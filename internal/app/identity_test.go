@@ -222,7 +222,7 @@ func TestNewKeysUnderAStream(t *testing.T) {
 		for _, ch := range sys.outlet.channels.list() {
 			inlet = ch.session.ch.Peer().History.Len()
 		}
-		l := sys.inlet.links[0]
+		l := sys.inlet.allLinks()[0]
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for h := range l.all {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,36 +29,39 @@ const maxClients = 10_000
 // outlet. It is made by [NewInlet] and started by [Inlet.Run].
 type Inlet struct {
 	*base
-	cfg      config.Inlet
-	path     pathFunc
-	find     findFunc
-	services []*inletService
-	links    []*inletLink // to outlets that the settings name
-	// balancers are those of the services that any outlet may offer.
-	balancers []*balancer
-	slots     chan struct{}
+	cfg            config.Inlet
+	path           pathFunc
+	find           findFunc
+	slots          chan struct{} // local connections
+	connectTimeout atomic.Int64  // how long a client waits for a channel, in ns
+	carried        atomic.Int64  // those of services that are offered no more included
+
+	offering inletOffering // what is offered, and what runs for it
 
 	streams    *streamMetrics
 	connects   *prometheus.CounterVec
 	handshakes *handshakeMetrics
 }
 
-// An inletService is a local listener and where its clients are carried to.
-type inletService struct {
-	config.InletService
-	upstream upstream
-	metrics  *serviceMetrics
-	streams  atomic.Int64
-	bounds   *serviceLimits
-}
-
-// An upstream leads to one outlet, or to several that are as good as each other.
+// An upstream leads to one outlet, or to several that are as good as each other: it is
+// a link, or a balancer.
 type upstream interface {
+	// run keeps sessions until ctx ends or finish is called, and returns when
+	// everything it started has ended.
+	run(ctx context.Context)
+	// finish has run return when the streams that there are have ended.
+	finish()
+	// reroute has other routes used from now on, the best first.
+	reroute(routes []route.Route)
 	// open opens a stream, and waits for a session until ctx ends. The session is to
-	// be released when the stream has ended.
+	// be released when the stream has ended. The error is errFinished where there is
+	// none any more since finish was called.
 	open(ctx context.Context, o tunnel.Open) (*tunnel.Stream, *held, error)
 	// ready returns nil while a stream can be opened at once, else why not.
 	ready() error
+	// links returns the links that there are now.
+	links() []*link
+	way() way
 }
 
 // A pathFunc makes a live path to an outlet along a route, ready for the
@@ -70,9 +72,6 @@ type pathFunc func(ctx context.Context, r route.Route, outlet identity.Identifie
 func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	in := &Inlet{cfg: *cfg, slots: make(chan struct{}, maxClients)}
 	in.cfg.SetDefaults()
-	if len(in.cfg.Services) == 0 {
-		return nil, in.cfg.Fault("services", errors.New("there are none"))
-	}
 	var err error
 	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, &in.cfg.Trust, nobody, o); err != nil {
 		return nil, err
@@ -88,68 +87,17 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	in.connects.WithLabelValues("ok")
 	in.handshakes = newHandshakeMetrics(o.Registry)
 	newGauge(o.Registry, "culvert_inlet_channels", "Channels that are open.", in.countChannels)
-	if err := in.newServices(); err != nil {
+	in.connectTimeout.Store(int64(in.cfg.ConnectTimeout))
+	in.offering.begun = make(chan struct{})
+	places, err := in.offerFirst()
+	if err != nil {
 		return nil, err
 	}
 	o.Registry.MustRegister(routeStates{in}, replicaCounts{in}, newChannelGauges("inlet", in.sessions))
 	in.recheck, in.recheckSome = in.recheckAll, in.recheckChannels
 	in.member.renewed = in.renewAll
-	var places []place
-	for i, s := range in.services {
-		places = append(places, place{key: listKey("services", i, "listen"), addr: s.Listen, mode: s.ListenMode})
-	}
 	in.listens(places, in.inletView(), in.work)
 	return in, nil
-}
-
-// newServices makes what the services' clients are carried by: services that lead to
-// the same outlet, or to any that offers one name, over the same routes share it.
-func (in *Inlet) newServices() error {
-	byWay := map[string]upstream{}
-	for i, c := range in.cfg.Services {
-		way := c.Outlet.String()
-		if c.ByName() {
-			way = "any of " + c.Service // which no identifier begins with
-		}
-		for _, r := range c.Routes {
-			way += " " + r.String()
-		}
-		switch {
-		case byWay[way] != nil:
-		case !c.ByName():
-			l := in.newLink(c.Outlet, c.Routes)
-			in.links = append(in.links, l)
-			byWay[way] = l
-		case !in.trust.enabled.Load():
-			return noAuthority(&in.cfg, i)
-		default:
-			b := in.newBalancer(c.Service, c.Routes)
-			in.balancers = append(in.balancers, b)
-			byWay[way] = b
-		}
-		s := &inletService{InletService: c, upstream: byWay[way], metrics: in.streams.serviceAt(c.Service, c.Listen.String()), bounds: newServiceLimits(c.Service)}
-		s.bounds.set(c.Limits)
-		in.services = append(in.services, s)
-	}
-	return nil
-}
-
-// noAuthority says that nobody could say who offers a service of the settings.
-func noAuthority(cfg *config.Inlet, i int) error {
-	return cfg.Fault(listKey("services", i, "outlet"), errors.New("there is none, and no authority whose credentials could say who offers the service: "+
-		"name the outlet, or say whose credentials count (authorities, or a ticket)"))
-}
-
-// allLinks returns the links to outlets that the settings name, and to replicas.
-func (in *Inlet) allLinks() []*link {
-	var all []*link
-	for _, l := range in.links {
-		all = append(all, l.link)
-	}
-	for _, b := range in.balancers {
-		all = append(all, b.links()...)
-	}
-	return all
 }
 
 // work serves until ctx ends or a listener fails. Then it accepts no more, sends
@@ -168,42 +116,18 @@ func (in *Inlet) work(ctx context.Context) error {
 	ctx, fail := context.WithCancel(ctx)
 	defer fail()
 
-	var links, accepting, clients sync.WaitGroup
-	errs := make([]error, len(in.lns))
-	for _, l := range in.links {
-		links.Go(func() {
-			in.member.await(linkCtx)
-			l.run(linkCtx)
-		})
-	}
-	for _, b := range in.balancers {
-		links.Go(func() {
-			in.member.await(linkCtx)
-			b.run(linkCtx)
-		})
-	}
-	for i, s := range in.services {
-		in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", in.lns[i].Addr()), zap.String("outlet", s.outlet()))
-		a := &acceptor{ln: in.lns[i], slots: in.slots, log: in.log, start: clients.Go, handle: func(nc net.Conn, free func()) {
-			defer free()
-			in.serveClient(openCtx, streamCtx, s, nc)
-		}}
-		accepting.Go(func() {
-			if errs[i] = a.run(acceptCtx); errs[i] != nil {
-				fail()
-			}
-		})
-	}
-	in.setReady()
+	r := &inletRun{in: in, linkCtx: linkCtx, streamCtx: streamCtx, openCtx: openCtx, acceptCtx: acceptCtx, fail: fail}
+	in.begin(r)
 	<-ctx.Done()
 	// First, so that nobody is refused by a process that says it is ready.
 	in.obs.Ready.Set("process", errShutdown)
+	in.settle()
 	stopAccepting()
-	accepting.Wait()
-	in.log.Info("stopping", zap.Int64("streams", in.countStreams()), zap.Duration("drain_timeout", in.cfg.DrainTimeout))
+	r.accepting.Wait()
+	in.log.Info("stopping", zap.Int64("streams", in.countStreams()), zap.Duration("drain_timeout", in.drainTimeout()))
 	waited := time.AfterFunc(lastWait, func() { giveUp(errShutdown) })
 	defer waited.Stop()
-	if done := ended(&clients); !waitFor(done, in.cfg.DrainTimeout) {
+	if done := ended(&r.clients); !waitFor(done, in.drainTimeout()) {
 		in.log.Warn("drain time is over, cutting streams", zap.Int64("streams", in.countStreams()))
 		cut(errShutdown)
 		// Not for longer: without a path, what the channel does not take holds
@@ -211,28 +135,10 @@ func (in *Inlet) work(ctx context.Context) error {
 		waitFor(done, lastWait)
 	}
 	stopLinks(errShutdown)
-	links.Wait()
-	clients.Wait()
+	r.links.Wait()
+	r.clients.Wait()
 	in.log.Info("stopped")
-	return errors.Join(errs...)
-}
-
-// setReady makes one check for each service's name.
-func (in *Inlet) setReady() {
-	upstreams := map[string][]upstream{}
-	for _, s := range in.services {
-		upstreams[s.Service] = append(upstreams[s.Service], s.upstream)
-	}
-	for name, us := range upstreams {
-		in.obs.Ready.SetFunc(obs.ServiceCheck(name), func() error {
-			for _, u := range us {
-				if err := u.ready(); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
+	return r.failed()
 }
 
 // serveClient carries one local connection: until ctx ends, with a stream that
@@ -247,6 +153,7 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, acce
 		return
 	}
 	abortive(nc)
+	in.carried.Add(1)
 	s.streams.Add(1)
 	client := clientOf(nc)
 	live := &liveStream{service: s.Service, client: client, since: began, peer: s.Outlet}
@@ -259,6 +166,7 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, acce
 	endSpan(sp, &e, e.sent, e.received)
 	in.streams.table.end(live)
 	s.streams.Add(-1)
+	in.carried.Add(-1)
 	s.metrics.ended(e)
 	in.logEnd(e, time.Since(began), &streamName{s.Service, outlet, client})
 }
@@ -311,20 +219,19 @@ func outletOf(err error, only identity.Identifier) identity.Identifier {
 	return only
 }
 
-// outlet says for people whose the service is.
-func (s *inletService) outlet() string {
-	if s.ByName() {
-		return "any that proves to offer it"
-	}
-	return s.Outlet.String()
-}
-
 // open opens a stream, and waits for a channel until the connect time-out.
 // After a nil error the held session is to be released.
 func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tunnel.Stream, *held, error) {
-	ctx, cancel := context.WithTimeout(ctx, in.cfg.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(in.connectTimeout.Load()))
 	defer cancel()
 	st, h, err := s.upstream.open(ctx, o)
+	for errors.Is(err, errFinished) {
+		if s = in.successor(s); s == nil {
+			err = &noChannelError{to: "the outlet of " + o.Service, last: errWithdrawn}
+			break
+		}
+		st, h, err = s.upstream.open(ctx, o)
+	}
 	var none *noChannelError
 	if errors.As(err, &none) {
 		if why := in.member.awaited(); why != nil {
@@ -334,12 +241,7 @@ func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tun
 	return st, h, err
 }
 
-func (in *Inlet) countStreams() (n int64) {
-	for _, s := range in.services {
-		n += s.streams.Load()
-	}
-	return n
-}
+func (in *Inlet) countStreams() int64 { return in.carried.Load() }
 
 func (in *Inlet) countChannels() (n float64) {
 	for _, l := range in.allLinks() {

@@ -46,7 +46,7 @@ func (in *Inlet) newBalancer(service string, routes []route.Route) *balancer {
 // newReplicaLink returns a link to one process of an outlet's, which has to prove in
 // each handshake that it offers the balancer's service.
 func (in *Inlet) newReplicaLink(b *balancer, k replicaKey, told *quiet) *inletLink {
-	l := in.newLink(k.outlet, b.discovery.routes)
+	l := in.newLink(k.outlet, b.discovery.routes())
 	l.told = told
 	l.instance = &k.instance
 	l.service = b.service
@@ -69,7 +69,11 @@ func (replicaCounts) Describe(ch chan<- *prometheus.Desc) { ch <- replicaCount }
 // numbers count.
 func (c replicaCounts) Collect(ch chan<- prometheus.Metric) {
 	most := map[[2]string]int{}
-	for _, b := range c.in.balancers {
+	for _, u := range c.in.wanted() {
+		b, ok := u.(*balancer)
+		if !ok {
+			continue
+		}
 		known, inUse := b.count()
 		for state, n := range map[string]int{"known": known, "in_use": inUse} {
 			key := [2]string{b.service, state}

@@ -29,9 +29,9 @@ func (in *Inlet) newLink(outlet identity.Identifier, routes []route.Route) *inle
 	l.link.connect = l.connect
 	l.link.trace = linkTrace{failed: l.failed, opened: l.opened, replaced: l.replaced, draining: l.draining, ended: l.ended}
 	l.caller = &channel.Caller{
-		Local: in.local, Peer: outlet, Routes: len(routes),
+		Local: in.local, Peer: outlet, Listed: l.routes.numbers,
 		Path: func(ctx context.Context, i int, instance *channel.Instance, address int) (net.Conn, error) {
-			nc, err := in.path(ctx, routes[i], outlet, instance, address)
+			nc, err := in.path(ctx, l.routes.of(i), outlet, instance, address)
 			if err == nil {
 				in.tune(nc)
 			}
@@ -63,7 +63,7 @@ func (l *inletLink) pathMade(route int) {
 // attemptFailed counts an attempt over a route that has not.
 func (l *inletLink) attemptFailed(route int, err error) {
 	l.in.handshakes.observe(err)
-	l.in.auditHandshake(l.outlet, "", l.routes[route].String(), err)
+	l.in.auditHandshake(l.outlet, "", l.routes.of(route).String(), err)
 	l.in.connects.WithLabelValues(label(err, code.Unreachable)).Inc()
 	l.link.failed(route, err)
 	l.giveUp()
@@ -72,9 +72,9 @@ func (l *inletLink) attemptFailed(route int, err error) {
 func (l *inletLink) pathLost(c *channel.Channel, route int, err error) {
 	l.in.paths.lost(err)
 	l.in.tellPathLost(c, err)
-	l.errs[route].Store(&err) // until it works again
+	l.routes.set(route, err) // until it works again
 	l.in.log.Log(l.in.pathLevel(), "path lost, streams wait for another",
-		zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[route]),
+		zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes.of(route)),
 		zap.String("code", pathLabel(err)), zap.String("reason", err.Error()))
 }
 
@@ -83,9 +83,9 @@ func (l *inletLink) pathMoved(c *channel.Channel, m channel.Move) {
 	l.in.trust.shown(c)
 	l.pathMade(m.Route)
 	l.in.paths.moved(m)
-	l.in.tellPathMoved(c, m, l.routes[m.Route].String())
+	l.in.tellPathMoved(c, m, l.routes.of(m.Route).String())
 	l.in.log.Log(l.in.pathLevel(), "path changed",
-		moveFields(m, zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes[m.Route]))...)
+		moveFields(m, zap.Stringer("peer", l.outlet), zap.Stringer("channel", c.ID()), zap.Stringer("route", l.routes.of(m.Route)))...)
 }
 
 func (l *inletLink) fields(r route.Route) []zap.Field {
@@ -95,7 +95,7 @@ func (l *inletLink) fields(r route.Route) []zap.Field {
 // sayOf is say of a channel, and of the route of its path or its last one.
 func (l *inletLink) sayOf(h *held, loud zapcore.Level, message, code string, err error) {
 	s := h.session.(*lasting)
-	l.say(loud, message, l.routes[s.ch.State().Route], code, err, zap.Stringer("channel", s.ch.ID()))
+	l.say(loud, message, l.routes.of(s.ch.State().Route), code, err, zap.Stringer("channel", s.ch.ID()))
 }
 
 // say logs what happens at each retry again at debug.
@@ -115,7 +115,7 @@ func (l *inletLink) failed(r route.Route, err error) {
 func (l *inletLink) opened(h *held) {
 	ch := h.session.(*lasting).ch
 	l.in.trust.shown(ch) // since its handshake things may have changed
-	l.in.auditChannel(ch.ID(), ch.Peer(), l.routes[ch.State().Route].String())
+	l.in.auditChannel(ch.ID(), ch.Peer(), l.routes.of(ch.State().Route).String())
 	l.sayOf(h, zapcore.InfoLevel, "channel opened", "", nil)
 }
 

@@ -49,7 +49,7 @@ func (in *Inlet) recheckThose(meant func(*lasting) bool) {
 			}
 			var revoked error
 			if r, _, down := s.Path(); down == nil {
-				revoked = in.trust.admitRoute(l.routes[r])
+				revoked = in.trust.admitRoute(l.routes.of(r))
 			}
 			in.depart(&h.departure, s.ch, revoked, s.ch.Move)
 			in.refresh(h, s)
@@ -108,8 +108,8 @@ const deniedTime = 2 * time.Second
 // outlet's own word, which would end them, cannot come. What relays say is not enough.
 // One that was started with a wrong list is put right within the grace time.
 func (l *inletLink) giveUp() {
-	for i := range l.errs {
-		if err := l.errs[i].Load(); err == nil || deniedCode(*err) == code.OK {
+	for _, r := range l.routes.states() {
+		if r.err == nil || deniedCode(r.err) == code.OK {
 			return
 		}
 	}

@@ -109,6 +109,9 @@ func (s *lasting) endWithin(c code.Code, err error) {
 // Fail ends the channel, and with it the session, without a word to the peer.
 func (s *lasting) Fail(c code.Code, err error) { s.ch.Fail(c, err) }
 
+// Reroute says that other routes are listed now, or in another order.
+func (s *lasting) Reroute() { s.ch.Reroute() }
+
 // Path says whether there is a path.
 func (s *lasting) Path() (route int, changed <-chan struct{}, err error) {
 	_, changed = s.ch.Up()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -64,6 +65,8 @@ type session interface {
 	// route of its path or its last one, and what is closed when that may have
 	// changed.
 	Path() (route int, changed <-chan struct{}, err error)
+	// Reroute says that other routes are listed now, or in another order.
+	Reroute()
 }
 
 // A link keeps one session to an outlet alive over alternative routes, for
@@ -72,9 +75,9 @@ type link struct {
 	outlet   identity.Identifier
 	instance *channel.Instance // nil: any
 	service  string            // that the outlet has to prove; "": none
-	routes   []route.Route
-	// connect makes a session over the first route that works, beginning with
-	// route first, and calls failed for those that do not.
+	routes   *linkRoutes
+	// connect makes a session over the first route that works, beginning with the one
+	// at place first of those that are listed, and calls failed for those that do not.
 	connect func(ctx context.Context, first int) (session, error)
 	trace   linkTrace
 
@@ -92,11 +95,7 @@ type link struct {
 	waiting *atomic.Int64  // clients that wait for a session
 	hurry   chan struct{}  // capacity 1: another one has come
 	done    chan struct{}  // closed by finish
-	finish  func()         // has run return when the sessions that there are have ended
-
-	// errs says by route why it did not work last: nil if it did, or was not
-	// tried.
-	errs []atomic.Pointer[error]
+	ending  sync.Once
 
 	mu      sync.Mutex
 	current *held              // what new streams go to; nil while there is none
@@ -117,15 +116,35 @@ type linkTrace struct {
 }
 
 func newLink(outlet identity.Identifier, routes []route.Route) *link {
-	l := &link{
-		outlet: outlet, routes: routes, waiting: new(atomic.Int64), done: make(chan struct{}),
-		all: map[*held]struct{}{}, errs: make([]atomic.Pointer[error], len(routes)), changed: make(chan struct{}), hurry: make(chan struct{}, 1),
+	return &link{
+		outlet: outlet, routes: newLinkRoutes(routes), waiting: new(atomic.Int64), done: make(chan struct{}),
+		all: map[*held]struct{}{}, changed: make(chan struct{}), hurry: make(chan struct{}, 1),
 	}
-	l.finish = sync.OnceFunc(func() { close(l.done) })
-	return l
 }
 
-// errFinished is why a session takes no new streams that others take now.
+// finish has run return when the sessions that there are have ended.
+func (l *link) finish() { l.ending.Do(func() { close(l.done) }) }
+
+// reroute has the link use these routes from now on, the best first. Sessions whose
+// path leads over another one get another path first.
+func (l *link) reroute(routes []route.Route) {
+	sessions := l.sessions()
+	var used []int
+	for _, h := range sessions {
+		n, _, _ := h.session.Path()
+		used = append(used, n)
+	}
+	if !l.routes.list(routes, used, time.Now()) {
+		return
+	}
+	for _, h := range sessions {
+		h.session.Reroute()
+	}
+	poke(l.hurry)
+}
+
+// errFinished is why a session takes no new streams that others take now, and a link
+// that has none.
 var errFinished = errors.New("new streams go elsewhere")
 
 // run keeps a session alive until ctx ends or finish is called, and returns when
@@ -134,14 +153,21 @@ func (l *link) run(ctx context.Context) {
 	defer l.running.Wait()
 	making, cancel := context.WithCancel(ctx)
 	defer cancel()
+	dialing, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	l.running.Go(func() {
-		defer cancel()
 		select {
 		case <-l.done:
-		case <-making.Done():
+			cancel()
+			// What the outlet has taken already is closed with a word: it would keep a
+			// channel that is only given up for the grace time.
+			wait.Sleep(dialing, closeTime)
+			giveUp()
+		case <-dialing.Done():
 		}
 	})
-	l.keep(ctx, making)
+	l.keep(ctx, making, dialing)
+	giveUp()
 	if ctx.Err() != nil {
 		return // which ends them
 	}
@@ -150,11 +176,12 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// keep makes one session after the other, which ctx ends, until making ends.
-func (l *link) keep(ctx, making context.Context) {
+// keep makes one session after the other, which ctx ends, until making ends. An attempt
+// that is under way then may go on until dialing ends.
+func (l *link) keep(ctx, making, dialing context.Context) {
 	pause := newPause()
 	for first := 0; making.Err() == nil; l.rest(making, pause.NextBackOff()) {
-		h := l.dial(making, first)
+		h := l.dial(dialing, first)
 		if h == nil {
 			first = 0
 			continue
@@ -166,7 +193,7 @@ func (l *link) keep(ctx, making context.Context) {
 			first = 0
 		} else {
 			route, _, _ := h.session.Path()
-			first = (route + 1) % len(l.routes)
+			first = l.routes.behind(route)
 		}
 	}
 }
@@ -276,12 +303,12 @@ func (l *link) spare(h *held) {
 // failed is told of an attempt over a route, for a session or for another path
 // of one, that did not work.
 func (l *link) failed(route int, err error) {
-	l.errs[route].Store(&err)
-	l.trace.failed(l.routes[route], err)
+	l.routes.set(route, err)
+	l.trace.failed(l.routes.of(route), err)
 }
 
 // worked is told of a route that has become a path.
-func (l *link) worked(route int) { l.errs[route].Store(nil) }
+func (l *link) worked(route int) { l.routes.set(route, nil) }
 
 // install makes h what new streams go to, and runs it.
 func (l *link) install(ctx context.Context, h *held) {
@@ -334,12 +361,10 @@ func (l *link) lastError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	for i := range l.errs {
-		err := l.errs[i].Load()
-		switch {
-		case err == nil:
-		default:
-			errs = append(errs, routeError(i, len(l.errs), *err))
+	routes := l.routes.states()
+	for i, r := range routes {
+		if r.err != nil {
+			errs = append(errs, routeError(i, len(routes), r.err))
 		}
 	}
 	if len(errs) > 0 {

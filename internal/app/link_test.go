@@ -34,7 +34,15 @@ type fakeSession struct {
 	pathErr error
 	changed chan struct{}
 
+	rerouted int // calls of Reroute
+
 	err error // set before lost is closed
+}
+
+func (s *fakeSession) Reroute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rerouted++
 }
 
 func newFakeSession(route int) *fakeSession {
@@ -340,7 +348,7 @@ func TestInletLeavesASessionThatOpensNoMore(t *testing.T) {
 		l := n.link(t, 1)
 		start(t, l)
 		in := &Inlet{}
-		in.cfg.ConnectTimeout = 10 * time.Second
+		in.connectTimeout.Store(int64(10 * time.Second))
 		old, err := l.acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 )
 
 // acquire returns the session for one more stream, and waits until ctx ends for
-// one that has a path. The error is a *noChannelError. The caller calls release
-// once.
+// one that has a path. The error is a *noChannelError, or errFinished where the link
+// makes no sessions any more. The caller calls release once.
 func (l *link) acquire(ctx context.Context) (*held, error) {
 	l.waiting.Add(1)
 	defer l.waiting.Add(-1)
@@ -31,6 +31,8 @@ func (l *link) acquire(ctx context.Context) (*held, error) {
 		select {
 		case <-changed:
 		case <-pathChanged:
+		case <-l.done:
+			return nil, errFinished
 		case <-ctx.Done():
 			return nil, l.noChannel()
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/culvert-net/culvert/internal/target"
 	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/relay"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
@@ -43,7 +44,8 @@ type Outlet struct {
 	offered  atomic.Pointer[offer]
 	channels *channels
 	table    *channel.Table
-	agents   []*agent
+	agents   agents
+	dialer   *relay.Dialer
 	slots    chan struct{} // handshakes under way
 	// maxStreams is how many streams one channel may have open; 0: as many as a
 	// session takes.
@@ -63,6 +65,8 @@ type Outlet struct {
 	unknown    *serviceMetrics // streams to services that there are not
 	handshakes *handshakeMetrics
 	dial       func(ctx context.Context, network, address string) (net.Conn, error)
+
+	dialTimeout atomic.Int64 // for dialling a target, in ns
 }
 
 // An outletService is a name and the target behind it. It does not change, but for
@@ -128,11 +132,12 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 		return nil, err
 	}
 	out.trust.timed = out.policy.timed
-	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
-	out.rate = rate.NewLimiter(rate.Limit(perSecond), perSecond)
-	out.dial = (&net.Dialer{Timeout: out.cfg.DialTimeout}).DialContext
+	out.rate = rate.NewLimiter(0, 0)
+	out.limit(out.cfg.Limits)
+	out.dialTimeout.Store(int64(out.cfg.DialTimeout))
+	out.dial = new(net.Dialer).DialContext // whoever dials sets the time-out
 	out.streams = newStreamMetrics(o.Registry, h.kind)
-	out.unknown = out.streams.service(unknownService)
+	out.unknown = out.streams.hold(unknownService)
 	out.recheck, out.recheckSome = out.recheckAll, out.recheckChannels
 	out.member.renewed = out.renewAll
 	out.handshakes = newHandshakeMetrics(o.Registry)
@@ -151,17 +156,19 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	if err != nil {
 		return nil, err
 	}
-	offered.inForce()
-	out.offered.Store(offered)
-	d := out.newDialer()
-	for _, r := range out.cfg.Relays {
-		a, err := out.newAgent(d, r)
-		if err != nil {
-			return nil, err
-		}
-		out.agents = append(out.agents, a)
+	out.exchangeOffer(offered)
+	out.dialer, out.agents.begun = out.newDialer(), make(chan struct{})
+	if out.agents.listed, err = out.newAgents(out.cfg.Relays); err != nil {
+		return nil, err
 	}
 	return out, nil
+}
+
+// limit bounds what callers can make the outlet do.
+func (out *Outlet) limit(l config.OutletLimits) {
+	perSecond := cmp.Or(l.HandshakesPerSecond, handshakesPerSecond)
+	out.rate.SetLimit(rate.Limit(perSecond))
+	out.rate.SetBurst(perSecond)
 }
 
 // An offer is what an outlet offers. It does not change: another one takes its
@@ -189,11 +196,41 @@ func (out *Outlet) offer(cfg *config.Outlet) (*offer, error) {
 		if was := before.service(c.Name); was != nil {
 			s.metrics, s.streams, s.bounds = was.metrics, was.streams, was.bounds
 		} else {
-			s.metrics, s.streams, s.bounds = out.streams.service(c.Name), new(atomic.Int64), newServiceLimits(c.Name)
+			s.streams, s.bounds = new(atomic.Int64), newServiceLimits(c.Name)
 		}
 		o.services, o.byName[c.Name] = append(o.services, s), s
 	}
 	return o, nil
+}
+
+// exchangeOffer makes o what is offered.
+func (out *Outlet) exchangeOffer(o *offer) {
+	before := out.offered.Load()
+	for _, s := range o.services {
+		if before.service(s.Name) == nil {
+			s.metrics = out.streams.hold(s.Name)
+		}
+	}
+	o.inForce()
+	out.offered.Store(o)
+	if before == nil {
+		return
+	}
+	for _, s := range before.services {
+		if o.service(s.Name) == nil {
+			out.streams.release(s.Name)
+		}
+	}
+}
+
+// enter returns the service of that name, nil if there is none. Its metrics are
+// retained: whoever enters releases them.
+func (out *Outlet) enter(name string) *outletService {
+	for {
+		if s := out.offered.Load().service(name); s == nil || out.streams.retain(name) {
+			return s
+		}
+	}
 }
 
 // service returns the service of that name, or nil. o may be nil.
@@ -217,14 +254,9 @@ func (out *Outlet) work(ctx context.Context) error {
 	ctx, fail := context.WithCancel(ctx)
 	defer fail()
 
-	var accepting, agents, conns sync.WaitGroup
+	var accepting, conns sync.WaitGroup
 	errs := make([]error, len(out.lns))
-	for _, a := range out.agents {
-		agents.Go(func() {
-			out.member.await(liveCtx)
-			_ = a.Run(liveCtx) // ends with its context only
-		})
-	}
+	agents := out.beginAgents(liveCtx)
 	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
 		a := &acceptor{ln: ln, slots: out.slots, rate: out.rate, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
@@ -240,10 +272,8 @@ func (out *Outlet) work(ctx context.Context) error {
 	<-ctx.Done()
 	// First, so that nobody is refused by a process that says it is ready.
 	out.obs.Ready.Set("process", errShutdown)
-	for _, a := range out.agents {
-		a.Drain()
-	}
-	out.log.Info("stopping", zap.Int64("streams", out.countStreams()), zap.Duration("drain_timeout", out.cfg.DrainTimeout))
+	out.agents.drain()
+	out.log.Info("stopping", zap.Int64("streams", out.countStreams()), zap.Duration("drain_timeout", out.drainTimeout()))
 	out.channels.drain("the " + out.kind + " is stopping")
 	if !out.drained(ctx) {
 		out.log.Warn("drain time is over, cutting streams", zap.Int64("streams", out.countStreams()))
@@ -254,7 +284,7 @@ func (out *Outlet) work(ctx context.Context) error {
 	accepting.Wait()
 	cut(errShutdown)
 	conns.Wait()
-	agents.Wait()
+	agents.running.Wait()
 	out.log.Info("stopped")
 	return errors.Join(errs...)
 }
@@ -266,7 +296,7 @@ func (out *Outlet) countStreams() int64 { return out.carried.Load() }
 // streams here end; where one does not, a moment without streams is enough.
 func (out *Outlet) drained(ctx context.Context) bool {
 	const enough, look = 500 * time.Millisecond, 20 * time.Millisecond
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), out.cfg.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), out.drainTimeout())
 	defer cancel()
 	for quiet := time.Duration(0); quiet < enough && out.channels.count() > 0; quiet += look {
 		if out.countStreams() > 0 {

@@ -222,7 +222,7 @@ type served struct {
 // carried, or nil when the stream has ended already.
 func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel.Request) *served {
 	p := &served{
-		out: out, ch: ch, req: req, live: liveStream{service: req.Service, client: req.ClientAddress, since: time.Now()}, service: out.offered.Load().service(req.Service), metrics: out.unknown,
+		out: out, ch: ch, req: req, live: liveStream{service: req.Service, client: req.ClientAddress, since: time.Now()}, service: out.enter(req.Service), metrics: out.unknown,
 	}
 	if p.service != nil {
 		p.metrics = p.service.metrics
@@ -265,6 +265,7 @@ func (p *served) ended(e streamEnd) {
 	if p.service != nil {
 		p.service.streams.Add(-1)
 		p.out.carried.Add(-1)
+		p.out.streams.release(p.service.Name)
 	}
 }
 
@@ -417,7 +418,7 @@ func (p *served) dialTarget(ctx context.Context) (sock.Conn, error) {
 	defer cancel(nil)
 	p.req.OnCancel(func() { cancel(errGone) })
 	defer p.req.OnCancel(nil)
-	timed, stop := context.WithTimeout(ctx, p.out.cfg.DialTimeout)
+	timed, stop := context.WithTimeout(ctx, time.Duration(p.out.dialTimeout.Load()))
 	defer stop()
 	nc, err := p.service.target.Dial(timed, p.out.dial, p.caller())
 	if cause := context.Cause(ctx); cause != nil {

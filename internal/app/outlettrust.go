@@ -33,7 +33,7 @@ func (out *Outlet) denies(j *judgement, service string) *denial {
 
 // renewAll registers anew at the relays, with the new credential.
 func (out *Outlet) renewAll() {
-	for _, a := range out.agents {
+	for _, a := range out.agents.every() {
 		a.Renew()
 	}
 }
@@ -43,7 +43,7 @@ func (out *Outlet) recheckAll() {
 	for _, ch := range out.channels.list() {
 		out.recheckOpen(ch)
 	}
-	for _, a := range out.agents {
+	for _, a := range out.agents.every() {
 		if out.trust.admitRoute(a.route) != nil {
 			a.Renew() // which leaves it
 		}
@@ -110,7 +110,7 @@ func (out *Outlet) recheckOpen(ch *openChannel) {
 // revokedWay returns why a channel's path, if it has one, may be used no more: it has
 // come by a relay to which this outlet's own way leads over one that is revoked.
 func (out *Outlet) revokedWay(st channel.State) error {
-	for _, a := range out.agents {
+	for _, a := range out.agents.every() {
 		if st.Up && a.brings(st.Via) {
 			return out.trust.admitRoute(a.route)
 		}

@@ -11,9 +11,10 @@ import (
 
 // A place is an address to listen at and the key path of its setting.
 type place struct {
-	key  string
-	addr config.Address
-	mode fs.FileMode // of a unix socket; zero: config.DefaultListenMode
+	key    string
+	addr   config.Address
+	mode   fs.FileMode    // of a unix socket; zero: config.DefaultListenMode
+	common *config.Common // of the settings that name it; nil: those of the start
 }
 
 // listen listens at the place.
@@ -31,11 +32,11 @@ func (p place) listen(ctx context.Context) (net.Listener, error) {
 }
 
 // placeOf returns where a listener listens, as settings write it.
-func placeOf(ln net.Listener) string {
-	if a := ln.Addr(); a.Network() == "unix" {
+func placeOf(a net.Addr) string {
+	if a.Network() == "unix" {
 		return "unix://" + a.String()
 	}
-	return ln.Addr().String()
+	return a.String()
 }
 
 // clientOf returns what a local client is called in logs, and at the outlet: its

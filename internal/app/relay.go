@@ -100,7 +100,7 @@ func (r *Relay) work(ctx context.Context) error {
 	r.obs.Ready.Set("relay", nil)
 	<-ctx.Done()
 	r.obs.Ready.Set("relay", errShutdown)
-	r.log.Info("stopping", zap.Int("joins", r.server.Counts().Joins), zap.Duration("drain_timeout", r.cfg.DrainTimeout))
+	r.log.Info("stopping", zap.Int("joins", r.server.Counts().Joins), zap.Duration("drain_timeout", r.drainTimeout()))
 	began := time.Now()
 	r.drain(ctx)
 	stop()
@@ -112,9 +112,9 @@ func (r *Relay) work(ctx context.Context) error {
 // drain refuses new joins and closes what is joined, spread over the drain
 // time; with nothing joined it takes no time. ctx has ended already.
 func (r *Relay) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.DrainTimeout+cutTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.drainTimeout()+cutTime)
 	defer cancel()
-	if err := r.server.Drain(ctx, r.cfg.DrainTimeout); err != nil {
+	if err := r.server.Drain(ctx, r.drainTimeout()); err != nil {
 		r.log.Warn("drain time is over, cutting joins", zap.Error(err))
 	}
 }

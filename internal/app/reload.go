@@ -4,11 +4,15 @@ import (
 	"slices"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
 
+// liveSettings are the settings that inlets, outlets and relays take while they run.
+var liveSettings = []string{"authorities", "drain_timeout", "log_level"}
+
 // Follow makes the relay take what changes in its settings file: register, connect,
-// extend, authorities and log_level. reread reads the settings anew, as they were
+// extend, and what others take, too. reread reads the settings anew, as they were
 // read at the start. It is called before Run.
 func (r *Relay) Follow(reread func() (*config.Relay, error)) {
 	started := r.cfg
@@ -22,7 +26,7 @@ func (r *Relay) Follow(reread func() (*config.Relay, error)) {
 			return nil, err
 		}
 		return &revision{
-			restart: config.Changed(&started, cfg, "register", "connect", "extend", "authorities", "log_level"),
+			restart: config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"register", "connect", "extend"})...),
 			apply: func() error {
 				return r.base.apply(&cfg.Common, &started.Trust, cfg.Authorities, func() { r.policy.rules.Store(rules) })
 			},
@@ -30,10 +34,10 @@ func (r *Relay) Follow(reread func() (*config.Relay, error)) {
 	})
 }
 
-// Follow makes the outlet take what changes in its settings file: services,
-// authorities and log_level. Streams of a service that is offered no more are cut;
-// those of one that has another target go on to the one before, and those of one that
-// has other limits are kept to them. See [Relay.Follow].
+// Follow makes the outlet take what changes in its settings file: services, relays,
+// dial_timeout, limits, and what others take, too. Streams of a service that is offered
+// no more are cut; those of one that has another target go on to the one before, and
+// those of one that has other limits are kept to them. See [Relay.Follow].
 func (out *Outlet) Follow(reread func() (*config.Outlet, error)) {
 	started := out.cfg
 	out.file.follow(func() (*revision, error) {
@@ -45,23 +49,16 @@ func (out *Outlet) Follow(reread func() (*config.Outlet, error)) {
 		if err != nil {
 			return nil, err
 		}
-		rules := newOutletRules(cfg.Services)
 		return &revision{
-			restart: config.Changed(&started, cfg, "services", "authorities", "log_level"),
-			apply: func() error {
-				return out.apply(&cfg.Common, &started.Trust, cfg.Authorities, func() {
-					// First who may, then what there is: what is new is not asked for before.
-					out.policy.rules.Store(rules)
-					offered.inForce()
-					out.offered.Store(offered)
-				})
-			},
+			restart: config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "relays", "dial_timeout", "limits"})...),
+			apply:   func() error { return out.reload(cfg, offered, &started.Trust) },
 		}, nil
 	})
 }
 
-// Follow makes the inlet take what changes in its settings file: authorities and
-// log_level. See [Relay.Follow].
+// Follow makes the inlet take what changes in its settings file: services,
+// connect_timeout, and what others take, too. Streams go on to where they lead,
+// whatever becomes of their service. See [Relay.Follow].
 func (in *Inlet) Follow(reread func() (*config.Inlet, error)) {
 	started := in.cfg
 	in.file.follow(func() (*revision, error) {
@@ -69,21 +66,18 @@ func (in *Inlet) Follow(reread func() (*config.Inlet, error)) {
 		if err != nil {
 			return nil, err
 		}
-		// What runs are the services of the start.
-		if i := slices.IndexFunc(started.Services, func(s config.InletService) bool { return s.ByName() }); i >= 0 && len(in.trusted(&started.Trust, cfg.Authorities)) == 0 {
-			return nil, noAuthority(&started, i)
+		if err := checkOffer(cfg, len(in.trusted(&started.Trust, cfg.Authorities)) > 0); err != nil {
+			return nil, err
 		}
 		return &revision{
-			restart: config.Changed(&started, cfg, "authorities", "log_level"),
-			apply: func() error {
-				return in.apply(&cfg.Common, &started.Trust, cfg.Authorities, func() {})
-			},
+			restart: config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "connect_timeout"})...),
+			apply:   func() error { return in.reload(cfg, &started.Trust) },
 		}, nil
 	})
 }
 
-// Follow makes the authority take what changes in its settings file: log_level. See
-// [Relay.Follow].
+// Follow makes the authority take what changes in its settings file: log_level and
+// drain_timeout. See [Relay.Follow].
 func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 	started := a.cfg
 	a.file.follow(func() (*revision, error) {
@@ -92,8 +86,14 @@ func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 			return nil, err
 		}
 		return &revision{
-			restart: config.Changed(&started, cfg, "log_level"),
-			apply:   func() error { return a.obs.SetLogLevel(cfg.LogLevel) },
+			restart: config.Changed(&started, cfg, "drain_timeout", "log_level"),
+			apply: func() error {
+				if err := a.obs.SetLogLevel(cfg.LogLevel); err != nil {
+					return err
+				}
+				a.draining.Store(int64(cfg.DrainTimeout))
+				return nil
+			},
 		}, nil
 	})
 }
@@ -103,15 +103,17 @@ func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 // lives is asked about again: what may not be any more ends within 5 s. started are
 // the settings at the start, which still say whose the own credential is.
 func (b *base) apply(c *config.Common, started *config.Trust, authorities []identity.Identifier, set func()) error {
+	if err := obs.CheckLogLevel(c.LogLevel); err != nil {
+		return c.Fault("log_level", err)
+	}
 	all := b.trusted(started, authorities)
 	if !b.trust.sameAs(all) {
 		if err := b.member.retrust(c, all); err != nil {
 			return err
 		}
 	}
-	if err := b.obs.SetLogLevel(c.LogLevel); err != nil {
-		return c.Fault("log_level", err)
-	}
+	_ = b.obs.SetLogLevel(c.LogLevel) // which was checked
+	b.draining.Store(int64(c.DrainTimeout))
 	set()
 	b.trust.changed()
 	return nil

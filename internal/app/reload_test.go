@@ -175,6 +175,11 @@ func TestOutletReloadsServices(t *testing.T) {
 	if names != "echo true true;third true true;" {
 		t.Errorf("the status has %s", names)
 	}
+	eventually(t, "the metrics of the service that is gone are shown no more", func() bool {
+		families, err := f.outlet.obs.Registry.Gather()
+		must(t, err)
+		return !strings.Contains(fmt.Sprint(families), `"other"`)
+	})
 	if n := f.outlet.countStreams(); n < 2 {
 		t.Errorf("%d streams are counted, want those of the old services too", n)
 	}
@@ -207,12 +212,12 @@ func TestReloadOfBadFiles(t *testing.T) {
 		wantEcho(t, nc, "still here")
 		wantEcho(t, f.dialService(1), "as before")
 	}
-	f.outletFile.change("drain_timeout: 1s", "drain_timeout: 2s\ngrace: 2s")
+	f.outletFile.change("drain_timeout: 1s", "drain_timeout: 1s\nkeepalive: 2s\ngrace: 2s")
 	eventually(t, "what needs a restart is named", func() bool {
 		lines := f.outletLog.lines(t, map[string]string{"msg": "settings file was read again and holds, but for what needs a restart", "level": "warn"})
-		return len(lines) == 1 && fmt.Sprint(lines[0]["restart"]) == "[drain_timeout grace]"
+		return len(lines) == 1 && fmt.Sprint(lines[0]["restart"]) == "[keepalive grace]"
 	})
-	f.outletFile.change("drain_timeout: 2s\ngrace: 2s", "drain_timeout: 1s")
+	f.outletFile.change("drain_timeout: 1s\nkeepalive: 2s\ngrace: 2s", "drain_timeout: 1s")
 	eventually(t, "all is well again", func() bool {
 		return metric(t, f.outlet.obs, "culvert_config_file_in_use") == 1 && len(f.outletLog.lines(t, map[string]string{"msg": "settings file was read again and holds"})) == 1
 	})

@@ -54,7 +54,7 @@ func TestConnectionLimit(t *testing.T) {
 func TestIdleTimeout(t *testing.T) {
 	limits := config.ServiceLimits{IdleTimeout: 20 * time.Millisecond}
 	for name, bounds := range map[string]func(*system) *serviceLimits{
-		"inlet":  func(sys *system) *serviceLimits { return sys.inlet.services[0].bounds },
+		"inlet":  func(sys *system) *serviceLimits { services, _ := sys.inlet.offered(); return services[0].bounds },
 		"outlet": func(sys *system) *serviceLimits { return sys.outlet.offered.Load().services[0].bounds },
 	} {
 		t.Run(name, func(t *testing.T) {

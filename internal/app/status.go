@@ -121,15 +121,16 @@ func (in *Inlet) statusOf(most int) InletStatus {
 		Totals: in.streams.totals(total(sums)),
 	}
 	st.StreamsStatus = in.streams.newest(most, st.Totals.StreamsActive)
-	for i, s := range in.services {
+	services, addrs := in.offered()
+	for i, s := range services {
 		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Streams: s.streams.Load(), CarriedStatus: in.streams.carried(sums[s.metrics.count])}
 		if b, ok := s.upstream.(*balancer); ok {
 			e.Replicas = b.status()
 		} else {
 			e.Outlet = s.Outlet.String()
 		}
-		if i < len(in.lns) {
-			e.Listen = placeOf(in.lns[i])
+		if addrs[i] != nil {
+			e.Listen = placeOf(addrs[i])
 		}
 		st.Services = append(st.Services, e)
 	}
@@ -147,15 +148,18 @@ type way struct {
 
 // ways returns all ways that the settings name.
 func (in *Inlet) ways() (list []way) {
-	for _, l := range in.links {
-		st := l.status()
-		list = append(list, way{st.Outlet, st.Routes})
-	}
-	for _, b := range in.balancers {
-		list = append(list, way{"", b.status().Routes})
+	for _, u := range in.wanted() {
+		list = append(list, u.way())
 	}
 	return list
 }
+
+func (l *link) way() way {
+	st := l.status()
+	return way{st.Outlet, st.Routes}
+}
+
+func (b *balancer) way() way { return way{"", b.status().Routes} }
 
 func (l *link) status() ChannelStatus {
 	st := ChannelStatus{Outlet: l.outlet.String(), Service: l.service, State: "connecting"}
@@ -170,7 +174,7 @@ func (l *link) status() ChannelStatus {
 	used := map[int]bool{}
 	for h := range l.all {
 		i, _, err := h.session.Path()
-		route := l.routes[max(i, 0)].String()
+		route := l.routes.of(max(i, 0)).String()
 		if err == nil {
 			used[i] = true
 		}
@@ -193,21 +197,21 @@ func (l *link) status() ChannelStatus {
 			st.Channel, st.Sent, st.Received, st.Path = s.ch.ID().String(), of.Sent, of.Received, pathStatus(&of)
 		}
 	}
-	for i, r := range l.routes {
-		st.Routes = append(st.Routes, l.routeStatus(i, r.String(), used[i]))
+	for _, r := range l.routes.states() {
+		st.Routes = append(st.Routes, r.status(used[r.number]))
 	}
 	slices.SortFunc(st.Finishing, func(a, b FinishingPart) int { return a.Since.Compare(b.Since) })
 	return st
 }
 
-func (l *link) routeStatus(i int, route string, used bool) RouteStatus {
-	r := RouteStatus{Route: route, State: routeSpare}
+func (r *listedRoute) status(used bool) RouteStatus {
+	st := RouteStatus{Route: r.String(), State: routeSpare}
 	if used {
-		r.State = routeUsed
-	} else if err := l.errs[i].Load(); err != nil {
-		r.State, r.Error = routeFailed, (*err).Error()
+		st.State = routeUsed
+	} else if r.err != nil {
+		st.State, st.Error = routeFailed, r.err.Error()
 	}
-	return r
+	return st
 }
 
 // OutletStatus is what an outlet's /status shows.
@@ -281,7 +285,7 @@ func (out *Outlet) statusOf(most int) OutletStatus {
 		}
 		st.Services = append(st.Services, e)
 	}
-	for _, a := range out.agents {
+	for _, a := range out.agents.all() {
 		st.Registrations = append(st.Registrations, a.status()...)
 	}
 	for _, ch := range out.channels.list() {

@@ -52,7 +52,7 @@ func (b *balancer) status() *ReplicasStatus {
 		}
 		if h != nil {
 			if i, _, err := h.session.Path(); err == nil {
-				s.Path, s.Route = true, r.link.routes[i].String()
+				s.Path, s.Route = true, r.link.routes.of(i).String()
 				used[s.Route] = true
 			}
 			if s.State == replicaConnecting {
@@ -69,16 +69,16 @@ func (b *balancer) status() *ReplicasStatus {
 	slices.SortFunc(st.List, func(x, y ReplicaStatus) int {
 		return cmp.Or(strings.Compare(x.Outlet, y.Outlet), strings.Compare(x.Instance, y.Instance))
 	})
-	errs, _ := b.discovery.errors()
-	for i, r := range b.discovery.routes {
-		s := RouteStatus{Route: r.String(), State: routeSpare}
+	answers, _ := b.discovery.answers()
+	for _, a := range answers {
+		s := RouteStatus{Route: a.route.String(), State: routeSpare}
 		switch {
 		case used[s.Route]:
 			s.State = routeUsed
-		case errs[i] != nil:
+		case a.err != nil:
 			s.State = routeFailed
 		}
-		s.Error = errText(errs[i])
+		s.Error = errText(a.err)
 		st.Routes = append(st.Routes, s)
 	}
 	return st

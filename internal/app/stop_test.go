@@ -72,7 +72,7 @@ func TestStoppingInletSendsWaitingClientsAway(t *testing.T) {
 		c.ConnectTimeout, c.DrainTimeout = time.Minute, time.Minute
 	}})
 	nc := sys.dial(t)
-	eventually(t, "the client waits", func() bool { return sys.inlet.links[0].waiting.Load() == 1 })
+	eventually(t, "the client waits", func() bool { return sys.inlet.allLinks()[0].waiting.Load() == 1 })
 	began := time.Now()
 	done := startStop(sys.stopInlet)
 	wantReset(t, nc)
@@ -102,7 +102,7 @@ func TestStoppingInletServesWhomItCan(t *testing.T) {
 		},
 	})
 	nc := sys.dial(t)
-	eventually(t, "the client waits", func() bool { return sys.inlet.links[0].waiting.Load() == 1 })
+	eventually(t, "the client waits", func() bool { return sys.inlet.allLinks()[0].waiting.Load() == 1 })
 	rl, _, _ := startRelay(t, rc)
 	eventually(t, "the outlet is registered", func() bool { return len(rl.Status().Registrations) == 1 })
 	done := startStop(sys.stopInlet)
@@ -121,7 +121,7 @@ func TestStoppingInletWithFullBuffers(t *testing.T) {
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
 	sys.stopRelay()
-	eventually(t, "no path", func() bool { return sys.inlet.links[0].ready() != nil })
+	eventually(t, "no path", func() bool { return sys.inlet.allLinks()[0].ready() != nil })
 	fill(t, nc)
 	began := time.Now()
 	sys.stopInlet()

@@ -68,7 +68,7 @@ func TestStrangersDoNotSilenceAnOutlet(t *testing.T) {
 func TestPathLinesAreBounded(t *testing.T) {
 	sys := startSystem(t, setup{})
 	const times = 3 * pathLines
-	l, peer := sys.inlet.links[0], &channel.Channel{}
+	l, peer := sys.inlet.wanted()[0].(*inletLink), &channel.Channel{}
 	for i := range times {
 		l.pathLost(peer, 0, errors.New("reset"))
 		l.pathMoved(peer, channel.Move{Cause: channel.Lost})

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,9 @@ type streamMetrics struct {
 	took  *prometheus.HistogramVec // service; nil where nothing is waited for
 
 	active, opened, bytes *prometheus.Desc // of the table
+
+	mu    sync.Mutex
+	shown map[string]int // holds, by service
 }
 
 // openBuckets are those of the times until a stream, or its target, is there: from a
@@ -39,7 +43,7 @@ func openBuckets() []float64 { return []float64{.001, .005, .025, .1, .5, 2.5, 1
 func newStreamMetrics(r prometheus.Registerer, command string) *streamMetrics {
 	prefix := "culvert_" + command
 	m := &streamMetrics{
-		table: newStreamTable(), inlet: command == string(config.KindInlet),
+		table: newStreamTable(), shown: map[string]int{}, inlet: command == string(config.KindInlet),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "_streams_total",
 			Help: "Proxied connections that have ended, by how they did; ok is a clean end.",
@@ -78,6 +82,9 @@ func (m *streamMetrics) Describe(ch chan<- *prometheus.Desc) {
 func (m *streamMetrics) Collect(ch chan<- prometheus.Metric) {
 	byName := map[string]streamSums{}
 	for c, s := range m.table.sums() {
+		if c == &m.table.gone {
+			continue
+		}
 		sums := byName[c.name]
 		sums.add(s)
 		byName[c.name] = sums
@@ -99,18 +106,50 @@ func (m *streamMetrics) directed(s streamSums) (service, client int64) {
 	return s.received, s.sent
 }
 
-// service returns the metrics of one service, which are shown from then on.
-func (m *streamMetrics) service(name string) *serviceMetrics { return m.serviceAt(name, "") }
+// hold returns the metrics of one service, which are shown until it is released as
+// often as it was held and retained.
+func (m *streamMetrics) hold(name string) *serviceMetrics { return m.holdAt(name, "") }
 
-// serviceAt is service for one of several places where it is offered, which have
+// holdAt is hold for one of several places where a service is offered, which have
 // counts of their own.
-func (m *streamMetrics) serviceAt(name, place string) *serviceMetrics {
+func (m *streamMetrics) holdAt(name, place string) *serviceMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shown[name]++
 	s := &serviceMetrics{count: m.table.service(name, place), total: m.total.MustCurryWith(prometheus.Labels{"service": name})}
 	s.ok = s.total.WithLabelValues(code.OK.String())
 	if m.took != nil {
 		s.took = m.took.WithLabelValues(name)
 	}
 	return s
+}
+
+// retain holds a service that is held already, and reports whether it is.
+func (m *streamMetrics) retain(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shown[name] == 0 {
+		return false
+	}
+	m.shown[name]++
+	return true
+}
+
+// release ends what hold or retain began. Who held the service last counts nothing for
+// it any more.
+func (m *streamMetrics) release(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shown[name]--; m.shown[name] > 0 {
+		return
+	}
+	delete(m.shown, name)
+	service := prometheus.Labels{"service": name}
+	m.total.DeletePartialMatch(service)
+	if m.took != nil {
+		m.took.DeletePartialMatch(service)
+	}
+	m.table.forget(name)
 }
 
 // serviceMetrics are the streamMetrics of one service.

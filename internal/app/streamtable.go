@@ -27,6 +27,7 @@ type streamTable struct {
 	mu      sync.Mutex
 	counted []*serviceCount // all of them
 	byKey   map[countKey]*serviceCount
+	gone    serviceCount // of services that are forgotten: the totals do not go back
 }
 
 // A tableShard has the streams of which the number leaves a certain rest.
@@ -86,7 +87,11 @@ type liveStream struct {
 	prev, next *liveStream
 }
 
-func newStreamTable() *streamTable { return &streamTable{byKey: map[countKey]*serviceCount{}} }
+func newStreamTable() *streamTable {
+	t := &streamTable{byKey: map[countKey]*serviceCount{}}
+	t.counted = []*serviceCount{&t.gone}
+	return t
+}
 
 // service returns the count of a service, the same one for the same name and place.
 // It is shown from then on.
@@ -101,6 +106,25 @@ func (t *streamTable) service(name, place string) *serviceCount {
 	t.byKey[k] = c
 	t.counted = append(t.counted, c)
 	return c
+}
+
+// forget takes a service out, of which no stream lives. What it has carried stays in
+// the totals.
+func (t *streamTable) forget(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counted = slices.DeleteFunc(slices.Clone(t.counted), func(c *serviceCount) bool {
+		if c == &t.gone || c.name != name {
+			return false
+		}
+		for i := range t.shards {
+			t.shards[i].mu.Lock()
+			t.gone.parts[i].add(c.parts[i])
+			t.shards[i].mu.Unlock()
+		}
+		delete(t.byKey, c.countKey)
+		return true
+	})
 }
 
 // begin enters a stream.
@@ -177,11 +201,10 @@ func (s *liveStream) progress() tunnel.Progress {
 // sums returns the numbers of all services. It looks at every stream.
 func (t *streamTable) sums() map[*serviceCount]streamSums {
 	t.mu.Lock()
-	counted := t.counted[:len(t.counted):len(t.counted)]
-	t.mu.Unlock()
-	all := make(map[*serviceCount]streamSums, len(counted))
+	defer t.mu.Unlock() // what is forgotten meanwhile would be missing, or counted twice
+	all := make(map[*serviceCount]streamSums, len(t.counted))
 	for i := range t.shards {
-		t.shards[i].addTo(all, counted, i)
+		t.shards[i].addTo(all, t.counted, i)
 	}
 	return all
 }

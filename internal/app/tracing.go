@@ -87,7 +87,7 @@ func traceContext(ctx context.Context) tunnel.TraceContext {
 func (in *Inlet) spanOpened(sp *trace.Span, st *tunnel.Stream, h *held) (stop func()) {
 	ch := h.session.(*lasting).ch
 	if sp.Recording() {
-		sp.Set(streamAttrs(ch, st.ID(), h.link.routes[ch.State().Route].String())...)
+		sp.Set(streamAttrs(ch, st.ID(), h.link.routes.of(ch.State().Route).String())...)
 	}
 	return in.tracer.Watch(trace.Channel(ch.ID()), sp)
 }

@@ -117,7 +117,7 @@ func TestTraceOfAStream(t *testing.T) {
 		"the target's answer", released, "first byte", eventOf(t, in, trace.EventFirstByte), "the client has it", answered, "end", in.End)
 	wantOrder(t, "accepted", in.Start, "OPEN received", out.Start, "policy", eventOf(t, out, trace.EventDecided), "dial", dial.Start, "dialled", dial.End,
 		"the target's answer", released, "first byte", eventOf(t, out, trace.EventFirstByte), "the client has it", answered, "end", out.End)
-	ch := sys.inlet.links[0].sessions()[0].session.(*lasting).ch
+	ch := sys.inlet.allLinks()[0].sessions()[0].session.(*lasting).ch
 	both := map[string]any{
 		trace.AttrService: "echo", trace.AttrChannel: ch.ID().String(), trace.AttrCode: "ok", trace.AttrToService: int64(5), trace.AttrToClient: int64(7),
 		trace.AttrStream: in.Attrs[trace.AttrStream], "error.type": nil, trace.AttrClientAddress: nil,

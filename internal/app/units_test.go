@@ -505,12 +505,12 @@ func TestOneRelayTakesItsPart(t *testing.T) {
 	for range 2 * maxHandshakes {
 		nc, far := net.Pipe()
 		defer far.Close()
-		running.Go(func() { out.agents[0].handle(ctx, nc, "") })
+		running.Go(func() { out.agents.listed[0].handle(ctx, nc, "") })
 	}
 	eventually(t, "the first relay has its part", func() bool { return len(out.slots) >= maxHandshakes/2 })
 	nc, far := net.Pipe()
 	defer far.Close()
-	running.Go(func() { out.agents[1].handle(ctx, nc, "") })
+	running.Go(func() { out.agents.listed[1].handle(ctx, nc, "") })
 	_ = far.SetDeadline(time.Now().Add(handshakeWait / 2))
 	if _, err := far.Write([]byte("C")); err != nil { // which only a handshake reads
 		t.Errorf("the second relay's caller: %v", err)

@@ -77,6 +77,12 @@ func New(cfg Config) (*Obs, error) {
 	return o, nil
 }
 
+// CheckLogLevel says why SetLogLevel would not take that level, or returns nil.
+func CheckLogLevel(name string) error {
+	_, err := parseLevel(name)
+	return err
+}
+
 // SetLogLevel makes the log have lines of that level and above from now on: debug,
 // info, warn or error, as in [Config].
 func (o *Obs) SetLogLevel(name string) error {

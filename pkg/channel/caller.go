@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -24,6 +25,12 @@ type Caller struct {
 	// Routes is how many routes there are; they are numbered from 0, the best
 	// first.
 	Routes int
+	// Listed, unless it is nil, says in the place of Routes which routes there are
+	// now: their numbers, which are not negative, the best first, at least one, and
+	// none twice. It is asked at each attempt. A number means the same route for ever,
+	// and Path may be asked for one that was listed a moment ago. Channels hear of a
+	// change by [Channel.Reroute].
+	Listed func() []int
 	// Path makes a live path along a route, ready for the handshake: to that
 	// instance of the peer's, or to any if it is nil. Where nobody on the route can
 	// be asked for an instance, the path leads to the address of that number, from
@@ -93,19 +100,31 @@ func (e *InstanceError) Error() string {
 	return fmt.Sprintf("peer is another process: %s, wanted %s", e.Got, e.Want)
 }
 
+// routes returns the numbers of the routes that there are now, the best first.
+func (d *Caller) routes() []int {
+	if d.Listed != nil {
+		return d.Listed()
+	}
+	order := make([]int, d.Routes)
+	for i := range order {
+		order[i] = i
+	}
+	return order
+}
+
 // Dial opens a channel over the first route that works: one after the other,
-// from route first on, the next when one has failed or takes long. It returns
+// beginning with the one at that place among them, which is first taken modulo their
+// number, the next when one has failed or takes long. It returns
 // when the peer has accepted, and the channel is used by nobody until its Run
 // is called. Failed has heard why routes do not work; the error is theirs,
 // joined, or ctx's.
 func (d *Caller) Dial(ctx context.Context, first int) (*Channel, error) {
-	if d.Routes <= 0 {
+	order := d.routes()
+	if len(order) == 0 {
 		return nil, errors.New("channel: Caller has no routes")
 	}
-	order := make([]int, d.Routes)
-	for i := range order {
-		order[i] = (first + i) % d.Routes
-	}
+	first %= len(order)
+	order = slices.Concat(order[first:], order[:first])
 	r := race[*Channel]{
 		order: order, stagger: d.Timing.withDefaults().Stagger, failed: d.Failed,
 		try: d.open,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type keeper struct {
 	moves chan struct{} // Move was called
 	shown chan struct{} // Renew was called
 	worn  chan struct{} // the path's keys have carried enough
+	other chan struct{} // Reroute was called
 	// planned is the path that the times below are for.
 	planned *Conn
 	// When a new handshake is due; after one that did not work only then, worn
@@ -38,12 +40,13 @@ type keeper struct {
 	// hold before that.
 	returnAt time.Time
 	hold     time.Duration
+	leaveAt  time.Time                  // when a path over a route that is listed no more is to be left
 	pause    backoff.ExponentialBackOff // between attempts that come to nothing
 	carried  uint64                     // bytes of both directions, when a path was last lost
 }
 
 func newKeeper(d *Caller, c *Channel) *keeper {
-	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), moves: make(chan struct{}, 1), shown: make(chan struct{}, 1), worn: make(chan struct{}, 1)}
+	k := &keeper{d: d, c: c, timing: d.Timing.withDefaults(), moves: make(chan struct{}, 1), shown: make(chan struct{}, 1), worn: make(chan struct{}, 1), other: make(chan struct{}, 1)}
 	k.hold = k.timing.Return
 	k.pause = backoff.ExponentialBackOff{
 		InitialInterval: 30 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: k.timing.MaxPause,
@@ -90,6 +93,16 @@ func (c *Channel) Move() {
 func (c *Channel) Renew() {
 	if c.keeper != nil {
 		signal(c.keeper.shown)
+	}
+}
+
+// Reroute says that other routes are listed now, or in another order. A path over one
+// that is listed no more is left for one that is, as soon as that works, and not
+// before; a better one than the present is tried as one that works again. It does
+// nothing at the responder.
+func (c *Channel) Reroute() {
+	if c.keeper != nil {
+		signal(c.keeper.other)
 	}
 }
 
@@ -150,7 +163,7 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 		k.renewAt = st.Since.Add(k.timing.Renew/10*9 + rand.N(k.timing.Renew/5+1)) //nolint:gosec // no secret
 		k.rest, k.stale = false, false
 		forget(k.worn) // the keys before
-		k.returnAt = st.Since.Add(k.hold)
+		k.returnAt, k.leaveAt = st.Since.Add(k.hold), time.Time{}
 	}
 	worn := k.worn
 	if k.rest {
@@ -158,14 +171,20 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 	}
 	renew := time.NewTimer(time.Until(k.renewAt))
 	defer renew.Stop()
-	back := time.NewTimer(time.Until(k.returnAt))
+	better, place := k.returnAt, slices.Index(k.d.routes(), st.Route)
+	if place < 0 {
+		better = k.leaveAt // which is at once
+	}
+	back := time.NewTimer(time.Until(better))
 	defer back.Stop()
-	if st.Route <= 0 {
+	if place == 0 {
 		back.Stop()
 	}
 	select {
 	case <-ctx.Done():
 	case <-changed:
+	case <-k.other:
+		k.leaveAt = time.Time{} // those that did not work are not those that there are
 	case <-k.moves:
 		return Asked
 	case <-k.shown:
@@ -176,6 +195,9 @@ func (k *keeper) await(ctx context.Context, changed <-chan struct{}) Cause {
 	case <-renew.C:
 		return Renewed
 	case <-back.C:
+		if place < 0 {
+			return Asked
+		}
 		return Returned
 	}
 	return ""
@@ -235,6 +257,10 @@ func (k *keeper) recover(ctx context.Context) {
 // show something new.
 const stalePause = 5 * time.Second
 
+// leavePause is the pause after an attempt that did not work to leave a route that is
+// listed no more.
+const leavePause = 5 * time.Second
+
 // passingPause is the longest pause after an attempt that has come as far as a
 // relay that works.
 const passingPause = 250 * time.Millisecond
@@ -274,18 +300,32 @@ func (k *keeper) judge() {
 }
 
 // order returns all routes, the best first and last the one that has just
-// failed.
+// failed, if it is one of them.
 func (k *keeper) order(last int) []int {
-	var order []int
-	for i := range k.d.Routes {
-		if i != last {
-			order = append(order, i)
-		}
+	routes := k.d.routes()
+	if i := slices.Index(routes, last); i >= 0 {
+		return append(slices.Concat(routes[:i], routes[i+1:]), last)
 	}
-	if last >= 0 {
-		order = append(order, last)
+	return routes
+}
+
+// better returns the routes that are better than one, or all where that is listed no
+// more.
+func (k *keeper) better(than int) []int {
+	routes := k.d.routes()
+	if i := slices.Index(routes, than); i >= 0 {
+		return routes[:i]
 	}
-	return order
+	return routes
+}
+
+// again returns all routes, first the present one, if it is one of them.
+func (k *keeper) again(present int) []int {
+	routes := k.d.routes()
+	if i := slices.Index(routes, present); i >= 0 {
+		return slices.Concat(routes[i:i+1], routes[:i], routes[i+1:])
+	}
+	return routes
 }
 
 // A verdict is an error, from the peer itself, that means that there is nothing
@@ -328,11 +368,9 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 	var order []int
 	switch cause {
 	case Renewed:
-		order = append([]int{st.Route}, k.order(st.Route)[:k.d.Routes-1]...)
+		order = k.again(st.Route)
 	case Returned:
-		for i := range st.Route {
-			order = append(order, i)
-		}
+		order = k.better(st.Route)
 	default:
 		order = k.order(st.Route)
 	}
@@ -370,12 +408,14 @@ func (k *keeper) improve(ctx context.Context, cause Cause, changed <-chan struct
 		k.renewAt, k.rest = time.Now().Add(pause), true
 	case Returned:
 		k.returnAt = time.Now().Add(k.timing.Return)
+	default:
+		k.leaveAt = time.Now().Add(leavePause)
 	}
 }
 
 // attempt makes one path, over the first of the routes that works. It returns
 // other beside the error when other processes of the peer's identity have
-// answered at every address of every route: there is no way left to the one that
+// answered at every address of each of them: where those are all, there is no way left to the one that
 // holds the channel. As long as somewhere nobody answers, it may be there.
 func (k *keeper) attempt(ctx context.Context, order []int, cause Cause) (other *InstanceError, err error) {
 	elsewhere := 0
@@ -394,7 +434,7 @@ func (k *keeper) attempt(ctx context.Context, order []int, cause Cause) (other *
 		// One that came too late is in use already, and the other is not.
 		drop: func(*Conn) {},
 	}
-	if _, _, err = r.run(ctx); elsewhere < k.d.Routes {
+	if _, _, err = r.run(ctx); elsewhere < len(order) {
 		other = nil
 	}
 	return other, err

@@ -29,7 +29,8 @@ const (
 	Renewed Cause = "renewed"
 	// Returned is a better route that works again.
 	Returned Cause = "returned"
-	// Asked is the peer's or the program's wish, when a relay drains.
+	// Asked is the peer's or the program's wish, when a relay drains, or the path's
+	// route is listed no more.
 	Asked Cause = "asked"
 	// Moved is the responder's word for a path that takes over from one that
 	// it believed in: the initiator knows why.

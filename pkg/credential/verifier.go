@@ -49,6 +49,15 @@ type Verifier struct {
 
 	mu          sync.RWMutex
 	authorities map[identity.Identifier]*authority // the trusted ones; guarded by mu, what it points to too
+	// former are those that were trusted and are not now, the one that was left longest
+	// ago first: what they have revoked stays so when they are trusted again.
+	former []formerAuthority
+}
+
+// A formerAuthority is one that is not trusted any more, with what was known of it.
+type formerAuthority struct {
+	id identity.Identifier
+	*authority
 }
 
 // An authority is what a Verifier knows of one. Copies may be read without
@@ -93,35 +102,61 @@ func NewVerifier(c Config) (*Verifier, error) {
 }
 
 // Trust makes authorities the ones that are trusted from now on. What is known
-// of those that were trusted before, and are now, stays; of the rest, what the
-// Memory has. On an error nothing has changed.
+// of those that were trusted before, and are now, stays, whether or not they were
+// meanwhile: it is kept of as many that are not trusted now as there may be
+// authorities, those that were last. Of the rest, what the Memory has. On an error
+// nothing has changed.
 func (v *Verifier) Trust(authorities []identity.Identifier) error {
 	if len(authorities) > MaxAuthorities {
 		return fmt.Errorf("trusting authorities: %d of them, at most %d", len(authorities), MaxAuthorities)
 	}
+	if slices.ContainsFunc(authorities, identity.Identifier.IsZero) {
+		return errors.New("trusting authorities: one of them is the zero identifier, which is nobody's")
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	known := maps.Clone(v.authorities)
+	if known == nil {
+		known = map[identity.Identifier]*authority{}
+	}
+	for _, f := range v.former {
+		known[f.id] = f.authority
+	}
 	trusted := make(map[identity.Identifier]*authority, len(authorities))
 	for _, id := range authorities {
-		switch {
-		case id.IsZero():
-			return errors.New("trusting authorities: one of them is the zero identifier, which is nobody's")
-		case v.authorities[id] != nil:
-			trusted[id] = v.authorities[id]
-		default:
+		if trusted[id] = known[id]; trusted[id] == nil {
 			trusted[id] = &authority{}
+			known[id] = trusted[id]
 		}
 	}
+	v.leaveLocked(trusted)
 	v.authorities = trusted
-	v.newest.keep(trusted)
+	maps.DeleteFunc(known, func(id identity.Identifier, _ *authority) bool {
+		return trusted[id] == nil && !slices.ContainsFunc(v.former, func(f formerAuthority) bool { return f.id == id })
+	})
+	v.newest.keep(known)
 	return nil
 }
+
+// leaveLocked keeps what is known of authorities that are not among the trusted ones
+// any more.
+func (v *Verifier) leaveLocked(trusted map[identity.Identifier]*authority) {
+	v.former = slices.DeleteFunc(v.former, func(f formerAuthority) bool { return trusted[f.id] != nil })
+	for _, id := range slices.SortedFunc(maps.Keys(v.authorities), compare) {
+		if trusted[id] == nil {
+			v.former = append(v.former, formerAuthority{id, v.authorities[id]})
+		}
+	}
+	v.former = slices.Delete(v.former, 0, max(0, len(v.former)-MaxAuthorities))
+}
+
+func compare(a, b identity.Identifier) int { return bytes.Compare(a[:], b[:]) }
 
 // Authorities returns the trusted authorities, ascending.
 func (v *Verifier) Authorities() []identity.Identifier {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(v.authorities), func(a, b identity.Identifier) int { return bytes.Compare(a[:], b[:]) })
+	return slices.SortedFunc(maps.Keys(v.authorities), compare)
 }
 
 // Trusts reports whether an identifier is that of a trusted authority.

@@ -454,3 +454,48 @@ func TestManyCredentials(t *testing.T) {
 		}
 	}
 }
+
+// An authority that is taken out and put back has revoked what it had revoked, for as
+// many of them as there may be, those that were trusted last.
+func TestVerifierRemembersFormerAuthorities(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	v := newVerifier(t, a)
+	l := mustList(t, a, 7, mustAdd(t, nil, []identity.Identifier{subject}))
+	mustApply(t, v, l)
+	trust := func(all ...identity.Identifier) {
+		t.Helper()
+		if err := v.Trust(all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(other.Identifier())
+	if err := v.Revoked(subject); err != nil {
+		t.Errorf("an authority that is not trusted revokes: %v", err)
+	}
+	if v.List(a.Identifier()) != nil || v.Trusts(a.Identifier()) || len(v.Authorities()) != 1 {
+		t.Error("the former authority is still trusted")
+	}
+	trust(a.Identifier())
+	wantCode(t, v.Revoked(subject), code.IdentityRevoked, a.Identifier().String())
+	if got := v.List(a.Identifier()); got == nil || got.Number() != 7 {
+		t.Errorf("the list is %v, want the one that it had", got)
+	}
+	_, err := v.ApplyList(mustFull(t, mustList(t, a, 6, nil)), now)
+	wantCode(t, err, code.RevocationsOld)
+
+	if err := v.Trust([]identity.Identifier{other.Identifier(), {}}); err == nil {
+		t.Error("the zero identifier is trusted")
+	}
+	wantCode(t, v.Revoked(subject), code.IdentityRevoked) // nothing has changed
+
+	for n := range uint32(3 * MaxAuthorities) {
+		trust(identifier(1000 + n))
+	}
+	if len(v.former) != MaxAuthorities {
+		t.Errorf("%d former authorities are remembered, want %d", len(v.former), MaxAuthorities)
+	}
+	trust(a.Identifier())
+	if v.List(a.Identifier()) != nil {
+		t.Error("the bound does not hold: the one left longest ago is remembered")
+	}
+}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,6 +106,49 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// A mount is a folder as Kubernetes mounts a ConfigMap: a program's settings file is a
+// link to a link that is exchanged as a whole.
+type mount struct {
+	n       *node
+	folder  string
+	version int
+}
+
+// mount puts the program's settings file into one.
+func (n *node) mount() *mount {
+	n.w.t.Helper()
+	m := &mount{n: n, folder: filepath.Join(n.w.dir, "mount-"+n.name)}
+	m.publish(n.settings())
+	err := os.Symlink(filepath.Join(m.folder, "..data", "settings.yaml"), n.config+".next")
+	if err == nil {
+		err = os.Rename(n.config+".next", n.config)
+	}
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	return m
+}
+
+// publish exchanges what is mounted.
+func (m *mount) publish(text string) {
+	t := m.n.w.t
+	t.Helper()
+	m.version++
+	version := fmt.Sprintf("..%d", m.version)
+	if err := os.MkdirAll(filepath.Join(m.folder, version), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(m.folder, version, "settings.yaml"), text)
+	next := filepath.Join(m.folder, "..next")
+	err := os.Symlink(version, next)
+	if err == nil {
+		err = os.Rename(next, filepath.Join(m.folder, "..data"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestReloadOfAMountedFile: a settings file that a link above it leads to, as
 // Kubernetes mounts a ConfigMap, is noticed without a signal when the link is
 // exchanged.
@@ -113,30 +157,7 @@ func TestReloadOfAMountedFile(t *testing.T) {
 	w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo)})
 	n := w.node("outlet")
 	good := n.settings()
-	mount := filepath.Join(w.dir, "mount")
-	publish := func(version, text string) {
-		t.Helper()
-		if err := os.MkdirAll(filepath.Join(mount, version), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		put(t, filepath.Join(mount, version, "outlet.yaml"), text)
-		next := filepath.Join(mount, "..next")
-		err := os.Symlink(version, next)
-		if err == nil {
-			err = os.Rename(next, filepath.Join(mount, "..data"))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	publish("..1", good)
-	err := os.Symlink(filepath.Join(mount, "..data", "outlet.yaml"), n.config+".next")
-	if err == nil {
-		err = os.Rename(n.config+".next", n.config)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := n.mount()
 	reloads := func(n *node, want float64) {
 		t.Helper()
 		if !eventually(20*time.Second, func() bool { return n.metric("culvert_config_reloads_total") == want }) {
@@ -146,10 +167,10 @@ func TestReloadOfAMountedFile(t *testing.T) {
 	reloads(n, 1)
 	c := dial(t, w.at("inlet", "echo"))
 	exchange(t, c, "before")
-	publish("..2", good+"# the same\n")
+	m.publish(good + "# the same\n")
 	reloads(n, 2)
 	exchange(t, c, "allowed as before")
-	publish("..3", strings.ReplaceAll(good, w.id("inlet"), w.id("stranger")))
+	m.publish(strings.ReplaceAll(good, w.id("inlet"), w.id("stranger")))
 	reloads(n, 3)
 	wantReset(t, c, cutTime)
 }

@@ -97,9 +97,9 @@ func wantListening(t *testing.T, p *proc, addr string) {
 	}
 }
 
-// ask returns the answer to an HTTP request over a connection of its own, and that
+// askOnce returns the answer to an HTTP request over a connection of its own, and that
 // connection's local address.
-func ask(t *testing.T, addr string) (answer, from string) {
+func askOnce(t *testing.T, addr string) (answer, from string) {
 	t.Helper()
 	c := dial(t, addr)
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
@@ -122,7 +122,7 @@ func TestProxyProtocol(t *testing.T) {
 			target := haproxy(t, "accept-proxy", "%[src]:%[src_port] %[fc_pp_authority] %[fc_pp_unique_id]")
 			t.Run("trusted client", func(t *testing.T) {
 				w := behind(t, false, end{"tcp://" + target, ", proxy_protocol: " + version + ", trust_client_address: true"}, end{})
-				got, from := ask(t, w.at("inlet", "db"))
+				got, from := askOnce(t, w.at("inlet", "db"))
 				fields := strings.Fields(got)
 				if len(fields) == 0 || fields[0] != from {
 					t.Errorf("HAProxy says %q, want the client's address %s", got, from)
@@ -133,14 +133,14 @@ func TestProxyProtocol(t *testing.T) {
 			})
 			t.Run("behind a relay", func(t *testing.T) {
 				w := behind(t, false, end{"tcp://" + target, ", proxy_protocol: " + version}, end{})
-				got, from := ask(t, w.at("inlet", "db"))
+				got, from := askOnce(t, w.at("inlet", "db"))
 				if !strings.HasPrefix(got, "127.0.0.1:") || strings.HasPrefix(got, from) {
 					t.Errorf("HAProxy says %q, want the connection's own address, of the outlet", got)
 				}
 			})
 			t.Run("direct", func(t *testing.T) {
 				w := behind(t, true, end{"tcp://" + target, ", proxy_protocol: " + version}, end{})
-				if got, from := ask(t, w.at("inlet", "db")); !strings.HasPrefix(got, "127.0.0.1:") || strings.HasPrefix(got, from) {
+				if got, from := askOnce(t, w.at("inlet", "db")); !strings.HasPrefix(got, "127.0.0.1:") || strings.HasPrefix(got, from) {
 					t.Errorf("HAProxy says %q, want the inlet's address", got)
 				}
 			})
@@ -191,7 +191,7 @@ func TestTLSTarget(t *testing.T) {
 		target := haproxy(t, fmt.Sprintf("accept-proxy ssl crt %s ca-file %s verify required", server.both, client.cert), "%[src]:%[src_port] %[ssl_fc_protocol] %[ssl_c_s_dn(cn)]")
 		w := behind(t, false, end{"tls://" + target, fmt.Sprintf(", proxy_protocol: v2, trust_client_address: true, tls: {ca_file: %s, cert_file: %s, key_file: %s}",
 			server.cert, client.cert, client.key)}, end{})
-		got, from := ask(t, w.at("inlet", "db"))
+		got, from := askOnce(t, w.at("inlet", "db"))
 		if want := from + " TLSv1.3 an outlet"; got != want {
 			t.Errorf("HAProxy says %q, want %q", got, want)
 		}

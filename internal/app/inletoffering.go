@@ -1,0 +1,254 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/sock"
+)
+
+// An inletOffering is what an inlet offers to local clients, and what runs for that.
+// [Inlet.begin] starts it; other settings change it while it runs, one at a time.
+type inletOffering struct {
+	begun chan struct{} // closed by begin
+
+	mu sync.Mutex
+	// services are those that are offered, in the settings' order. Another slice takes
+	// its place; none is written.
+	services []*inletService
+	// upstreams are those that the services lead to, each once, and behind them those
+	// that finish their streams.
+	upstreams []upstream
+	run       *inletRun // nil before begin, and after settle
+	settled   bool      // settle was called: nothing changes any more
+}
+
+// An inletService is what is offered at a local port, and where its clients are carried
+// to. It does not change, but for its counts, which go over to the one that takes its
+// place.
+type inletService struct {
+	config.InletService
+	upstream upstream
+	metrics  *serviceMetrics
+	streams  *atomic.Int64
+	bounds   *serviceLimits
+	port     *inletPort
+}
+
+// An inletPort accepts local clients, who get what is offered there when they come.
+type inletPort struct {
+	// Guarded by the offering's mu.
+	ln      net.Listener       // nil before Listen
+	stop    context.CancelFunc // accepts no more, and closes ln; nil before begin
+	service *inletService      // nil when nothing is offered there any more
+}
+
+// An inletRun is what an inlet's work has started, and by what it ends. Its goroutines
+// are started with the offering's mu, and not after settle.
+type inletRun struct {
+	in                 *Inlet
+	linkCtx            context.Context // of links
+	streamCtx, openCtx context.Context // of clients' streams, and of their opening
+	acceptCtx          context.Context // of listeners
+	fail               func()          // ends the work
+
+	links, accepting, clients sync.WaitGroup
+
+	mu   sync.Mutex
+	errs []error // of listeners
+}
+
+// begin starts what is offered.
+func (in *Inlet) begin(r *inletRun) {
+	o := &in.offering
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.run = r
+	for i, s := range o.services {
+		s.port.ln = in.lns[i]
+	}
+	for _, u := range o.upstreams {
+		r.keep(u)
+	}
+	for _, s := range o.services {
+		r.accept(s)
+		in.checkLocked(s.Service)
+	}
+	close(o.begun)
+}
+
+// settle has nothing be changed or started any more.
+func (in *Inlet) settle() {
+	in.offering.mu.Lock()
+	defer in.offering.mu.Unlock()
+	in.offering.run, in.offering.settled = nil, true
+}
+
+// changing returns the context of listeners, or why nothing may be changed any more.
+func (o *inletOffering) changing() (context.Context, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.settled {
+		return nil, errShutdown
+	}
+	return o.run.acceptCtx, nil
+}
+
+// keep keeps sessions for an upstream until it has finished.
+func (r *inletRun) keep(u upstream) {
+	r.links.Go(func() {
+		r.in.member.await(r.linkCtx)
+		u.run(r.linkCtx)
+		r.in.forget(u)
+	})
+}
+
+// accept accepts clients at a service's port, whatever is offered there later. It is
+// called with the offering's mu.
+func (r *inletRun) accept(s *inletService) {
+	in, p := r.in, s.port
+	ctx, stop := context.WithCancel(r.acceptCtx)
+	p.stop = stop
+	in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", p.ln.Addr()), zap.String("outlet", s.outlet()))
+	a := &acceptor{ln: p.ln, slots: in.slots, log: in.log, start: r.clients.Go, handle: func(nc net.Conn, free func()) {
+		defer free()
+		s := in.enter(p)
+		if s == nil {
+			_ = sock.ResetClose(nc) // it came as the listener was closed
+			return
+		}
+		defer in.streams.release(s.Service)
+		in.serveClient(r.openCtx, r.streamCtx, s, nc)
+	}}
+	r.accepting.Go(func() {
+		defer stop()
+		if err := a.run(ctx); err != nil {
+			r.mu.Lock()
+			r.errs = append(r.errs, err)
+			r.mu.Unlock()
+			r.fail()
+		}
+	})
+}
+
+// failed returns why listeners have failed, nil if none has.
+func (r *inletRun) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.errs...)
+}
+
+// enter returns the service that a client gets that comes to a port now, nil for none.
+// Its metrics are retained: whoever enters releases them.
+func (in *Inlet) enter(p *inletPort) *inletService {
+	in.offering.mu.Lock()
+	defer in.offering.mu.Unlock()
+	if p.service != nil {
+		in.streams.retain(p.service.Service)
+	}
+	return p.service
+}
+
+// errWithdrawn is why a client gets no stream that came before the settings changed.
+var errWithdrawn = errors.New("this inlet does not offer the service any more: its settings have changed")
+
+// successor returns the service of the same name that has taken the place of s at its
+// port, nil if none has.
+func (in *Inlet) successor(s *inletService) *inletService {
+	in.offering.mu.Lock()
+	defer in.offering.mu.Unlock()
+	if s.port == nil || s.port.service == nil || s.port.service == s || s.port.service.Service != s.Service {
+		return nil
+	}
+	return s.port.service
+}
+
+// forget takes out an upstream that has ended.
+func (in *Inlet) forget(u upstream) {
+	in.offering.mu.Lock()
+	defer in.offering.mu.Unlock()
+	in.offering.upstreams = slices.DeleteFunc(slices.Clone(in.offering.upstreams), func(other upstream) bool { return other == u })
+}
+
+// offered returns the services that are offered, in the settings' order, and where each
+// listens: nil before that.
+func (in *Inlet) offered() (services []*inletService, addrs []net.Addr) {
+	in.offering.mu.Lock()
+	defer in.offering.mu.Unlock()
+	for _, s := range in.offering.services {
+		var a net.Addr
+		if s.port.ln != nil {
+			a = s.port.ln.Addr()
+		}
+		addrs = append(addrs, a)
+	}
+	return in.offering.services, addrs
+}
+
+// Addrs returns where the inlet listens, in the settings' order, once Listen was
+// called.
+func (in *Inlet) Addrs() []net.Addr {
+	_, addrs := in.offered()
+	if slices.Contains(addrs, nil) {
+		return in.base.Addrs() // the work has not begun
+	}
+	return addrs
+}
+
+// wanted returns what the services lead to that are offered, each once.
+func (in *Inlet) wanted() (list []upstream) {
+	services, _ := in.offered()
+	for _, s := range services {
+		if !slices.Contains(list, s.upstream) {
+			list = append(list, s.upstream)
+		}
+	}
+	return list
+}
+
+// allLinks returns the links to outlets that the settings name, to replicas, and those
+// that finish their streams.
+func (in *Inlet) allLinks() (all []*link) {
+	in.offering.mu.Lock()
+	upstreams := in.offering.upstreams
+	in.offering.mu.Unlock()
+	for _, u := range upstreams {
+		all = append(all, u.links()...)
+	}
+	return all
+}
+
+// links returns the link itself.
+func (l *link) links() []*link { return []*link{l} }
+
+// checkLocked makes the check of a service's name.
+func (in *Inlet) checkLocked(name string) {
+	in.obs.Ready.SetFunc(obs.ServiceCheck(name), func() error {
+		services, _ := in.offered()
+		for _, s := range services {
+			if s.Service != name {
+				continue
+			}
+			if err := s.upstream.ready(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// outlet says for people whose the service is.
+func (s *inletService) outlet() string {
+	if s.ByName() {
+		return "any that proves to offer it"
+	}
+	return s.Outlet.String()
+}
