@@ -14,6 +14,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -44,6 +45,7 @@ type Outlet struct {
 	table    *channel.Table
 	agents   []*agent
 	slots    chan struct{} // handshakes under way
+	turns    turns.Turns   // of those
 	// maxStreams is how many streams one channel may have open; 0: as many as a
 	// session takes.
 	maxStreams int
@@ -212,7 +214,7 @@ func (out *Outlet) work(ctx context.Context) error {
 	}
 	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
-		a := &acceptor{ln: ln, slots: out.slots, rate: out.rate, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
+		a := &acceptor{ln: ln, slots: out.slots, turns: &out.turns, rate: out.rate, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
 			out.serveConn(liveCtx, nc, "", free)
 		}}
 		accepting.Go(func() {
