@@ -82,7 +82,8 @@ func (a *agent) say(loud zapcore.Level, message, address string, err error) {
 	}
 	if err != nil {
 		text = err.Error()
-		fields = append(fields, zap.String("code", label(err, code.Unreachable)), zap.String("reason", text))
+		name := label(err, code.Unreachable)
+		fields = remedied(append(fields, zap.String("code", name), zap.String("reason", text)), name)
 	}
 	a.out.quietly(&a.told, loud, message, address+text, fields...)
 }

@@ -271,6 +271,7 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TC
 		return outlet, streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
 	}
 	e := copyStream(ctx, nc, st, code.ClientReset)
+	e.atInlet = true
 	in.auditClosed(a, e)
 	return outlet, e
 }
