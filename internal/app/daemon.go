@@ -27,22 +27,25 @@ type daemon struct {
 	// whether those channels are; nil: there is nothing to ask.
 	recheck     func()
 	recheckSome func(map[*channel.Channel]struct{})
+	sockets     *handover // from whoever has started this process; nil: none
 
 	lns       []net.Listener // Listen's, in the order of places
 	endpoints *obs.Server    // nil before Listen
 }
 
-// A place is an address to listen at and the key path of its setting.
+// A place is an address to listen at, the key path of its setting, and the service
+// whose clients come there; "" where others do.
 type place struct {
-	key  string
-	addr config.Address
+	key     string
+	addr    config.Address
+	service string
 }
 
 // listPlaces returns the places of a setting `listen`.
 func listPlaces(addrs []config.Address) []place {
 	places := make([]place, len(addrs))
 	for i, a := range addrs {
-		places[i] = place{listKey("listen", i, ""), a}
+		places[i] = place{listKey("listen", i, ""), a, ""}
 	}
 	return places
 }
@@ -56,6 +59,9 @@ func (b *base) listens(places []place, status func() any, work func(context.Cont
 // Listen opens all listeners or none, so that their addresses are known before
 // Run, which must follow it.
 func (b *base) Listen(ctx context.Context) error {
+	if err := b.sockets.take(ctx, b.common, b.places); err != nil {
+		return err
+	}
 	lns, err := b.listenAll(ctx, b.places)
 	if err != nil {
 		return err
@@ -91,6 +97,7 @@ func (b *base) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	b.confine()
 	return b.serve(ctx, b.endpoints, b.work)
 }
 
@@ -108,8 +115,13 @@ func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, e
 	return lns, nil
 }
 
-// listen listens at p, or says which setting names an address that cannot be had.
+// listen listens at p, at the socket that the service manager has opened for it if
+// there is one, or says which setting names an address that cannot be had.
 func (b *base) listen(ctx context.Context, p place) (net.Listener, error) {
+	if s := b.sockets.of(p); s != nil {
+		b.log.Info("listening at a socket of the service manager", zap.String("socket", s.Name()), zap.Stringer("address", s.Addr()))
+		return s.Listen()
+	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", p.addr.String())
 	if err != nil {
@@ -168,6 +180,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		err = endpoints.Serve(obsCtx)
 	})
 	wg.Go(func() { tidy(obsCtx) })
+	wg.Go(func() { b.supervise(ctx, obsCtx) })
 	wg.Go(func() { b.keys.watch(obsCtx) })
 	wg.Go(func() { b.keys.remember(obsCtx) })
 	wg.Go(func() { b.file.watch(obsCtx) })

@@ -75,6 +75,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	if in.base, err = newBase(&in.cfg.Common, &in.cfg.Channels, &in.cfg.Trust, nobody, o); err != nil {
 		return nil, err
 	}
+	in.needs = inletFiles(&in.cfg)
 	d := in.newDialer()
 	in.path, in.find = d.Path, d.Find
 	in.streams = newStreamMetrics(o.Registry, "inlet")
@@ -91,7 +92,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	in.member.renewed = in.renewAll
 	var places []place
 	for i, s := range in.services {
-		places = append(places, place{listKey("services", i, "listen"), s.Listen})
+		places = append(places, place{listKey("services", i, "listen"), s.Listen, s.Service})
 	}
 	in.listens(places, func() any { return in.Status() }, in.work)
 	return in, nil

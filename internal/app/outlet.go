@@ -121,6 +121,7 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	if out.base, err = newBase(&out.cfg.Common, &out.cfg.Channels, &out.cfg.Trust, h.known, o); err != nil {
 		return nil, err
 	}
+	out.needs = outletFiles(&out.cfg)
 	out.trust.timed = out.policy.timed
 	perSecond := cmp.Or(out.cfg.Limits.HandshakesPerSecond, handshakesPerSecond)
 	out.rate = rate.NewLimiter(rate.Limit(perSecond), perSecond)
