@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/internal/wait"
 )
 
@@ -20,6 +21,7 @@ import (
 type acceptor struct {
 	ln    net.Listener
 	slots chan struct{} // shared by acceptors; its capacity is the bound
+	turns *turns.Turns  // who holds slots, and gives way to others; nil: nobody does
 	rate  *rate.Limiter // of conns, shared by acceptors; nil: none
 	log   *zap.Logger
 	// start runs f in a goroutine that its owner waits for.
@@ -43,9 +45,7 @@ func (a *acceptor) run(ctx context.Context) error {
 	}()
 	free := func() { <-a.slots }
 	for {
-		select {
-		case a.slots <- struct{}{}:
-		case <-ctx.Done():
+		if !a.turns.Take(ctx, a.slots) {
 			return nil
 		}
 		if a.rate != nil && a.rate.Wait(ctx) != nil {

@@ -19,7 +19,9 @@ import (
 	"github.com/culvert-net/culvert/internal/audit"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/sandbox"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/systemd"
 	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -65,6 +67,14 @@ type base struct {
 
 	started time.Time
 
+	// See Own. Set before Run.
+	owned   bool
+	manager *systemd.Manager // nil: there is none
+	hangup  chan struct{}    // capacity 1: files are to be read again; the manager is told
+	needs   sandbox.Files    // what this kind of process opens
+	// confined says that nothing else can be opened. Set before Run starts anything.
+	confined bool
+
 	// What channels share; not a relay's.
 	buffers *channel.Buffers
 	paths   *pathMetrics
@@ -98,8 +108,12 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	if err != nil {
 		return nil, err
 	}
-	b := &base{common: c, obs: o, log: o.Log, keys: k, file: newSettingsKeeper(c, o), local: k.local, trust: t, started: time.Now()}
+	b := &base{
+		common: c, obs: o, log: o.Log, keys: k, file: newSettingsKeeper(c, o), local: k.local, trust: t, started: time.Now(),
+		hangup: make(chan struct{}, 1),
+	}
 	b.draining.Store(int64(c.DrainTimeout))
+	b.keys.beyond, b.file.beyond = b.beyond, b.beyond
 	if b.member, err = b.newMembership(credentials); err != nil {
 		return nil, err
 	}
@@ -118,9 +132,18 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 // now, and not only in a moment: a key that was replaced is used from then on, what
 // can be changed of the settings holds, and a log that was renamed begins anew.
 func (b *base) Reload() {
-	b.keys.ask()
-	b.file.ask()
+	if b.manager.Listens() {
+		poke(b.hangup) // and it is told before and afterwards
+		return
+	}
+	b.reread()
+}
+
+// reread has all files looked at, and returns what is closed when the identity and the
+// settings have been.
+func (b *base) reread() []<-chan struct{} {
 	b.audit.Reopen()
+	return []<-chan struct{}{b.keys.ask(), b.file.ask()}
 }
 
 // Identifier returns the process's own identifier, by which others know it.

@@ -97,6 +97,7 @@ func NewAuthority(cfg *config.Authority, o *obs.Obs) (*Authority, error) {
 			return nil, a.cfg.Fault("kubernetes", err)
 		}
 	}
+	a.needs = authorityFiles(&a.cfg)
 	a.register(o.Registry)
 	a.listens(listPlaces(a.cfg.Listen), a.outletView(), a.decide)
 	return a, nil

@@ -30,6 +30,7 @@ type daemon struct {
 	// whether those channels are; nil: there is nothing to ask.
 	recheck     func()
 	recheckSome func(map[*channel.Channel]struct{})
+	sockets     *handover // from whoever has started this process; nil: none
 
 	lns       []net.Listener // Listen's, in the order of places
 	endpoints *obs.Server    // nil before Listen
@@ -53,6 +54,9 @@ func (b *base) listens(places []place, v view, work func(context.Context) error)
 // Listen opens all listeners or none, so that their addresses are known before
 // Run, which must follow it.
 func (b *base) Listen(ctx context.Context) error {
+	if err := b.sockets.take(ctx, b.common, b.places); err != nil {
+		return err
+	}
 	lns, err := b.listenAll(ctx, b.places)
 	if err != nil {
 		return err
@@ -88,6 +92,7 @@ func (b *base) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	b.confine()
 	return b.serve(ctx, b.endpoints, b.work)
 }
 
@@ -105,11 +110,16 @@ func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, e
 	return lns, nil
 }
 
-// listen listens at p, or says which setting names an address that cannot be had.
+// listen listens at p, at the socket that the service manager has opened for it if
+// there is one, or says which setting names an address that cannot be had.
 func (b *base) listen(ctx context.Context, p place) (net.Listener, error) {
+	if s := b.sockets.of(p); s != nil {
+		b.log.Info("listening at a socket of the service manager", zap.String("socket", s.Name()), zap.Stringer("address", s.Addr()))
+		return s.Listen()
+	}
 	ln, err := p.listen(ctx)
 	if err != nil {
-		return nil, cmp.Or(p.common, b.common).ListenError(p.key, err)
+		return nil, cmp.Or(p.common, b.common).ListenError(p.key, b.beyond(err))
 	}
 	return ln, nil
 }
@@ -171,6 +181,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 	})
 	wg.Go(func() { tidy(obsCtx) })
 	wg.Go(func() { b.view.history.run(obsCtx) })
+	wg.Go(func() { b.supervise(ctx, obsCtx) })
 	wg.Go(func() { b.keys.watch(obsCtx) })
 	wg.Go(func() { b.keys.remember(obsCtx) })
 	wg.Go(func() { b.file.watch(obsCtx) })

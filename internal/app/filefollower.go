@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,13 +16,20 @@ type fileFollower struct {
 	reloads *prometheus.CounterVec // result
 	inUse   prometheus.Gauge
 
+	// beyond says more of an error of the file system, where this process knows it.
+	beyond func(error) error
+
+	mu      sync.Mutex
+	waiting []chan struct{} // of those who have asked
+	ended   bool            // nobody reads any more
+
 	failed string // why the file could not be taken when it was last read; "" when it could. Of run's goroutine
 }
 
 // newFileFollower returns one with these metrics.
 func newFileFollower(r prometheus.Registerer, reloads, reloadsHelp, inUse, inUseHelp string) *fileFollower {
 	f := &fileFollower{
-		asked: make(chan struct{}, 1), every: identityEvery,
+		asked: make(chan struct{}, 1), every: identityEvery, beyond: func(err error) error { return err },
 		reloads: newCounterVec(r, reloads, reloadsHelp, "result"),
 		inUse:   prometheus.NewGauge(prometheus.GaugeOpts{Name: inUse, Help: inUseHelp}),
 	}
@@ -32,11 +40,41 @@ func newFileFollower(r prometheus.Registerer, reloads, reloadsHelp, inUse, inUse
 	return f
 }
 
-// ask makes run have the file read now, whether or not it has changed.
-func (f *fileFollower) ask() { poke(f.asked) }
+// ask makes run have the file read now, whether or not it has changed. What it returns
+// is closed when that is done, or when nobody reads any more.
+func (f *fileFollower) ask() <-chan struct{} {
+	done := make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		close(done)
+		return done
+	}
+	f.waiting = append(f.waiting, done)
+	poke(f.asked)
+	return done
+}
+
+// asking returns those that wait now.
+func (f *fileFollower) asking() []chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	waiting := f.waiting
+	f.waiting = nil
+	return waiting
+}
+
+// end says that nobody reads any more.
+func (f *fileFollower) end() {
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
+	closeChannels(f.asking())
+}
 
 // run calls read when somebody asks, and when changed says so, until ctx ends.
 func (f *fileFollower) run(ctx context.Context, changed func() bool, read func(asked bool)) {
+	defer f.end()
 	t := time.NewTicker(f.every)
 	defer t.Stop()
 	for {
@@ -44,7 +82,9 @@ func (f *fileFollower) run(ctx context.Context, changed func() bool, read func(a
 		case <-ctx.Done():
 			return
 		case <-f.asked:
+			waiting := f.asking()
 			read(true)
+			closeChannels(waiting)
 		case <-t.C:
 			if changed() {
 				read(false)
@@ -63,4 +103,11 @@ func (f *fileFollower) fails(err error, asked bool) (tell bool) {
 		f.reloads.WithLabelValues("failed").Inc()
 	}
 	return tell
+}
+
+// closeChannels closes each.
+func closeChannels(all []chan struct{}) {
+	for _, c := range all {
+		close(c)
+	}
 }

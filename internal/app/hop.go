@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/relay"
@@ -85,7 +86,8 @@ func (a *agent) say(loud zapcore.Level, message, address string, err error) {
 	}
 	if err != nil {
 		text = err.Error()
-		fields = append(fields, zap.String("code", label(err, code.Unreachable)), zap.String("reason", text))
+		name := label(err, code.Unreachable)
+		fields = remedied(append(fields, zap.String("code", name), zap.String("reason", text)), name)
 	}
 	a.out.quietly(&a.told, loud, message, address+text, fields...)
 }
@@ -107,21 +109,17 @@ func (a *agent) handle(ctx context.Context, nc net.Conn, address string) {
 func (a *agent) turn(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
-	for i, slots := range []chan struct{}{a.slots, a.out.slots} {
-		select {
-		case slots <- struct{}{}:
-			continue
-		case <-ctx.Done():
-		}
-		if i > 0 {
-			<-a.slots
-		}
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			a.say(zapcore.WarnLevel, "too many handshakes at once, a caller was sent away", "", nil)
-		}
-		return false
+	mine := (*turns.Turns)(nil).Take(ctx, a.slots) // the relay lets in whom it knows
+	if mine && a.out.turns.Take(ctx, a.out.slots) {
+		return true
 	}
-	return true
+	if mine {
+		<-a.slots
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		a.say(zapcore.WarnLevel, "too many handshakes at once, a caller was sent away", "", nil)
+	}
+	return false
 }
 
 func (a *agent) status() []RegistrationStatus {

@@ -153,6 +153,7 @@ func (k *identityKeeper) read(asked bool) {
 		}
 	}
 	if err != nil {
+		err = k.beyond(err)
 		if k.fails(err, asked) {
 			k.log.Error("identity file cannot be taken, the key that is in use stays",
 				zap.String("file", k.path), zap.String("code", label(err, code.Internal)), zap.Int("changes", k.local.History().Len()), zap.Error(err))

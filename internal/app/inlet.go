@@ -79,6 +79,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	if err = in.openTracing(&in.cfg.Tracing, in.cfg.Name); err != nil {
 		return nil, err
 	}
+	in.needs = inletFiles(&in.cfg)
 	d := in.newDialer()
 	in.path, in.find = d.Path, d.Find
 	in.streams = newStreamMetrics(o.Registry, "inlet")
@@ -204,6 +205,7 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc sock.Co
 	sp := trace.From(opening)
 	defer in.spanOpened(sp, st, h)()
 	e := s.bounds.copy(ctx, nc, st, code.ClientReset, sp)
+	e.atInlet = true
 	in.auditClosed(a, e)
 	return outlet, e
 }

@@ -103,7 +103,7 @@ func (l *inletLink) say(loud zapcore.Level, message string, r route.Route, code 
 	fields, text := append(l.fields(r), more...), ""
 	if err != nil {
 		text = err.Error()
-		fields = append(fields, zap.String("code", code), zap.String("reason", text))
+		fields = remedied(append(fields, zap.String("code", code), zap.String("reason", text)), code)
 	}
 	l.in.quietly(l.told, loud, message, r.String()+text, fields...)
 }

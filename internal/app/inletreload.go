@@ -40,7 +40,7 @@ func (in *Inlet) offerFirst() ([]place, error) {
 	in.enterLocked(p)
 	var places []place
 	for i, s := range p.services {
-		places = append(places, place{key: listKey("services", i, "listen"), addr: s.Listen, mode: s.ListenMode})
+		places = append(places, place{key: listKey("services", i, "listen"), addr: s.Listen, mode: s.ListenMode, service: s.Service})
 	}
 	return places, nil
 }
@@ -241,7 +241,7 @@ func (in *Inlet) reload(cfg *config.Inlet, started *config.Trust) error {
 func (in *Inlet) listenAnew(ctx context.Context, p *inletPlan, cfg *config.Inlet) ([]net.Listener, error) {
 	var places []place
 	for _, i := range p.opened {
-		places = append(places, place{key: listKey("services", i, "listen"), addr: p.services[i].Listen, mode: p.services[i].ListenMode, common: &cfg.Common})
+		places = append(places, place{key: listKey("services", i, "listen"), addr: p.services[i].Listen, mode: p.services[i].ListenMode, service: p.services[i].Service, common: &cfg.Common})
 	}
 	lns, err := in.listenAll(ctx, places)
 	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {

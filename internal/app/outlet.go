@@ -15,6 +15,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/internal/target"
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/relay"
@@ -47,6 +48,7 @@ type Outlet struct {
 	agents   agents
 	dialer   *relay.Dialer
 	slots    chan struct{} // handshakes under way
+	turns    turns.Turns   // of those
 	// maxStreams is how many streams one channel may have open; 0: as many as a
 	// session takes.
 	maxStreams int
@@ -131,6 +133,7 @@ func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	if err = out.openTracing(&out.cfg.Tracing, out.cfg.Name); err != nil {
 		return nil, err
 	}
+	out.needs = outletFiles(&out.cfg)
 	out.trust.timed = out.policy.timed
 	out.rate = rate.NewLimiter(0, 0)
 	out.limit(out.cfg.Limits)
@@ -259,7 +262,7 @@ func (out *Outlet) work(ctx context.Context) error {
 	agents := out.beginAgents(liveCtx)
 	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
-		a := &acceptor{ln: ln, slots: out.slots, rate: out.rate, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
+		a := &acceptor{ln: ln, slots: out.slots, turns: &out.turns, rate: out.rate, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
 			out.serveConn(liveCtx, nc, "", free)
 		}}
 		accepting.Go(func() {

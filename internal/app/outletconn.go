@@ -26,7 +26,9 @@ import (
 // is called when the handshake is over.
 func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free func()) {
 	out.tune(nc)
-	in, err := channel.Respond(ctx, nc, out.local, channel.PurposeChannel, channel.Options{})
+	turn, done := out.turns.Begin(ctx)
+	in, err := channel.Respond(turn, nc, out.local, channel.PurposeChannel, channel.Options{})
+	done()
 	free()
 	if err != nil {
 		out.handshakeFailed(nc.RemoteAddr(), via, err)

@@ -11,10 +11,11 @@ import (
 
 // A place is an address to listen at and the key path of its setting.
 type place struct {
-	key    string
-	addr   config.Address
-	mode   fs.FileMode    // of a unix socket; zero: config.DefaultListenMode
-	common *config.Common // of the settings that name it; nil: those of the start
+	service string // whose clients come there; "": others do
+	key     string
+	addr    config.Address
+	mode    fs.FileMode    // of a unix socket; zero: config.DefaultListenMode
+	common  *config.Common // of the settings that name it; nil: those of the start
 }
 
 // listen listens at the place.

@@ -43,6 +43,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	if r.base, err = newBase(&r.cfg.Common, nil, &r.cfg.Trust, r.policy.knows, o); err != nil {
 		return nil, err
 	}
+	r.needs = relayFiles(&r.cfg)
 	r.trust.timed = r.policy.timed
 	may := &relayGuard{r.policy, r.trust}
 	l := r.cfg.Limits

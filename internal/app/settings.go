@@ -48,6 +48,7 @@ func (k *settingsKeeper) follow(reread func() (*revision, error)) { k.reread = r
 // watch follows the file until ctx ends.
 func (k *settingsKeeper) watch(ctx context.Context) {
 	if k.file == "" || k.reread == nil || !regular(k.last) {
+		k.end()
 		return // flags and variables stay as they are, and what came by a pipe cannot be read again
 	}
 	k.run(ctx, k.changed, k.read)
@@ -103,6 +104,7 @@ func (k *settingsKeeper) read(asked bool) {
 	}
 	k.went.note(err)
 	if err != nil {
+		err = k.beyond(err)
 		if k.fails(err, asked) {
 			k.log.Error("settings file cannot be taken, what holds stays", zap.String("file", k.file), zap.Error(err))
 		}

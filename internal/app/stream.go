@@ -22,6 +22,7 @@ type streamEnd struct {
 	reason         string // for the log; "" after a clean end
 	sent, received int64  // bytes from the socket, and to it
 	hushed         bool   // the same was logged not long ago
+	atInlet        bool   // so that what to change is elsewhere
 }
 
 // clean reports whether both directions ended with an end of data.
@@ -69,7 +70,8 @@ func (s *sided) Close() error {
 }
 
 // openEnd says why a stream could not be opened.
-func openEnd(ctx context.Context, err error) streamEnd {
+func openEnd(ctx context.Context, err error) (e streamEnd) {
+	defer func() { e.atInlet = true }()
 	var (
 		none *noChannelError
 		lost *tunnel.LossError
@@ -110,6 +112,9 @@ func (b *base) logEnd(e streamEnd, took time.Duration, name *streamName) {
 	}
 	if e.reason != "" {
 		fields = append(fields, zap.String("reason", e.reason))
+	}
+	if e.atInlet && level == zapcore.WarnLevel {
+		fields = remedied(fields, e.label)
 	}
 	ce.Write(append(fields, zap.Int64("sent", e.sent), zap.Int64("received", e.received), zap.Duration("duration", took))...)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/systemd"
 )
 
 // A Daemon is one of the commands that run until they are told to stop.
@@ -32,12 +33,14 @@ Settings come from a YAML file, from CULVERT_ variables named like the flags
 (CULVERT_LISTEN; lists are separated by white space) and from flags; of these
 the last one counts.`
 
-// A runner serves until ctx ends. Follow, which is called before Run, makes it
-// take what changes in its settings file; reread reads the settings as they were
-// read at the start. Reload, which may be called from before Run until after it,
+// A runner serves until ctx ends. Own, which is called before Run, says that the
+// process is the runner's alone, and who has started it. Follow, which is called before
+// Run, too, makes it take what changes in its settings file; reread reads the settings
+// as they were read at the start. Reload, which may be called from before Run until after it,
 // makes it take what its files have now.
 type runner[C any] interface {
 	Run(ctx context.Context) error
+	Own(m *systemd.Manager)
 	Follow(reread func() (C, error))
 	Reload()
 }
@@ -48,6 +51,10 @@ func Serving[C interface{ Shared() *config.Common }, R runner[C]](
 	kind config.Kind, load func(config.Source) (C, error), build func(C, *obs.Obs) (R, error),
 ) func(context.Context, config.Source, io.Writer) error {
 	return func(ctx context.Context, src config.Source, stderr io.Writer) error {
+		manager, err := systemd.Adopt()
+		if err != nil {
+			return err
+		}
 		cfg, err := load(src)
 		if err != nil {
 			return err
@@ -61,6 +68,7 @@ func Serving[C interface{ Shared() *config.Common }, R runner[C]](
 		if err != nil {
 			return err
 		}
+		r.Own(manager)
 		r.Follow(func() (C, error) { return load(src) })
 		scaling, stop := context.WithCancel(context.WithoutCancel(ctx)) // draining is work, too
 		var done sync.WaitGroup

@@ -9,6 +9,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/systemd"
 )
 
 // A fakeRunner notes that it ran, and with what.
@@ -19,6 +20,7 @@ type fakeRunner struct {
 	reread func() (*config.Relay, error)
 }
 
+func (r *fakeRunner) Own(*systemd.Manager)                        {}
 func (r *fakeRunner) Follow(reread func() (*config.Relay, error)) { r.reread = reread }
 
 func (r *fakeRunner) Reload() {}

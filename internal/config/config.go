@@ -43,6 +43,13 @@ const (
 	DefaultLogFormat      = "console"
 	DefaultLogLevel       = "info"
 	DefaultAuditFailure   = AuditContinue
+	DefaultSandbox        = SandboxOn
+)
+
+// The choices of Common.Sandbox.
+const (
+	SandboxOn  = "on"  // the process can open only its own files, where the system has Landlock
+	SandboxOff = "off" // it can open what its user can
 )
 
 // The choices of Common.AuditFailure.
@@ -93,6 +100,7 @@ type Common struct {
 	LogLevel     string        // debug, info, warn or error
 	Audit        string        // where the audit log goes: a file's path, stdout, stderr, or "" for nowhere
 	AuditFailure string        // what happens while its lines cannot be written: continue or deny
+	Sandbox      string        // whether the process is confined to its files: on or off
 
 	file    string            // see File
 	info    fs.FileInfo       // see FileInfo
@@ -241,6 +249,7 @@ func (c *Common) setDefaults() {
 	setDefault(&c.LogFormat, DefaultLogFormat)
 	setDefault(&c.LogLevel, DefaultLogLevel)
 	setDefault(&c.AuditFailure, DefaultAuditFailure)
+	setDefault(&c.Sandbox, DefaultSandbox)
 }
 
 func (c *Channels) setDefaults() {

@@ -42,6 +42,7 @@ var commonSettings = []setting{
 	{flag: "log-level", key: "log_level", usage: "debug, info, warn or error, as `LEVEL` (default info)"},
 	{flag: "audit", key: "audit", usage: "write a line for each decision to this `FILE`, or to stdout or stderr"},
 	{flag: "audit-failure", key: "audit_failure", usage: "while it cannot be written continue or deny, as `CHOICE` (default continue)"},
+	{flag: "sandbox", key: "sandbox", usage: "on: the process opens nothing but its own files, where the system has Landlock; off: `CHOICE` (default on)"},
 }
 
 // trustSettings are those about credentials, which inlets, outlets and relays have.

@@ -42,6 +42,7 @@ func (s *section) common() (c Common) {
 		return nil
 	})
 	c.AuditFailure = s.choice("audit_failure", AuditContinue, AuditDeny)
+	c.Sandbox = s.choice("sandbox", SandboxOn, SandboxOff)
 	if s.has("audit_failure") && !s.has("audit") {
 		s.fault(s.origins["audit_failure"], "audit_failure", "there is no audit log that could fail: say where it goes (audit: FILE, stdout or stderr, or --audit)")
 	}

@@ -53,7 +53,7 @@ func wantCommon(identity string) Common {
 		Keepalive:    5 * time.Second,
 		LogFormat:    "console",
 		LogLevel:     "info",
-		AuditFailure: "continue",
+		AuditFailure: "continue", Sandbox: "on",
 	}
 }
 
@@ -126,7 +126,7 @@ func TestDesignFiles(t *testing.T) {
 func TestAllKeys(t *testing.T) {
 	got, err := LoadRelay(source(t, KindRelay, inFolder(t, KindRelay, `{"identity": "/keys/a.key", # JSON is YAML
   "listen": ["[::1]:4000", "Relay.Example.:4001", "127.0.0.1:0", "127.0.0.1:0"], "register": [], "admin": "unix:///run/a.sock",
-  "drain_timeout": "1m", "keepalive": "1s", "clock_skew": "1m", "dial_timeout": "300ms", "state": "/state", "log_format": "json", "log_level": "debug", "audit": "audit.log", "audit_failure": "deny",
+  "drain_timeout": "1m", "keepalive": "1s", "clock_skew": "1m", "dial_timeout": "300ms", "state": "/state", "log_format": "json", "log_level": "debug", "audit": "audit.log", "audit_failure": "deny", "sandbox": "off",
   "limits": {"handshakes_per_second": 1, "handshakes_in_flight": 4, "connections": 3, "connections_per_identity": 4,
     "registrations_per_identity": 5, "waiting_callers": "6", "bytes_per_second": "10MiB"}}`), nil, nil))
 	if err != nil {
@@ -135,7 +135,7 @@ func TestAllKeys(t *testing.T) {
 	equal(t, got, &Relay{
 		Common: Common{
 			Identity: "/keys/a.key", State: "/state", Admin: "unix:///run/a.sock", DrainTimeout: time.Minute, Keepalive: time.Second,
-			ClockSkew: time.Minute, LogFormat: "json", LogLevel: "debug", Audit: "audit.log", AuditFailure: "deny",
+			ClockSkew: time.Minute, LogFormat: "json", LogLevel: "debug", Audit: "audit.log", AuditFailure: "deny", Sandbox: "off",
 		},
 		Listen:      []Address{{Host: "::1", Port: 4000}, {Host: "relay.example", Port: 4001}, {Host: "127.0.0.1", Port: 0}, {Host: "127.0.0.1", Port: 0}},
 		Register:    policy.List(),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -24,6 +25,7 @@ import (
 type Server struct {
 	cfg   Config
 	slots chan struct{} // one for each handshake in flight
+	turns turns.Turns   // of those
 	rate  *rate.Limiter
 
 	grants atomic.Uint64 // the ID of the last grant
@@ -111,9 +113,7 @@ func (v *serving) accept(ctx context.Context, ln net.Listener) error {
 	for {
 		// The slot comes before the conn: more than that many wait in the
 		// kernel, where they cost no descriptor.
-		select {
-		case v.slots <- struct{}{}:
-		case <-ctx.Done():
+		if !v.turns.Take(ctx, v.slots) {
 			return nil
 		}
 		if v.rate.Wait(ctx) != nil {
@@ -180,7 +180,9 @@ func (v *serving) greet(ctx context.Context, nc net.Conn) (*call, bool) {
 	defer func() { <-v.slots }()
 	// A conn on which this fails fails soon by itself.
 	_ = sock.SetUserTimeout(nc, v.cfg.Timing.UserTimeout)
-	in, err := channel.Respond(ctx, nc, v.cfg.Local, channel.PurposeHop, v.cfg.Channel)
+	turn, done := v.turns.Begin(ctx)
+	in, err := channel.Respond(turn, nc, v.cfg.Local, channel.PurposeHop, v.cfg.Channel)
+	done()
 	if err != nil {
 		v.cfg.Trace.HandshakeFailed(nc.RemoteAddr(), err)
 		return nil, false

@@ -51,9 +51,15 @@ type proc struct {
 }
 
 // startProc starts cmd and waits for it in a goroutine that ends with it.
-func startProc(name string, cmd *exec.Cmd) (*proc, error) {
+func startProc(name string, cmd *exec.Cmd) (*proc, error) { return startProcTo(name, cmd, nil) }
+
+// startProcTo is startProc of a program whose log goes to a file, unless that is nil.
+func startProcTo(name string, cmd *exec.Cmd, file *os.File) (*proc, error) {
 	p := &proc{name: name, cmd: cmd, log: newLineLog(), done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
+	if file != nil {
+		cmd.Stderr = file
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}

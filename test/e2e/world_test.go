@@ -31,13 +31,16 @@ type world struct {
 	addrs map[string]string
 	nodes []*node
 	after []func() // called when all programs have ended
+	// managers are those of the programs that a service manager starts, by name.
+	managers map[string]*manager
+	stderr   map[string]*os.File // of those whose log goes elsewhere, by name
 }
 
 // newWorld makes an empty world whose programs are stopped at the end of the
 // test, the last started first. Each must then exit with 0.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: testDir(t), ids: map[string]string{}, addrs: map[string]string{}}
+	w := &world{t: t, dir: testDir(t), ids: map[string]string{}, addrs: map[string]string{}, managers: map[string]*manager{}}
 	t.Cleanup(func() {
 		for i := len(w.nodes) - 1; i >= 0; i-- {
 			if n := w.nodes[i]; n.running() {
@@ -220,7 +223,8 @@ func (n *node) run(name string) {
 	words := strings.Fields(n.program)
 	cmd := unprivileged(exec.Command(program(words[0]), append(words[1:], "--config", n.config, "--log-format", "json")...))
 	cmd.Dir = n.w.dir
-	p, err := startProc(name, cmd)
+	n.w.managers[name].start(cmd)
+	p, err := startProcTo(name, cmd, n.w.stderr[name])
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
