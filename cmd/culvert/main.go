@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 outlet and relay, asks their policies, and shows all of them at work. It is the
 authority, too, that says who is who, and what speaks to one.`,
 	})
-	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), demoCommand(), benchCommand(),
+	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), statusCommand(), topCommand(), pingCommand(), demoCommand(), benchCommand(),
 		authorityCommand(stdout, stderr), ticketCommand(), revokeCommand())
 	return cli.Execute(ctx, root, args, stdout, stderr)
 }
