@@ -60,6 +60,8 @@ type base struct {
 	member *membership
 	audit  *audit.Log // nil: there is none
 
+	started time.Time
+
 	// What channels share; not a relay's.
 	buffers *channel.Buffers
 	paths   *pathMetrics
@@ -88,7 +90,7 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	if err != nil {
 		return nil, err
 	}
-	b := &base{common: c, obs: o, log: o.Log, keys: k, file: newSettingsKeeper(c, o), local: k.local, trust: t}
+	b := &base{common: c, obs: o, log: o.Log, keys: k, file: newSettingsKeeper(c, o), local: k.local, trust: t, started: time.Now()}
 	if b.member, err = b.newMembership(credentials); err != nil {
 		return nil, err
 	}

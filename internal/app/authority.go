@@ -98,7 +98,7 @@ func NewAuthority(cfg *config.Authority, o *obs.Obs) (*Authority, error) {
 		}
 	}
 	a.register(o.Registry)
-	a.listens(listPlaces(a.cfg.Listen), func() any { return a.Status() }, a.decide)
+	a.listens(listPlaces(a.cfg.Listen), a.outletView(), a.decide)
 	return a, nil
 }
 

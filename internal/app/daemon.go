@@ -18,7 +18,7 @@ import (
 // A daemon is the part of a process that listens and runs.
 type daemon struct {
 	places []place
-	status func() any
+	view   view
 	work   func(ctx context.Context) error
 	// Of the admin server; see obs.Endpoints.
 	more     map[string]http.Handler
@@ -48,9 +48,9 @@ func listPlaces(addrs []config.Address) []place {
 }
 
 // listens says what the process is, for its constructor: where it listens, what
-// its status is, and what it does until its context ends.
-func (b *base) listens(places []place, status func() any, work func(context.Context) error) {
-	b.places, b.status, b.work = places, status, work
+// it shows of itself, and what it does until its context ends.
+func (b *base) listens(places []place, v view, work func(context.Context) error) {
+	b.places, b.view, b.work = places, v, work
 }
 
 // Listen opens all listeners or none, so that their addresses are known before
@@ -60,7 +60,7 @@ func (b *base) Listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	endpoints, err := b.listenObs(ctx, b.status)
+	endpoints, err := b.listenObs(ctx)
 	if err != nil {
 		closeAll(lns)
 		return err
@@ -125,13 +125,14 @@ func closeAll(lns []net.Listener) {
 }
 
 // listenObs opens the metrics and admin endpoints.
-func (b *base) listenObs(ctx context.Context, status func() any) (*obs.Server, error) {
+func (b *base) listenObs(ctx context.Context) (*obs.Server, error) {
 	s, err := b.obs.Listen(ctx, obs.Endpoints{
 		Metrics:      b.common.Metrics.String(),
 		Admin:        b.common.Admin,
 		MetricsWhere: b.common.Where("metrics"),
 		AdminWhere:   b.common.Where("admin"),
-		Status:       status,
+		Status:       b.view.answer,
+		History:      b.view.history.show,
 		More:         b.more,
 		AdminTLS:     b.adminTLS,
 	})
@@ -168,6 +169,7 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 		err = endpoints.Serve(obsCtx)
 	})
 	wg.Go(func() { tidy(obsCtx) })
+	wg.Go(func() { b.view.history.run(obsCtx) })
 	wg.Go(func() { b.keys.watch(obsCtx) })
 	wg.Go(func() { b.keys.remember(obsCtx) })
 	wg.Go(func() { b.file.watch(obsCtx) })

@@ -93,7 +93,7 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	for i, s := range in.services {
 		places = append(places, place{listKey("services", i, "listen"), s.Listen})
 	}
-	in.listens(places, func() any { return in.Status() }, in.work)
+	in.listens(places, in.inletView(), in.work)
 	return in, nil
 }
 
@@ -122,7 +122,7 @@ func (in *Inlet) newServices() error {
 			in.balancers = append(in.balancers, b)
 			byWay[way] = b
 		}
-		in.services = append(in.services, &inletService{InletService: c, upstream: byWay[way], metrics: in.streams.service(c.Service)})
+		in.services = append(in.services, &inletService{InletService: c, upstream: byWay[way], metrics: in.streams.serviceAt(c.Service, c.Listen.String())})
 	}
 	return nil
 }
@@ -235,20 +235,22 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, nc *
 	began := time.Now()
 	abortive(nc)
 	s.streams.Add(1)
-	s.metrics.active.Inc()
 	client := nc.RemoteAddr().String()
+	live := &liveStream{service: s.Service, client: client, since: began, peer: s.Outlet}
+	in.streams.table.begin(live, s.metrics.count)
 	if ce := in.log.Check(zapcore.DebugLevel, "client connected"); ce != nil {
 		ce.Write(zap.String("service", s.Service), zap.String("client", client))
 	}
-	outlet, e := in.carry(opening, ctx, s, nc, client)
-	s.metrics.active.Dec()
+	outlet, e := in.carry(opening, ctx, s, nc, live)
+	in.streams.table.end(live)
 	s.streams.Add(-1)
 	s.metrics.ended(e)
 	in.logEnd(e, time.Since(began), &streamName{s.Service, outlet, client})
 }
 
 // carry returns the outlet, as far as there was one, beside the end.
-func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, client string) (identity.Identifier, streamEnd) {
+func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TCPConn, live *liveStream) (identity.Identifier, streamEnd) {
+	client := live.client
 	if err := in.audit.Ready(); err != nil { // before the outlet hears of it
 		_ = sock.ResetClose(nc)
 		e := streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
@@ -263,6 +265,8 @@ func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc *net.TC
 		return outlet, e
 	}
 	defer h.release()
+	s.metrics.waited(live.since)
+	in.streams.table.carries(live, h.session.(*lasting).ch, st)
 	outlet := h.link.outlet
 	a, err := in.auditOpened(s, client, st, h)
 	if err != nil {

@@ -95,7 +95,7 @@ func exposed(page string) (names []string) {
 	return names
 }
 
-// All metrics of a process that has worked bear its own name, the channel's, a log's or the settings',
+// All metrics of a process that has worked bear its own name, the channel's, a log's, the settings' or the build's,
 // apart from those of Go and of the process that Prometheus knows everywhere.
 func TestMetricNames(t *testing.T) {
 	sys := startSystem(t, setup{
@@ -121,7 +121,7 @@ func TestMetricNames(t *testing.T) {
 		count := map[string]int{}
 		for _, name := range append(names, registered(t, tt.o.Registry)...) {
 			ok := false
-			for _, prefix := range []string{own, "culvert_channel_", "culvert_audit_", "culvert_config_", "culvert_log_", "go_", "process_"} {
+			for _, prefix := range []string{own, "culvert_channel_", "culvert_audit_", "culvert_build_", "culvert_config_", "culvert_log_", "go_", "process_"} {
 				if strings.HasPrefix(name, prefix) {
 					count[prefix]++
 					ok = true

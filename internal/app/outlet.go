@@ -79,7 +79,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.listens(listPlaces(out.cfg.Listen), func() any { return out.Status() }, out.work)
+	out.listens(listPlaces(out.cfg.Listen), out.outletView(), out.work)
 	return out, nil
 }
 

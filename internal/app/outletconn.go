@@ -201,7 +201,7 @@ type served struct {
 	out     *Outlet
 	ch      *openChannel
 	req     *tunnel.Request
-	began   time.Time
+	live    liveStream
 	service *outletService // nil: there is none of that name
 	metrics *serviceMetrics
 	granted bool // the audit log has that the stream is allowed
@@ -213,13 +213,16 @@ type served struct {
 // serveStream answers one stream that a peer wants. It returns what is to be
 // carried, or nil when the stream has ended already.
 func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel.Request) *served {
-	p := &served{out: out, ch: ch, req: req, began: time.Now(), service: out.offered.Load().service(req.Service), metrics: out.unknown}
+	p := &served{
+		out: out, ch: ch, req: req, live: liveStream{service: req.Service, client: req.ClientAddress, since: time.Now()}, service: out.offered.Load().service(req.Service), metrics: out.unknown,
+	}
 	if p.service != nil {
 		p.metrics = p.service.metrics
 		p.service.streams.Add(1)
 		out.carried.Add(1)
 	}
-	p.metrics.active.Inc()
+	p.live.on(ch.session.ch, req)
+	out.streams.table.begin(&p.live, p.metrics.count)
 	if p.service != nil && p.service.handle != nil {
 		p.ended(p.host(ctx))
 		return nil
@@ -239,12 +242,12 @@ func (p *served) carry(ctx context.Context) {
 // ended counts and logs the stream's end.
 func (p *served) ended(e streamEnd) {
 	p.ch.forget(p)
-	p.metrics.active.Dec()
+	p.out.streams.table.end(&p.live)
 	p.metrics.ended(e)
 	p.audit(e)
 	peer := p.req.Peer().Identifier
 	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
-	p.out.logEnd(e, time.Since(p.began), &streamName{p.req.Service, peer, p.req.ClientAddress})
+	p.out.logEnd(e, time.Since(p.live.since), &streamName{p.req.Service, peer, p.req.ClientAddress})
 	if p.service != nil {
 		p.service.streams.Add(-1)
 		p.out.carried.Add(-1)
@@ -285,7 +288,7 @@ func (p *served) audit(end streamEnd) {
 		return
 	}
 	e.ToService, e.ToClient = end.received, end.sent
-	p.out.end(&e, end.label, end.reason, time.Since(p.began))
+	p.out.end(&e, end.label, end.reason, time.Since(p.live.since))
 }
 
 // answer refuses the stream, or connects it to the service's target. What the
@@ -319,9 +322,11 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	if err := p.grant(); err != nil {
 		return refuse(code.AuditFailed, unrecorded, err.Error())
 	}
+	began := time.Now()
 	nc, err := out.dialTarget(ctx, req, s)
 	switch c := dialCode(err); {
 	case err == nil:
+		p.metrics.waited(began)
 	case errors.Is(err, errShutdown):
 		return refuse(code.Shutdown, "the outlet is stopping", "")
 	case errors.Is(err, errGone):

@@ -72,7 +72,7 @@ func NewRelay(cfg *config.Relay, o *obs.Obs) (*Relay, error) {
 	}
 	r.metrics = newRelayMetrics(o.Registry, r.server)
 	r.recheck, r.recheckSome = r.server.Recheck, func(map[*channel.Channel]struct{}) {} // a relay has none
-	r.listens(listPlaces(r.cfg.Listen), func() any { return r.Status() }, r.work)
+	r.listens(listPlaces(r.cfg.Listen), r.relayView(), r.work)
 	return r, nil
 }
 

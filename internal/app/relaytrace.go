@@ -37,12 +37,7 @@ func newRelayMetrics(r prometheus.Registerer, s *relay.Server) *relayMetrics {
 	for _, c := range []code.Code{code.RegisterDenied, code.ConnectDenied, code.ExtendDenied, code.NotRegistered, code.Busy, code.Draining, code.Limit, code.FindDenied} {
 		m.refusals.WithLabelValues(c.String()) // shown from the start
 	}
-	r.MustRegister(m.joins, m.finds, prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "culvert_relay_bytes_total", Help: "Bytes moved between joined connections, both ways together.",
-	}, func() float64 { return float64(s.Counts().Bytes) }))
-	newGauge(r, "culvert_relay_registrations", "Outlet instances that are registered.", func() float64 { return float64(s.Counts().Registrations) })
-	newGauge(r, "culvert_relay_joins_active", "Callers that are joined now.", func() float64 { return float64(s.Counts().Joins) })
-	newGauge(r, "culvert_relay_connections", "Connections that are open and authenticated.", func() float64 { return float64(s.Counts().Conns) })
+	r.MustRegister(m.joins, m.finds, relayCounts{s})
 	return m
 }
 

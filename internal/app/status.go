@@ -4,15 +4,20 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/culvert-net/culvert/pkg/channel"
 )
 
 // InletStatus is what an inlet's /status shows.
 type InletStatus struct {
+	ProcessStatus
 	Identifier string            `json:"identifier"`
 	Instance   string            `json:"instance"`
 	Credential *CredentialStatus `json:"credential,omitempty"` // nil: the process is nobody's member
+	Totals     TotalsStatus      `json:"totals"`
 	Services   []InletEntry      `json:"services"`
 	Channels   []ChannelStatus   `json:"channels"`
+	StreamsStatus
 }
 
 // An InletEntry is a service as the inlet offers it to local clients.
@@ -21,8 +26,17 @@ type InletEntry struct {
 	Service string `json:"service"`
 	Outlet  string `json:"outlet,omitempty"` // "": any that proves to offer the service
 	Streams int64  `json:"streams"`
+	CarriedStatus
 	// Replicas are those that such a service can be had from.
 	Replicas *ReplicasStatus `json:"replicas,omitempty"`
+}
+
+// CarriedStatus are the numbers of a service's streams since the process has started.
+// They move while streams run.
+type CarriedStatus struct {
+	StreamsOpened  int64 `json:"streams_opened"`
+	BytesToService int64 `json:"bytes_to_service"`
+	BytesToClient  int64 `json:"bytes_to_client"`
 }
 
 // A ChannelStatus is an inlet's way to one outlet: the channel that new streams
@@ -32,8 +46,11 @@ type ChannelStatus struct {
 	Instance  string          `json:"instance,omitempty"` // "": any
 	Service   string          `json:"service,omitempty"`  // that the outlet has proven to offer; "": its identifier is enough
 	State     string          `json:"state"`              // open, resuming or connecting
-	Route     string          `json:"route,omitempty"`    // of the path, or of the last one
-	Since     *time.Time      `json:"since,omitempty"`    // when the channel was opened
+	Channel   string          `json:"channel,omitempty"`  // the channel's ID, as both ends have it
+	Sent      uint64          `json:"bytes_sent"`         // on the channel, what its streams cost included
+	Received  uint64          `json:"bytes_received"`
+	Route     string          `json:"route,omitempty"` // of the path, or of the last one
+	Since     *time.Time      `json:"since,omitempty"` // when the channel was opened
 	Path      *PathStatus     `json:"path,omitempty"`
 	Streams   int             `json:"streams"`
 	Finishing []FinishingPart `json:"finishing,omitempty"` // channels that take no new streams
@@ -53,6 +70,10 @@ type PathStatus struct {
 	Rate  int64   `json:"bytes_per_second"`         // what the path has carried to the peer
 	Under uint64  `json:"under_way_bytes"`          // sent, and not known to have arrived
 	Bound uint64  `json:"under_way_most,omitempty"` // 0 while there is no bound
+
+	KeysSince time.Time `json:"keys_since"`   // when the handshake was that the path's keys are from
+	Changes   uint64    `json:"changes"`      // how often the channel has got another path
+	Ping      float64   `json:"ping_seconds"` // how long the peer took for its last answer; 0 before
 }
 
 // The states of a route.
@@ -69,11 +90,11 @@ type RouteStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
-func (s *lasting) pathStatus() *PathStatus {
-	st := s.ch.State()
+func pathStatus(st *channel.State) *PathStatus {
 	p := &PathStatus{
 		Up: st.Up, Since: st.Since, Attempts: st.Epoch, Held: st.Kept,
 		RTT: st.Flight.RTT.Seconds(), Rate: int64(st.Flight.Rate), Under: st.Flight.Under, Bound: st.Flight.Bound,
+		KeysSince: st.Keys, Changes: st.Changes, Ping: st.Ping.Seconds(),
 	}
 	if st.Err != nil {
 		p.Error = st.Err.Error()
@@ -83,16 +104,25 @@ func (s *lasting) pathStatus() *PathStatus {
 
 // A FinishingPart is a channel that another one has taken the place of.
 type FinishingPart struct {
+	Channel string    `json:"channel,omitempty"`
 	Route   string    `json:"route"`
 	Since   time.Time `json:"since"`
 	Streams int       `json:"streams"`
 }
 
 // Status returns what /status shows.
-func (in *Inlet) Status() InletStatus {
-	st := InletStatus{Identifier: in.Identifier().String(), Instance: in.local.Instance().String(), Credential: in.member.status()}
+func (in *Inlet) Status() InletStatus { return in.statusOf(defaultEntries) }
+
+// statusOf is Status with at most so many streams.
+func (in *Inlet) statusOf(most int) InletStatus {
+	sums := in.streams.table.sums()
+	st := InletStatus{
+		ProcessStatus: in.processStatus(), Identifier: in.Identifier().String(), Instance: in.local.Instance().String(), Credential: in.member.status(),
+		Totals: in.streams.totals(total(sums)),
+	}
+	st.StreamsStatus = in.streams.newest(most, st.Totals.StreamsActive)
 	for i, s := range in.services {
-		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Streams: s.streams.Load()}
+		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Streams: s.streams.Load(), CarriedStatus: in.streams.carried(sums[s.metrics.count])}
 		if b, ok := s.upstream.(*balancer); ok {
 			e.Replicas = b.status()
 		} else {
@@ -144,8 +174,13 @@ func (l *link) status() ChannelStatus {
 		if err == nil {
 			used[i] = true
 		}
+		s, lasts := h.session.(*lasting)
 		if h != l.current {
-			st.Finishing = append(st.Finishing, FinishingPart{route, h.since, h.uses})
+			part := FinishingPart{Route: route, Since: h.since, Streams: h.uses}
+			if lasts {
+				part.Channel = s.ch.ID().String()
+			}
+			st.Finishing = append(st.Finishing, part)
 			continue
 		}
 		since := h.since
@@ -153,8 +188,9 @@ func (l *link) status() ChannelStatus {
 		if err != nil {
 			st.State = "resuming"
 		}
-		if s, ok := h.session.(*lasting); ok {
-			st.Path = s.pathStatus()
+		if lasts {
+			of := s.ch.State()
+			st.Channel, st.Sent, st.Received, st.Path = s.ch.ID().String(), of.Sent, of.Received, pathStatus(&of)
 		}
 	}
 	for i, r := range l.routes {
@@ -176,13 +212,16 @@ func (l *link) routeStatus(i int, route string, used bool) RouteStatus {
 
 // OutletStatus is what an outlet's /status shows.
 type OutletStatus struct {
+	ProcessStatus
 	Identifier    string               `json:"identifier"`
 	Instance      string               `json:"instance"`
 	Credential    *CredentialStatus    `json:"credential,omitempty"` // nil: the process is nobody's member
+	Totals        TotalsStatus         `json:"totals"`
 	Listen        []string             `json:"listen"`
 	Services      []OutletEntry        `json:"services"`
 	Registrations []RegistrationStatus `json:"registrations"`
 	Channels      []PeerChannel        `json:"channels"`
+	StreamsStatus
 }
 
 // An OutletEntry is a service as the outlet offers it.
@@ -192,6 +231,7 @@ type OutletEntry struct {
 	Allow      []string `json:"allow"`                // of a list
 	Expression string   `json:"expression,omitempty"` // in its place
 	Streams    int64    `json:"streams"`
+	CarriedStatus
 }
 
 // A RegistrationStatus is one relay address that the outlet registers at.
@@ -211,6 +251,8 @@ type PeerChannel struct {
 	Instance string      `json:"instance"`
 	Name     string      `json:"name,omitempty"`
 	Channel  string      `json:"channel"`
+	Sent     uint64      `json:"bytes_sent"` // on the channel, what its streams cost included
+	Received uint64      `json:"bytes_received"`
 	Route    string      `json:"route,omitempty"`
 	Since    time.Time   `json:"since"`
 	Path     *PathStatus `json:"path"`
@@ -218,16 +260,22 @@ type PeerChannel struct {
 }
 
 // Status returns what /status shows.
-func (out *Outlet) Status() OutletStatus {
+func (out *Outlet) Status() OutletStatus { return out.statusOf(defaultEntries) }
+
+// statusOf is Status with at most so many streams.
+func (out *Outlet) statusOf(most int) OutletStatus {
+	sums := out.streams.table.sums()
 	st := OutletStatus{
+		ProcessStatus: out.processStatus(), Totals: out.streams.totals(total(sums)),
 		Identifier: out.Identifier().String(), Instance: out.local.Instance().String(), Credential: out.member.status(),
 		Listen: []string{}, Services: []OutletEntry{}, Registrations: []RegistrationStatus{}, Channels: []PeerChannel{},
 	}
+	st.StreamsStatus = out.streams.newest(most, st.Totals.StreamsActive)
 	for _, a := range out.Addrs() {
 		st.Listen = append(st.Listen, a.String())
 	}
 	for _, c := range out.offered.Load().services {
-		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: c.streams.Load()}
+		e := OutletEntry{Service: c.Name, Target: c.Target.String(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: c.streams.Load(), CarriedStatus: out.streams.carried(sums[c.metrics.count])}
 		for _, id := range c.Allow.IDs() {
 			e.Allow = append(e.Allow, id.String())
 		}
@@ -237,9 +285,10 @@ func (out *Outlet) Status() OutletStatus {
 		st.Registrations = append(st.Registrations, a.status()...)
 	}
 	for _, ch := range out.channels.list() {
+		of := ch.session.ch.State()
 		st.Channels = append(st.Channels, PeerChannel{
 			Peer: ch.peer.Identifier.String(), Instance: ch.peer.Instance.String(), Name: ch.peer.Name, Channel: ch.session.ch.ID().String(),
-			Route: ch.session.ch.State().Via, Since: ch.since, Path: ch.session.pathStatus(), Streams: ch.session.Streams(),
+			Sent: of.Sent, Received: of.Received, Route: of.Via, Since: ch.since, Path: pathStatus(&of), Streams: ch.session.Streams(),
 		})
 	}
 	slices.SortFunc(st.Channels, func(a, b PeerChannel) int {
@@ -253,6 +302,7 @@ func (out *Outlet) Status() OutletStatus {
 
 // RelayStatus is what a relay's /status shows.
 type RelayStatus struct {
+	ProcessStatus
 	Identifier    string              `json:"identifier"`
 	Instance      string              `json:"instance"`
 	Credential    *CredentialStatus   `json:"credential,omitempty"` // nil: the process is nobody's member
@@ -260,7 +310,9 @@ type RelayStatus struct {
 	Draining      bool                `json:"draining"`
 	Connections   int                 `json:"connections"`
 	Registrations []RelayRegistration `json:"registrations"`
-	Joins         []RelayJoin         `json:"joins"`
+	Totals        JoinsStatus         `json:"totals"`
+	Joins         []RelayJoin         `json:"joins"` // newest first
+	JoinsLeftOff  int                 `json:"joins_left_off"`
 	Refusals      map[string]uint64   `json:"refusals"` // by code, since the start
 }
 
@@ -288,9 +340,14 @@ type RelayJoin struct {
 }
 
 // Status returns what /status shows.
-func (r *Relay) Status() RelayStatus {
-	s := r.server.Status()
+func (r *Relay) Status() RelayStatus { return r.statusOf(defaultEntries) }
+
+// statusOf is Status with at most so many joins.
+func (r *Relay) statusOf(most int) RelayStatus {
+	s := r.server.Newest(most)
 	st := RelayStatus{
+		ProcessStatus: r.processStatus(), JoinsLeftOff: s.LeftOff,
+		Totals:     JoinsStatus{JoinsActive: int64(s.Counts.Joins), JoinsOpened: int64(s.Counts.Joined), BytesToTarget: s.Counts.ToTarget, BytesToCaller: s.Counts.ToCaller},
 		Identifier: r.Identifier().String(), Instance: r.local.Instance().String(), Credential: r.member.status(), Listen: []string{},
 		Draining: s.Draining, Connections: s.Conns,
 		Registrations: []RelayRegistration{}, Joins: []RelayJoin{}, Refusals: map[string]uint64{},

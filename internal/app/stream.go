@@ -33,17 +33,6 @@ type streamName struct {
 	client  string
 }
 
-// ended counts e.
-func (m *serviceMetrics) ended(e streamEnd) {
-	if e.clean() {
-		m.ok.Inc()
-	} else {
-		m.total.WithLabelValues(e.label).Inc()
-	}
-	m.fromSocket.Add(float64(e.sent))
-	m.toSocket.Add(float64(e.received))
-}
-
 // abortive makes the kernel end nc with a reset whenever it is closed, also when
 // this process is killed: a clean end is what this process says, never what its
 // death looks like.

@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/obs"
 )
 
 // Exit codes of all commands.
@@ -122,28 +122,5 @@ func Group(cmd *cobra.Command) *cobra.Command {
 // Version returns one line: the command, its version and commit as far as the
 // build recorded them, and what it was built by and for.
 func Version(name string) string {
-	version, commit := "(unknown version)", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			version = info.Main.Version
-		}
-		commit = commitOf(info.Settings)
-	}
-	return fmt.Sprintf("%s %s%s %s %s/%s", name, version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
-
-func commitOf(settings []debug.BuildSetting) string {
-	var revision, modified string
-	for _, s := range settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			modified = ", modified"
-		}
-	}
-	if revision == "" {
-		return ""
-	}
-	return " (" + revision + modified + ")"
+	return fmt.Sprintf("%s %s %s %s/%s", name, obs.ReadBuild(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

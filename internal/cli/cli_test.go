@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -83,20 +82,6 @@ func TestVersion(t *testing.T) {
 	for _, want := range []string{"relay ", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH} {
 		if !strings.Contains(got, want) || strings.Contains(got, "\n") {
 			t.Errorf("%q lacks %q, or is more than a line", got, want)
-		}
-	}
-	for _, tt := range []struct {
-		settings []debug.BuildSetting
-		want     string
-	}{
-		{nil, ""},
-		{[]debug.BuildSetting{{Key: "vcs.modified", Value: "true"}}, ""},
-		{[]debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}}, " (abc)"},
-		{[]debug.BuildSetting{{Key: "vcs.revision", Value: "0123456789abcdef"}, {Key: "vcs.modified", Value: "false"}}, " (0123456789ab)"},
-		{[]debug.BuildSetting{{Key: "vcs.revision", Value: "0123456789abcdef"}, {Key: "vcs.modified", Value: "true"}}, " (0123456789ab, modified)"},
-	} {
-		if got := commitOf(tt.settings); got != tt.want {
-			t.Errorf("%v: %q, want %q", tt.settings, got, tt.want)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -27,22 +28,37 @@ func (o *Obs) metricsHandler() http.Handler {
 }
 
 // adminHandler serves what is for this machine only.
-func (o *Obs) adminHandler(status func() any, more map[string]http.Handler, unix bool) http.Handler {
+func (o *Obs) adminHandler(e *Endpoints, unix bool) http.Handler {
 	mux := http.NewServeMux()
 	o.handlePublic(mux)
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		var v any
-		if status != nil {
-			v = status()
-		}
-		o.writeJSON(w, http.StatusOK, v)
-	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { o.status(w, r, e.Status) })
+	if e.History != nil {
+		mux.HandleFunc("GET /status/history", func(w http.ResponseWriter, _ *http.Request) {
+			o.writeJSON(w, http.StatusOK, e.History())
+		})
+	}
 	all := http.NewServeMux()
 	all.Handle("/", bounded(mux))
-	for pattern, h := range more {
+	for pattern, h := range e.More {
 		all.Handle(pattern, h)
 	}
 	return harden(onlyLocal(all, unix))
+}
+
+// status answers with what of returns, or why it cannot.
+func (o *Obs) status(w http.ResponseWriter, r *http.Request, of func(url.Values) (any, error)) {
+	var v any
+	if of != nil {
+		parameters, err := url.ParseQuery(r.URL.RawQuery)
+		if err == nil {
+			v, err = of(parameters)
+		}
+		if err != nil {
+			writeText(w, http.StatusBadRequest, oneLine(err.Error())+"\n")
+			return
+		}
+	}
+	o.writeJSON(w, http.StatusOK, v)
 }
 
 // bounded bounds what requests carry.

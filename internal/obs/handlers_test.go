@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -69,7 +70,7 @@ func TestAdminAnswersLocalRequestsOnly(t *testing.T) {
 	handlers := map[bool]http.Handler{}
 	o := newTestObs(t)
 	for _, unix := range []bool{false, true} {
-		handlers[unix] = o.adminHandler(func() any { asked++; return "secret" }, nil, unix)
+		handlers[unix] = o.adminHandler(&Endpoints{Status: shows(func() any { asked++; return "secret" })}, unix)
 	}
 	for _, tt := range tests {
 		for unix, h := range handlers {
@@ -109,7 +110,7 @@ func TestAdminTakesTheHostOfTheRequestLine(t *testing.T) {
 func TestPathsOfTheServers(t *testing.T) {
 	o := newTestObs(t)
 	o.Ready.Set("db", nil)
-	metrics, admin := o.metricsHandler(), o.adminHandler(func() any { return 1 }, nil, false)
+	metrics, admin := o.metricsHandler(), o.adminHandler(&Endpoints{Status: shows(func() any { return 1 })}, false)
 	for _, tt := range []struct {
 		method, path   string
 		metrics, admin int
@@ -246,25 +247,56 @@ func compact(t *testing.T, text string) string {
 func TestStatus(t *testing.T) {
 	o := newTestObs(t)
 	for _, tt := range []struct {
-		status func() any
+		status func(url.Values) (any, error)
+		query  string
 		code   int
 		want   string
 	}{
-		{nil, 200, "null\n"},
-		{func() any { return map[string]int{"streams": 3} }, 200, "{\n  \"streams\": 3\n}\n"},
-		{func() any { return make(chan int) }, 500, "internal error\n"}, // cannot be JSON
+		{nil, "", 200, "null\n"},
+		{shows(func() any { return map[string]int{"streams": 3} }), "", 200, "{\n  \"streams\": 3\n}\n"},
+		{shows(func() any { return make(chan int) }), "", 500, "internal error\n"}, // cannot be JSON
+		{func(q url.Values) (any, error) { return q.Get("streams"), nil }, "?streams=5", 200, "\"5\"\n"},
+		{func(url.Values) (any, error) { return nil, errors.New("want\na number") }, "?streams=x", 400, "want; a number\n"},
+		{shows(func() any { return 1 }), "?streams=%zz", 400, "invalid URL escape \"%zz\"\n"},
 	} {
 		w := httptest.NewRecorder()
-		o.adminHandler(tt.status, nil, false).ServeHTTP(w, request(t, "GET", "http://localhost/status"))
+		o.adminHandler(&Endpoints{Status: tt.status}, false).ServeHTTP(w, request(t, "GET", "http://localhost/status"+tt.query))
 		if w.Code != tt.code || w.Body.String() != tt.want {
 			t.Errorf("got %d %q, want %d %q", w.Code, w.Body, tt.code, tt.want)
 		}
 	}
 }
 
+// shows returns a status that any parameters will do for.
+func shows(status func() any) func(url.Values) (any, error) {
+	return func(url.Values) (any, error) { return status(), nil }
+}
+
+// The history stands behind the same checks as the status, where there is one.
+func TestHistory(t *testing.T) {
+	o := newTestObs(t)
+	with := o.adminHandler(&Endpoints{History: func() any { return []int{1, 2} }}, false)
+	for _, tt := range []struct {
+		h    http.Handler
+		host string
+		code int
+	}{
+		{with, "localhost", 200},
+		{with, "evil.example", http.StatusMisdirectedRequest},
+		{o.adminHandler(&Endpoints{}, false), "localhost", 404},
+		{o.metricsHandler(), "localhost", 404},
+	} {
+		w := httptest.NewRecorder()
+		tt.h.ServeHTTP(w, request(t, "GET", "http://"+tt.host+"/status/history"))
+		if w.Code != tt.code || tt.code == 200 && w.Body.String() != "[\n  1,\n  2\n]\n" {
+			t.Errorf("%s: %d %q, want %d", tt.host, w.Code, w.Body, tt.code)
+		}
+	}
+}
+
 // A status that panics costs its request, not the process.
 func TestStatusPanics(t *testing.T) {
-	s, _ := serve(t, newTestObs(t), Endpoints{Admin: "127.0.0.1:0", Status: func() any { panic("broken") }})
+	s, _ := serve(t, newTestObs(t), Endpoints{Admin: "127.0.0.1:0", Status: shows(func() any { panic("broken") })})
 	got := exchange(t, s.AdminAddr(), "GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	if got != "" {
 		t.Errorf("got %q, want nothing", got)
@@ -305,7 +337,7 @@ func TestMoreHandlers(t *testing.T) {
 		b, _ := io.ReadAll(r.Body)
 		read = len(b)
 	})}
-	h := o.adminHandler(nil, more, false)
+	h := o.adminHandler(&Endpoints{More: more}, false)
 	for _, tt := range []struct {
 		host, origin string
 		want         int

@@ -42,8 +42,8 @@ type Obs struct {
 var commandForm = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // New makes an Obs whose registry has the collectors of the Go runtime and of
-// the process, the gauge culvert_COMMAND_ready and the counter
-// culvert_log_dropped_total.
+// the process, the gauges culvert_build_info and culvert_COMMAND_ready, and the
+// counter culvert_log_dropped_total.
 func New(cfg Config) (*Obs, error) {
 	if !commandForm.MatchString(cfg.Command) {
 		return nil, fmt.Errorf("command %q cannot begin a metric's name: want letters and digits", cfg.Command)
@@ -60,6 +60,7 @@ func New(cfg Config) (*Obs, error) {
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		ReadBuild().gauge(),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "culvert_" + cfg.Command + "_ready",
 			Help: "Whether everything that /readyz names is ready (1) or not (0).",
@@ -92,6 +93,9 @@ func (o *Obs) SetLogLevel(name string) error {
 // told of in its place. Then it writes what is left, for 1 s at most. Before and
 // afterwards each line is written as it comes. It is called once.
 func (o *Obs) ServeLog(ctx context.Context) { o.sink.serve(ctx, logFlush) }
+
+// Command returns what [Config.Command] was.
+func (o *Obs) Command() string { return o.command }
 
 // FlushLog waits until all that was logged is written, or ctx ends.
 func (o *Obs) FlushLog(ctx context.Context) { o.sink.flush(ctx) }

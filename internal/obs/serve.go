@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -28,8 +29,11 @@ type Endpoints struct {
 	// in relay.yaml:7:10".
 	MetricsWhere, AdminWhere string
 
-	// Status returns what /status shows, as JSON; nil: null.
-	Status func() any
+	// Status returns what /status shows, as JSON, to one who asks with those
+	// parameters; nil: null. An error is a parameter that cannot be, and is the answer.
+	Status func(parameters url.Values) (any, error)
+	// History returns what /status/history shows, as JSON; nil: there is none.
+	History func() any
 
 	// More are further handlers of the admin server, by pattern. They bound what
 	// requests carry, and say who may ask: every user of this machine reaches a
@@ -72,7 +76,7 @@ func (o *Obs) Listen(ctx context.Context, e Endpoints) (*Server, error) {
 			return nil, errors.Join(listenError("admin", e.AdminWhere, err), s.Close())
 		}
 		for _, ln := range lns {
-			s.parts = append(s.parts, part{"admin", ln, o.server(showSecured(o.adminHandler(e.Status, e.More, unix))), e.AdminTLS})
+			s.parts = append(s.parts, part{"admin", ln, o.server(showSecured(o.adminHandler(&e, unix))), e.AdminTLS})
 		}
 	}
 	return s, nil

@@ -35,7 +35,7 @@ func exchange(t *testing.T, a net.Addr, text string) string {
 
 func TestServeBoth(t *testing.T) {
 	o := newTestObs(t)
-	s, stop := serve(t, o, Endpoints{Metrics: "127.0.0.1:0", Admin: "localhost:0", Status: func() any { return "here" }})
+	s, stop := serve(t, o, Endpoints{Metrics: "127.0.0.1:0", Admin: "localhost:0", Status: shows(func() any { return "here" })})
 	if s.MetricsAddr() == nil || s.AdminAddr() == nil || s.MetricsAddr().String() == s.AdminAddr().String() {
 		t.Fatalf("addresses: %v, %v", s.MetricsAddr(), s.AdminAddr())
 	}
@@ -181,11 +181,11 @@ func TestListenAllOrNone(t *testing.T) {
 // that says nothing.
 func TestServeEndsInTime(t *testing.T) {
 	began, release := make(chan struct{}), make(chan struct{})
-	s, stop := serve(t, newTestObs(t), Endpoints{Admin: "127.0.0.1:0", Status: func() any {
+	s, stop := serve(t, newTestObs(t), Endpoints{Admin: "127.0.0.1:0", Status: shows(func() any {
 		close(began)
 		<-release
 		return "done"
-	}})
+	})})
 	silent, err := net.Dial("tcp", s.AdminAddr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +245,7 @@ func socketPath(t *testing.T) string {
 func TestAdminOnAUnixSocket(t *testing.T) {
 	path := socketPath(t)
 	o := newTestObs(t)
-	s, stop := serve(t, o, Endpoints{Admin: "unix://" + path, Status: func() any { return "here" }})
+	s, stop := serve(t, o, Endpoints{Admin: "unix://" + path, Status: shows(func() any { return "here" })})
 	for _, host := range []string{"localhost", "admin.sock", "whatever.example"} {
 		if a := get(t, s.AdminAddr(), "/status", "Host", host); a.status != 200 || !strings.Contains(a.body, "here") {
 			t.Errorf("host %s: %d %q", host, a.status, a.body)

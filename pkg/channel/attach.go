@@ -66,6 +66,10 @@ func (c *Channel) useLocked(p *Conn, next, start uint64, m Move) {
 		m.Down = time.Since(c.lostAt)
 	}
 	c.path, c.next, c.onPath, c.cause = p, next, start, m.Cause
+	c.keysAt, c.ping = p.base, 0
+	if !first {
+		c.changes++
+	}
 	c.flight.reset(next, p.base)
 	c.backlog.Store(int64(c.flight.backlog()))
 	c.acked = c.consumed // said on p before anything else

@@ -131,6 +131,9 @@ type Channel struct {
 	route     int
 	cause     Cause // why the last path was made
 	pathUp    time.Time
+	keysAt    time.Time     // when the handshake was that the last path's keys are from
+	changes   uint64        // of the path
+	ping      time.Duration // the path's last answered PING; 0 before
 	held      time.Duration // how long the last path lived, once it is lost
 	lostAt    time.Time
 	lostErr   error
@@ -251,14 +254,20 @@ func (c *Channel) Err() error {
 
 // A State is a channel's, for people.
 type State struct {
-	Up       bool
-	Since    time.Time // of Up, or of its end
-	Epoch    uint64    // attempts at another path so far
-	Route    int       // the initiator's route of the path, or of the last one
-	Via      string    // what the responder's Table was told of it
-	Err      error     // why there is no path
-	Kept     int       // bytes of memory held
-	Sent     uint64    // bytes of the stream
+	Up      bool
+	Since   time.Time // of Up, or of its end
+	Epoch   uint64    // attempts at another path so far
+	Route   int       // the initiator's route of the path, or of the last one
+	Via     string    // what the responder's Table was told of it
+	Err     error     // why there is no path
+	Keys    time.Time // when the handshake was that the keys of the path, or of the last one, are from
+	Changes uint64    // how often the channel has got another path
+	// Ping is how long the peer took to answer the path's last PING, what has waited
+	// before it on the way included; 0 while none was answered. A peer can lie about
+	// it.
+	Ping     time.Duration
+	Kept     int    // bytes of memory held
+	Sent     uint64 // bytes of the stream
 	Received uint64
 	Flight   Flight
 }
@@ -279,6 +288,7 @@ func (c *Channel) State() State {
 	s := State{
 		Up: c.path != nil, Since: c.pathUp, Epoch: c.epoch, Route: c.route, Via: c.via,
 		Kept: c.out.held() + c.in.held(), Sent: c.out.end, Received: c.received,
+		Keys: c.keysAt, Changes: c.changes, Ping: c.ping,
 		Flight: c.flight.state(c.next, c.confirmed),
 	}
 	if c.path == nil {

@@ -13,7 +13,12 @@ func (c *Channel) ponged(p *Conn, body []byte) {
 		return
 	}
 	f := &c.flight
-	f.pong(binary.BigEndian.Uint64(body), c.next, c.smalls.Load())
+	sent := binary.BigEndian.Uint64(body)
+	// Probes and the keepalive's PINGs both bear the time since the path's base.
+	if now := time.Since(p.base); sent <= uint64(now) {
+		c.ping = max(now-time.Duration(sent), time.Microsecond)
+	}
+	f.pong(sent, c.next, c.smalls.Load())
 	c.backlog.Store(int64(f.backlog()))
 	more := c.moreLocked()
 	if c.writing {

@@ -27,9 +27,6 @@ type join struct {
 	done           chan struct{}
 }
 
-// bytes returns what the join has moved so far, both ways.
-func (j *join) bytes() int64 { return j.counters.AToB.Load() + j.counters.BToA.Load() }
-
 // join answers the caller with ok and moves bytes between it and far, which it
 // owns, until the join ends. What was read from far already is first.
 func (c *call) join(ctx context.Context, j *join, ok message, far net.Conn, first []byte) {
@@ -109,6 +106,7 @@ func (s *Server) begin(j *join) bool {
 		return false
 	}
 	s.joins[j] = struct{}{}
+	s.joined++
 	s.standLocked(j)
 	return true
 }
@@ -118,7 +116,8 @@ func (s *Server) finish(j *join, tell func()) {
 	s.mu.Lock()
 	delete(s.joins, j)
 	s.unstandLocked(j)
-	s.carried += j.bytes()
+	s.toTarget += j.counters.AToB.Load()
+	s.toCaller += j.counters.BToA.Load()
 	s.mu.Unlock()
 	tell()
 	close(j.done)
@@ -136,8 +135,5 @@ func (v *serving) move(ctx context.Context, j *join, near, far net.Conn, fromNea
 		}).Err
 	}
 	// Some other transport: idle time and rate do not bound it.
-	r := pump.Both(ctx, &leg{Conn: near, first: fromNear}, &leg{Conn: far, first: fromFar})
-	j.counters.AToB.Store(r.AToB)
-	j.counters.BToA.Store(r.BToA)
-	return r.Err
+	return pump.Both(ctx, &countedLeg{leg{near, fromNear}, &j.counters.BToA}, &countedLeg{leg{far, fromFar}, &j.counters.AToB}).Err
 }

@@ -1,6 +1,9 @@
 package relay
 
-import "net"
+import (
+	"net"
+	"sync/atomic"
+)
 
 // A leg is a transport conn with what was read from it already.
 type leg struct {
@@ -28,3 +31,15 @@ func (l *leg) CloseWrite() error {
 
 // NetConn returns what the leg stands on.
 func (l *leg) NetConn() net.Conn { return l.Conn }
+
+// A countedLeg is a leg of which what is written to it is counted.
+type countedLeg struct {
+	leg
+	written *atomic.Int64
+}
+
+func (l *countedLeg) Write(b []byte) (int, error) {
+	n, err := l.leg.Write(b)
+	l.written.Add(int64(n))
+	return n, err
+}

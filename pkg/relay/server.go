@@ -40,11 +40,13 @@ type Server struct {
 	conns         int
 	perIdentity   map[identity.Identifier]int
 	joins         map[*join]struct{}
-	carried       int64 // bytes of joins that have ended
-	refusals      map[code.Code]uint64
-	rechecks      int // calls of Recheck so far
-	draining      bool
-	drained       chan struct{} // closed once draining
+	joined        uint64 // joins that have begun
+	// Bytes of joins that have ended.
+	toTarget, toCaller int64
+	refusals           map[code.Code]uint64
+	rechecks           int // calls of Recheck so far
+	draining           bool
+	drained            chan struct{} // closed once draining
 }
 
 // NewServer checks cfg and returns a Server that does nothing yet.

@@ -17,6 +17,8 @@ type Status struct {
 	Conns         int // authenticated conns
 	Registrations []RegistrationStatus
 	Joins         []JoinStatus
+	LeftOff       int // joins that are not listed
+	Counts        Counts
 	Refusals      map[code.Code]uint64 // since the start
 }
 
@@ -48,27 +50,75 @@ type JoinStatus struct {
 // Counts are the numbers of a [Status], which cost little to ask for often.
 type Counts struct {
 	Registrations, Joins, Conns int
-	Bytes                       int64 // moved by joins, both ways, those that have ended included
+	Handshakes                  int    // slots taken, those waiting in Accept included
+	Spares                      int    // conns parked
+	Waiting                     int    // callers held for a spare conn
+	Draining                    bool   // the relay joins nobody any more
+	Joined                      uint64 // joins that have begun since the start
+	// Bytes moved by joins, those that have ended included. They never become less.
+	ToTarget, ToCaller int64
 }
+
+// Bytes returns what joins have moved both ways together.
+func (c Counts) Bytes() int64 { return c.ToTarget + c.ToCaller }
 
 // Counts returns the server's numbers now.
 func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := Counts{Registrations: s.registrations, Joins: len(s.joins), Conns: s.conns, Bytes: s.carried}
+	return s.countsLocked()
+}
+
+func (s *Server) countsLocked() Counts {
+	c := Counts{
+		Registrations: s.registrations, Joins: len(s.joins), Conns: s.conns, Handshakes: len(s.slots), Draining: s.draining,
+		Joined: s.joined, ToTarget: s.toTarget, ToCaller: s.toCaller,
+	}
 	for j := range s.joins {
-		c.Bytes += j.bytes()
+		c.ToTarget += j.counters.AToB.Load()
+		c.ToCaller += j.counters.BToA.Load()
+	}
+	for _, rs := range s.outlets {
+		for _, r := range rs {
+			c.Spares += len(r.spares)
+			c.Waiting += len(r.waiting)
+		}
 	}
 	return c
 }
 
 // Status returns what the server holds now, oldest first.
 func (s *Server) Status() Status {
+	st, joins := s.status()
+	// Of many joins this takes a while, in which nobody shall wait.
+	slices.SortFunc(joins, func(a, b *join) int { return a.since.Compare(b.since) })
+	st.list(joins)
+	return st
+}
+
+// Newest is Status with at most so many joins, the newest, and these first.
+func (s *Server) Newest(most int) Status {
+	st, joins := s.status()
+	slices.SortFunc(joins, func(a, b *join) int { return b.since.Compare(a.since) })
+	st.LeftOff = max(0, len(joins)-most)
+	st.list(joins[:len(joins)-st.LeftOff])
+	return st
+}
+
+func (st *Status) list(joins []*join) {
+	for _, j := range joins {
+		st.Joins = append(st.Joins, j.status())
+	}
+}
+
+// status returns what there is but the joins, and these in no order.
+func (s *Server) status() (Status, []*join) {
 	s.mu.Lock()
 	st := Status{
 		Draining:   s.draining,
 		Handshakes: len(s.slots),
 		Conns:      s.conns,
+		Counts:     s.countsLocked(),
 		Refusals:   maps.Clone(s.refusals),
 	}
 	for _, rs := range s.outlets {
@@ -79,15 +129,10 @@ func (s *Server) Status() Status {
 	joins := s.joinsLocked()
 	s.mu.Unlock()
 
-	// Of many joins this takes a while, in which nobody shall wait.
-	slices.SortFunc(joins, func(a, b *join) int { return a.since.Compare(b.since) })
-	for _, j := range joins {
-		st.Joins = append(st.Joins, j.status())
-	}
 	slices.SortFunc(st.Registrations, func(a, b RegistrationStatus) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Instance, b.Instance))
 	})
-	return st
+	return st, joins
 }
 
 // joinsLocked returns all joins, in no order.

@@ -117,6 +117,7 @@ func (s *Session) newStream(y *yamux.Stream, opener bool, gone func()) *Stream {
 		opener: opener, gone: make(chan struct{}), noWrite: make(chan struct{}),
 		place: waiter{ready: make(chan struct{}, 1)},
 	}
+	st.active()
 	s.mu.Lock()
 	s.streams[st.id] = st
 	early := st.win.early

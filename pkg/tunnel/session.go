@@ -71,7 +71,8 @@ type Session struct {
 	client  bool
 	cfg     Config
 	adapter *adapter
-	brisk   func() // the carrier's
+	brisk   func()    // the carrier's
+	base    time.Time // times of streams are nanoseconds since
 	gate    gate
 	control control
 
@@ -128,7 +129,7 @@ func newSession(c Carrier, cfg Config, client bool) *Session {
 	}
 	cfg.Window = min(max(cfg.Window, initialWindow), maxWindow)
 	s := &Session{
-		carrier: c, client: client, cfg: cfg,
+		carrier: c, client: client, cfg: cfg, base: time.Now(),
 		adapter:  newAdapter(c, client, cfg.MaxStreams+cfg.Unanswered+2),
 		gate:     gate{free: gateBytes},
 		started:  make(chan struct{}),

@@ -26,6 +26,8 @@ type Stream struct {
 	win    *window
 	opener bool
 
+	counters counters
+
 	readMu   sync.Mutex
 	head     [frameHeader]byte
 	headLen  int // bytes of head
@@ -137,6 +139,15 @@ func (st *Stream) desertedErr() error {
 // Read returns data in order. Its error is io.EOF after the peer's FIN, a
 // *ResetError, a *RefusedError, or a *LossError.
 func (st *Stream) Read(p []byte) (int, error) {
+	n, err := st.read(p)
+	if n > 0 {
+		st.countReceived(n)
+	}
+	return n, err
+}
+
+// read is Read for whoever counts what becomes of the data.
+func (st *Stream) read(p []byte) (int, error) {
 	st.readMu.Lock()
 	defer st.readMu.Unlock()
 	if err := st.desertedErr(); err != nil || len(p) == 0 {
@@ -387,11 +398,12 @@ func (st *Stream) writeSome(w io.Writer) (n int64, readErr, writeErr error) {
 	}
 	buf := frameBufs.Get().(*frameBuf)
 	defer frameBufs.Put(buf)
-	got, err := st.Read(buf[:])
+	got, err := st.read(buf[:])
 	if err != nil {
 		return 0, err, nil
 	}
 	k, err := w.Write(buf[:got])
+	st.countReceived(k)
 	return int64(k), nil, err
 }
 

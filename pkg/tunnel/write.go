@@ -118,7 +118,11 @@ func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
 	if err != nil {
 		return err
 	}
-	return st.sendLocked(buf[:frameHeader+n])
+	if err := st.sendLocked(buf[:frameHeader+n]); err != nil {
+		return err
+	}
+	st.countSent(n)
+	return nil
 }
 
 // passLocked takes a small frame that is no data through the gate to the mux.
