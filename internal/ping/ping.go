@@ -51,6 +51,7 @@ type Config struct {
 type Trace struct {
 	Began   func(*Way)
 	Stepped func(*Way, Step)
+	Pinged  func(*Way) // all of its PINGs were sent
 	Ended   func(*Way) // it has worked, or not
 }
 
@@ -60,6 +61,9 @@ func (t Trace) filled() Trace {
 	}
 	if t.Stepped == nil {
 		t.Stepped = func(*Way, Step) {}
+	}
+	if t.Pinged == nil {
+		t.Pinged = func(*Way) {}
 	}
 	if t.Ended == nil {
 		t.Ended = func(*Way) {}

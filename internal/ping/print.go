@@ -33,7 +33,7 @@ func NewPrinter(w io.Writer) *Printer { return &Printer{w: w} }
 
 // Trace returns what a Pinger is to tell.
 func (p *Printer) Trace() Trace {
-	return Trace{Began: p.began, Stepped: p.stepped, Ended: p.ended}
+	return Trace{Began: p.began, Stepped: p.stepped, Pinged: p.pinged, Ended: p.ended}
 }
 
 // Summary writes what a report says as a whole, and returns why something could not be
@@ -97,6 +97,8 @@ func (p *Printer) stepped(_ *Way, s Step) {
 	switch {
 	case s.Kind == string(relay.StepResolve) && s.Problem == nil && len(s.Addresses) == 1 && s.Addresses[0] == s.Host:
 		return // an address needs no resolver
+	case s.Service != "":
+		where = code.Printable(s.Service)
 	case where == "" && s.Host != "":
 		where = s.Host
 	case where == "":
@@ -153,9 +155,6 @@ func (p *Printer) ended(w *Way) {
 		p.text("", "it lists "+watch.Count(w.Found, "outlet", "outlets"))
 		return
 	}
-	if w.Pings != nil {
-		p.pings(w.Pings)
-	}
 	for _, c := range w.Changes {
 		switch {
 		case c.Lost != "":
@@ -169,7 +168,8 @@ func (p *Printer) ended(w *Way) {
 	}
 }
 
-func (p *Printer) pings(s *Pings) {
+func (p *Printer) pinged(w *Way) {
+	s := w.Pings
 	line := fmt.Sprintf("%d of %d PINGs answered", s.Answered, s.Sent)
 	if s.Answered > 0 {
 		line += fmt.Sprintf(": min %s, median %s, max %s", span(s.Min), span(s.Median), span(s.Max))

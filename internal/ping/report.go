@@ -66,6 +66,7 @@ type Step struct {
 	At         string   `json:"at"`  // relay, outlet or service
 	Hop        int      `json:"hop"` // from 1; an outlet behind relays is one more than the last of them
 	Identifier string   `json:"identifier"`
+	Service    string   `json:"service,omitempty"` // of open
 	Host       string   `json:"host,omitempty"`    // host:port, as the route has it
 	Address    string   `json:"address,omitempty"` // which of the host's addresses
 	Addresses  []string `json:"addresses,omitempty"`

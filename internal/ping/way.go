@@ -133,6 +133,7 @@ func (p *Pinger) use(ctx context.Context, r *recorder, ch *channel.Channel) {
 	running.Go(func() { _ = ch.Run(context.WithoutCancel(ctx)) })      // Close, or Fail, ends it
 	running.Go(func() { _ = session.Run(context.WithoutCancel(ctx)) }) // Close ends it
 	p.ping(ctx, r, ch)
+	p.cfg.Trace.Pinged(r.way)
 	works := r.way.Pings.Answered > 0 || r.way.Pings.Sent == 0 // interrupted: the outlet has accepted the channel
 	if p.cfg.Open && ctx.Err() == nil {
 		works = p.openService(ctx, r, session) && works
@@ -187,7 +188,7 @@ func (p *Pinger) openService(ctx context.Context, r *recorder, session *tunnel.S
 		}
 	}
 	s := r.outlet(StepOpen)
-	s.At, s.Seconds = AtService, time.Since(began).Seconds()
+	s.At, s.Service, s.Seconds = AtService, p.cfg.Service, time.Since(began).Seconds()
 	if err != nil {
 		s.Problem = r.explain(s, err)
 	}

@@ -74,11 +74,11 @@ func (m *Model) apart(left, right string) string {
 
 func (m *Model) totals() string {
 	t, r := m.status.Totals, m.rates.total
-	n, opened, what := t.StreamsActive, t.StreamsOpened, "streams"
+	what, opened := watch.Count(t.StreamsActive, "stream", "streams"), t.StreamsOpened
 	if m.status.Role == watch.Relay {
-		n, opened, what = t.JoinsActive, t.JoinsOpened, "joins"
+		what, opened = watch.Count(t.JoinsActive, "join", "joins"), t.JoinsOpened
 	}
-	text := fmt.Sprintf("%s/s there  %s/s back  %d %s", watch.Bytes(r.there), watch.Bytes(r.back), n, what)
+	text := fmt.Sprintf("%s/s there  %s/s back  %s", watch.Bytes(r.there), watch.Bytes(r.back), what)
 	if opened > 0 {
 		text += fmt.Sprintf(", %d since the start", opened)
 	}

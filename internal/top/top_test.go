@@ -124,7 +124,7 @@ func TestKeys(t *testing.T) {
 	m = feed(feed(m, press("p")...), inletAt(2, "one", 0))
 	wantScreen(t, m, " paused ", "3 streams")
 	m = feed(feed(m, press("p")...), inletAt(4, "one", 0))
-	wantScreen(t, m, "1 streams")
+	wantScreen(t, m, "1 stream")
 	wantScreen(t, feed(m, press("?")...), "one down", "reverse")
 	for _, k := range []tea.KeyPressMsg{{Code: 'q', Text: "q"}, {Code: 'c', Mod: tea.ModCtrl}} {
 		_, cmd := m.Update(k)

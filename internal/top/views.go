@@ -240,7 +240,7 @@ func (m *Model) routeRows() (rows []row) {
 	add := func(to watch.Text, routes []watch.Route) {
 		for _, r := range routes {
 			rows = append(rows, row{
-				cells: []string{watch.Short(to), strings.ReplaceAll(string(r.State), "_", " "), watch.Hops(r.Route), string(r.Error)},
+				cells: []string{watch.Short(to), strings.ReplaceAll(string(r.State), "_", " "), watch.Hops(r.Route), watch.Why(r.Error)},
 				style: watch.StateStyle(r.State),
 			})
 		}

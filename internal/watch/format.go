@@ -33,6 +33,20 @@ func Hops(text Text) string {
 	return strings.Join(hops, " > ")
 }
 
+// Why returns the reason in the error of a route, without the hop's URL, which is long
+// and stands beside it, and without the hop where there is only one.
+func Why(text Text) string {
+	at, reason, ok := strings.Cut(string(text), "): ")
+	hop, _, named := strings.Cut(at, " (")
+	if !ok || !named || !strings.HasPrefix(hop, "hop ") {
+		return string(text)
+	}
+	if hop == "hop 1 of 1" {
+		return reason
+	}
+	return hop + ": " + reason
+}
+
 // Bytes prints a number of bytes with four characters of digits at most.
 func Bytes[N int64 | float64](n N) string {
 	const unit = 1024

@@ -283,7 +283,7 @@ func (p *printer) path(c *Channel) {
 func (p *printer) routesOf(c *Channel, indent int) {
 	for _, r := range c.Routes {
 		p.field(indent, words(r.State), StateStyle(r.State), Hops(r.Route))
-		p.field(indent, "", Dim, string(r.Error))
+		p.field(indent, "", Dim, Why(r.Error))
 	}
 }
 

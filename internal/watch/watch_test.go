@@ -32,7 +32,7 @@ const inletStatus = `{
   "channels": [{"outlet": "` + outletID + `", "channel": "ab", "state": "open", "since": "2026-11-26T11:00:00Z", "streams": 2,
     "path": {"up": true, "since": "2026-11-26T11:30:00Z", "ping_seconds": 0.0021, "keys_since": "2026-11-26T11:48:00Z", "changes": 3},
     "routes": [{"route": "tcp://relay-a:4000/` + outletID + `", "state": "in_use"},
-               {"route": "tcp://relay-b:4000/` + outletID + `,tcp://relay-c:4000/` + outletID + `", "state": "failed", "error": "hop 1 of 2: connection refused"}]}],
+               {"route": "tcp://relay-b:4000/` + outletID + `,tcp://relay-c:4000/` + outletID + `", "state": "failed", "error": "hop 1 of 2 (tcp://relay-b:4000/x): connection refused"}]}],
   "streams": [{"id": "1", "service": "orders-db", "peer": "` + outletID + `", "client": "10.0.0.7:51234", "since": "2026-11-26T11:59:00Z", "bytes_to_service": 10, "bytes_to_client": 20},
               {"id": "2", "service": "orders-db", "peer": "` + outletID + `", "client": "10.0.0.8:51235", "since": "2026-11-26T11:58:00Z", "bytes_to_service": 1048566, "bytes_to_client": 5242860}],
   "streams_left_off": 7
@@ -130,7 +130,7 @@ func TestHostileTexts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer(`"orders-db"`, string(quoted), `"open"`, string(quoted), `"hop 1 of 2: connection refused"`, string(quoted),
+	text := strings.NewReplacer(`"orders-db"`, string(quoted), `"open"`, string(quoted), `"hop 1 of 2 (tcp://relay-b:4000/x): connection refused"`, string(quoted),
 		`{"role": "api"}`, fmt.Sprintf("{%s: %s}", quoted, quoted)).Replace(inletStatus)
 	wantHarmless(t, printed(t, mustParse(t, text), &Readiness{Checks: []Check{}}, Options{Width: 60, Streams: 10}), 60)
 	s := mustParse(t, fmt.Sprintf(`{"joins": [{"request": %s, "caller": %s, "target": %s}], "refusals": {%s: 1}}`, quoted, quoted, quoted, quoted))
@@ -183,6 +183,19 @@ func TestFormats(t *testing.T) {
 	for s, want := range map[float64]string{0: "", -1: "", 0.00021: "0.2 ms", 0.0123: "12 ms", 1.25: "1.2 s"} {
 		if got := Brief(s); got != want {
 			t.Errorf("Brief(%v) = %q, want %q", s, got, want)
+		}
+	}
+}
+
+// What is wrong with a route is said without the URL that stands beside it.
+func TestWhy(t *testing.T) {
+	for text, want := range map[Text]string{
+		"hop 1 of 1 (tcp://a:1/x): dial tcp: refused":              "dial tcp: refused",
+		"hop 2 of 3 (tcp://a:1/x): relay refuses (really): denied": "hop 2 of 3: relay refuses (really): denied",
+		"hop 1 of 1": "hop 1 of 1", "": "", "other (x): y": "other (x): y", "hop on (x": "hop on (x",
+	} {
+		if got := Why(text); got != want {
+			t.Errorf("Why(%q) = %q, want %q", text, got, want)
 		}
 	}
 }

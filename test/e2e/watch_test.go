@@ -99,6 +99,45 @@ func TestPing(t *testing.T) {
 	}
 }
 
+// TestPingByName goes the ways of a service that any outlet offers which proves it: with
+// the inlet's credential, to each that the relay lists. Whoever is revoked is refused,
+// and told what to do.
+func TestPingByName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	authority := w.id("authority")
+	w.start("relay", "relay", "", "listen: [\"tcp://"+w.addr("relay")+"\"]\nauthorities: ["+authority+"]\n"+
+		"register: peer.id == \""+authority+"\" || peer.attr.role == \"outlet\"\n"+
+		"connect: target == \""+authority+"\" || peer.attr.role == \"inlet\"\n").wantReady()
+	a := w.authority("authority", "relay")
+	for _, name := range []string{"one", "two"} {
+		w.start("outlet", name, "", "relays: "+list([]string{w.hop("relay")})+"\nservices:\n  - name: orders-db\n    target: tcp://"+serveTCP(t, named(name))+
+			"\n    allow: peer.attr.role == \"inlet\"\n"+a.enrolment(t, name, "role=outlet", "service=orders-db")).wantReady()
+	}
+	inlet := w.start("inlet", "inlet", "", "services:\n  - listen: tcp://"+w.at("inlet", "orders-db")+"\n    service: orders-db\n    routes: "+
+		list([]string{w.hop("relay")})+"\n"+a.enrolment(t, "inlet", "role=inlet")).wantReady()
+	wantOnly(t, w.at("inlet", "orders-db"), 20*time.Second, "one", "two")
+
+	out, errOut, code := w.culvert("ping", "--config", inlet.config, "--count", "1", "--open")
+	for _, want := range []string{"answered who offers it", "it lists 2 outlets", "opened", "\norders-db: 2 of 2 ways work\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("ping does not print %q", want)
+		}
+	}
+	if code != 0 || errOut != "" || t.Failed() {
+		t.Fatalf("ping ends with %d:\n%s%s", code, out, errOut)
+	}
+	wantOnly(t, w.at("inlet", "orders-db"), 20*time.Second, "one", "two")
+
+	a.mustAt("revoke", w.id("inlet"))
+	if !eventually(20*time.Second, func() bool { // the relay has heard of it
+		out, _, code = w.culvert("ping", "--config", inlet.config, "--count", "1")
+		return code == 1 && strings.Contains(out, "identity_revoked") && strings.Contains(out, "make a new one, and enrol that")
+	}) {
+		t.Errorf("ping of a revoked inlet ends with %d:\n%s", code, out)
+	}
+}
+
 // TestPingInterrupted prints what there is when it is interrupted.
 func TestPingInterrupted(t *testing.T) {
 	t.Parallel()
@@ -214,10 +253,20 @@ func TestTop(t *testing.T) {
 	}
 	inlet.kill()
 	shows("not reachable since ")
-	before := len(screen.log.String())
 	inlet.restart().wantReady()
-	if !eventually(20*time.Second, func() bool { return strings.Contains(screen.log.String()[before:], "ready") }) {
-		t.Errorf("top does not come back: %q", screen.log.String()[before:])
+	// Only what changes is drawn, but for another size: then all is.
+	drawn, rows, resized := 0, uint16(24), time.Time{}
+	if !eventually(20*time.Second, func() bool {
+		if time.Since(resized) > time.Second {
+			drawn, rows, resized = len(screen.log.String()), 12+24-rows, time.Now()
+			if err := pty.Setsize(terminal, &pty.Winsize{Rows: rows, Cols: 80}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text := screen.log.String()[drawn:]
+		return strings.Contains(text, "ready") && strings.Contains(text, "[routes]") && !strings.Contains(text, "not re")
+	}) {
+		t.Errorf("top does not come back: %q", screen.log.tail(30))
 	}
 	keys("q")
 	screen.wantExit(t, 0, 20*time.Second)
