@@ -7,8 +7,6 @@ import (
 	"context"
 	"time"
 
-	"charm.land/bubbles/v2/help"
-	"charm.land/bubbles/v2/key"
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/culvert-net/culvert/internal/watch"
@@ -26,9 +24,7 @@ type Config struct {
 
 // A Model is the state of the view; it is a [tea.Model], and a value.
 type Model struct {
-	cfg  Config
-	keys keyMap
-	help help.Model
+	cfg Config
 
 	width, height int // of the screen; 0: not known yet
 
@@ -46,6 +42,7 @@ type Model struct {
 	filter string
 	typing bool // the filter
 	paused bool
+	help   bool // all keys are shown
 }
 
 // An answer is what a question has come to.
@@ -67,10 +64,7 @@ func New(cfg Config) Model {
 	if cfg.Context == nil {
 		cfg.Context = context.Background()
 	}
-	h := help.New()
-	h.Styles = help.Styles{} // the terminal's own colours: those of the help's are for one background
-	h.ShortSeparator = "  "
-	return Model{cfg: cfg, keys: newKeyMap(), help: h, width: 80, height: 24}
+	return Model{cfg: cfg, width: 80, height: 24}
 }
 
 // Init asks for the first time.
@@ -87,7 +81,6 @@ func (m Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
-		m.help.SetWidth(msg.Width)
 	case answer:
 		m.take(msg)
 		return m.bounded(), tea.Tick(m.cfg.Interval, func(time.Time) tea.Msg { return due{} })
@@ -131,35 +124,35 @@ func (m Model) press(k tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 	}
 	page := max(m.room()-1, 1)
 	switch {
-	case key.Matches(k, m.keys.quit):
+	case keys.quit.matches(k):
 		return m, tea.Quit
-	case key.Matches(k, m.keys.view):
+	case keys.view.matches(k):
 		m.view = (m.view + 1) % len(m.views())
 		m.sort, m.first = 0, 0
-	case key.Matches(k, m.keys.sort):
+	case keys.sort.matches(k):
 		m.sort = (m.sort + 1) % len(m.current().sortings)
 		m.first = 0
-	case key.Matches(k, m.keys.turn):
+	case keys.turn.matches(k):
 		m.turned = !m.turned
-	case key.Matches(k, m.keys.filter):
+	case keys.filter.matches(k):
 		m.typing = true
-	case key.Matches(k, m.keys.clear):
+	case keys.clear.matches(k):
 		m.filter = ""
-	case key.Matches(k, m.keys.pause):
+	case keys.pause.matches(k):
 		m.paused = !m.paused
-	case key.Matches(k, m.keys.help):
-		m.help.ShowAll = !m.help.ShowAll
-	case key.Matches(k, m.keys.up):
+	case keys.help.matches(k):
+		m.help = !m.help
+	case keys.up.matches(k):
 		m.first--
-	case key.Matches(k, m.keys.down):
+	case keys.down.matches(k):
 		m.first++
-	case key.Matches(k, m.keys.pageUp):
+	case keys.pageUp.matches(k):
 		m.first -= page
-	case key.Matches(k, m.keys.pageDown):
+	case keys.pageDown.matches(k):
 		m.first += page
-	case key.Matches(k, m.keys.home):
+	case keys.home.matches(k):
 		m.first = 0
-	case key.Matches(k, m.keys.end):
+	case keys.end.matches(k):
 		m.first = len(m.rows())
 	}
 	return m.bounded(), nil
@@ -186,47 +179,4 @@ func (m Model) typed(k tea.KeyPressMsg) Model {
 	m.filter = string(text[:min(len(text), maxFilter)])
 	m.first = 0
 	return m
-}
-
-// A keyMap is the keys and what they do.
-type keyMap struct {
-	quit, view, sort, turn, filter, clear, pause, help key.Binding
-	up, down, pageUp, pageDown, home, end              key.Binding
-}
-
-func newKeyMap() keyMap {
-	bind := func(name, what string, keys ...string) key.Binding {
-		return key.NewBinding(key.WithKeys(keys...), key.WithHelp(name, what))
-	}
-	return keyMap{
-		quit:     bind("q", "quit", "q", "ctrl+c"),
-		view:     bind("tab", "next view", "tab"),
-		sort:     bind("s", "sort", "s"),
-		turn:     bind("r", "reverse", "r"),
-		filter:   bind("/", "filter", "/"),
-		clear:    bind("esc", "no filter", "esc"),
-		pause:    bind("p", "pause", "p", "space"),
-		help:     bind("?", "help", "?"),
-		up:       bind("up", "one up", "up", "k"),
-		down:     bind("down", "one down", "down", "j"),
-		pageUp:   bind("pgup", "page up", "pgup", "ctrl+b"),
-		pageDown: bind("pgdn", "page down", "pgdown", "ctrl+f"),
-		home:     bind("home", "first", "home", "g"),
-		end:      bind("end", "last", "end", "G"),
-	}
-}
-
-// ShortHelp returns the keys of the line at the bottom.
-func (k keyMap) ShortHelp() []key.Binding {
-	return []key.Binding{k.quit, k.view, k.sort, k.turn, k.filter, k.pause, k.help}
-}
-
-// FullHelp returns all keys, in columns.
-func (k keyMap) FullHelp() [][]key.Binding {
-	return [][]key.Binding{
-		{k.quit, k.view, k.sort, k.turn},
-		{k.filter, k.clear, k.pause, k.help},
-		{k.up, k.down, k.pageUp, k.pageDown},
-		{k.home, k.end},
-	}
 }

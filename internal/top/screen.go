@@ -154,8 +154,8 @@ func (m *Model) foot() []string {
 		return []string{"filter: " + m.filter + watch.Invert.Paint(" ") + watch.Dim.Paint("  enter keeps it, esc drops it")}
 	case m.filter != "":
 		return []string{"filter: " + m.filter + watch.Dim.Paint("  / changes it, esc drops it")}
-	case m.help.ShowAll:
-		return strings.Split(m.help.View(m.keys), "\n")
+	case m.help:
+		return fullHelp(m.width)
 	}
-	return []string{m.help.View(m.keys)}
+	return []string{shortHelp()}
 }
