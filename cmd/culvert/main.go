@@ -1,5 +1,5 @@
 // Command culvert is the operator's tool: it makes and shows identities, checks
-// settings, asks policies, and shows the whole system at work.
+// settings, asks policies, watches what runs, and shows the whole system at work.
 //
 // Under the name inlet, outlet or relay, by a link, it is that program: images
 // hold all four as one file.
@@ -32,10 +32,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Use:   "culvert",
 		Short: "the operator's tool of Culvert",
 		Long: `culvert makes and shows identities, checks settings for the commands inlet,
-outlet and relay, asks their policies, and shows all of them at work. It is the
-authority, too, that says who is who, and what speaks to one.`,
+outlet and relay, asks their policies, watches them as they run, measures the ways
+between them, and shows all of them at work. It is the authority, too, that says who
+is who, and what speaks to one.`,
 	})
-	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), demoCommand(), benchCommand(),
+	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), statusCommand(), topCommand(), pingCommand(), demoCommand(), benchCommand(),
 		authorityCommand(stdout, stderr), ticketCommand(), revokeCommand(),
 		injectCommand(os.Stdin), webhookCommand(stdout, stderr))
 	return cli.Execute(ctx, root, args, stdout, stderr)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,10 +29,8 @@ const (
 	identityEvery = 2 * time.Second
 	// expiresSoon is how long before its end a key is worth a warning.
 	expiresSoon = 30 * 24 * time.Hour
-	// historiesFile is the file in the folder `state` that holds what is known of
-	// others' identities, and stateAgain the pause after it could not be written.
-	historiesFile = "histories"
-	stateAgain    = 10 * time.Second
+	// stateAgain is the pause after what is known of others could not be written.
+	stateAgain = 10 * time.Second
 )
 
 // A knowing says whether a peer may use anything here at all.
@@ -74,7 +71,7 @@ func newIdentityKeeper(c *config.Common, lc channel.LocalConfig, o *obs.Obs) (*i
 		if err := makeFolder(c.State, o.Log); err != nil {
 			return nil, c.Fault("state", err)
 		}
-		k.state = filepath.Join(c.State, historiesFile)
+		k.state = c.Histories()
 		if err := k.memory.Sync(k.state); err != nil {
 			return nil, c.Fault("state", err)
 		}

@@ -312,9 +312,9 @@ func shake(t *testing.T, a, b *channel.Local, want identity.Identifier) error {
 func TestStateThatCannotBeUsed(t *testing.T) {
 	key, _ := newIdentity(t)
 	damaged, mine := t.TempDir(), t.TempDir()
-	must(t, os.WriteFile(filepath.Join(damaged, historiesFile), []byte("x"), 0o600))
+	must(t, os.WriteFile(filepath.Join(damaged, "histories"), []byte("x"), 0o600))
 	m := identity.NewMemory(0)
-	must(t, errors.Join(m.Accept(rotate(t, readIdentity(t, key)).History()), m.Sync(filepath.Join(mine, historiesFile))))
+	must(t, errors.Join(m.Accept(rotate(t, readIdentity(t, key)).History()), m.Sync(filepath.Join(mine, "histories"))))
 	for _, tt := range []struct{ state, want string }{
 		{filepath.Join(t.TempDir(), "no", "where"), "state: mkdir"},
 		{key, "state: histories file"},
@@ -364,7 +364,7 @@ func TestStateIsWrittenWhenItCanBe(t *testing.T) {
 	must(t, os.Mkdir(dir, 0o700))
 	cancel()
 	running.Wait()
-	if _, err := os.Stat(filepath.Join(dir, historiesFile)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, "histories")); errors.Is(err, fs.ErrNotExist) {
 		t.Error("the process ended without another try")
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -266,6 +267,15 @@ func setDefault[T comparable](p *T, d T) {
 
 // Shared returns c itself, for those that take settings of any kind.
 func (c *Common) Shared() *Common { return c }
+
+// Histories returns the file in the folder State that has what is known of others'
+// identities; "" where there is no such folder.
+func (c *Common) Histories() string {
+	if c.State == "" {
+		return ""
+	}
+	return filepath.Join(c.State, "histories")
+}
 
 // File returns the name of the file that the settings are from; "" where there was
 // none, and for settings that no Load function made.

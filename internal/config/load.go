@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -13,6 +14,19 @@ import (
 func LoadInlet(src Source) (*Inlet, error) {
 	d, root := start(KindInlet, src)
 	return finish(d, d.inlet, root)
+}
+
+// LoadInletWays is LoadInlet for one who goes the inlet's ways and does not listen:
+// where that is to be need not be said, and what is wrong with it is passed over.
+func LoadInletWays(src Source) (*Inlet, error) {
+	d, root := start(KindInlet, src)
+	return finish(d, func(root *value) *Inlet {
+		c := d.inlet(root)
+		d.faults = slices.DeleteFunc(d.faults, func(f *Fault) bool {
+			return f.Key == "metrics" || f.Key == "admin" || strings.HasPrefix(f.Key, "services[") && strings.HasSuffix(f.Key, "].listen")
+		})
+		return c
+	}, root)
 }
 
 // LoadOutlet reads an outlet's settings. The error is a [Faults].

@@ -172,6 +172,7 @@ type Channel struct {
 	reads       uint64 // calls of Read
 	readsAtTick uint64
 	grace       *time.Timer // the responder's, while it has no path
+	pings       []pinging   // calls of Ping that wait, at most maxPings
 	news        []func()    // what Trace has still to be told
 	telling     bool        // a goroutine does so
 

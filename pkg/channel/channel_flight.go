@@ -24,6 +24,7 @@ func (c *Channel) ponged(p *Conn, body []byte) {
 	if c.writing {
 		c.writable.Broadcast() // the bound on what is unsent may have grown
 	}
+	c.answerLocked(p, body)
 	c.mu.Unlock()
 	if more {
 		p.w.kick(false)

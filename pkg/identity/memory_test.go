@@ -328,6 +328,44 @@ func TestMemoryFileIsShared(t *testing.T) {
 	}
 }
 
+// Load learns what Sync has written, and leaves nothing behind: no file, no lock, not
+// what this Memory knows.
+func TestMemoryLoads(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "histories")
+	all := family(t, 1, []int{0, 1})
+	m := NewMemory(0)
+	if err := errors.Join(m.Load(path), m.Accept(all[1].History()), m.Load(path)); err != nil {
+		t.Fatalf("Load of no file: %v", err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+		t.Errorf("Load has made %v, %v", list, err)
+	}
+	other := NewMemory(0)
+	if err := errors.Join(other.Accept(all[2].History()), other.Sync(path)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(path, 0o400), m.Load(path)); err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	if err := m.Check(all[1].History()); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("what the file knows is not known: %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the file is %q, %v; want it as it was", after, err)
+	}
+	if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, before[:len(before)-2], 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Load(path); err == nil || !strings.Contains(err.Error(), "restore it, or remove it") {
+		t.Errorf("Load of a damaged file: %v", err)
+	}
+}
+
 // A file that cannot be what Sync has written is refused and stays as it is.
 func TestMemoryFileRefuses(t *testing.T) {
 	m := NewMemory(0)

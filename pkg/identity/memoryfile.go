@@ -72,6 +72,22 @@ func (m *Memory) Sync(path string) error {
 	return nil
 }
 
+// Load makes m know what the file at path says, and leaves the file as it is: for a
+// process that looks at what another one has seen. A file that is not there says
+// nothing; one that is damaged is an error.
+func (m *Memory) Load(path string) error {
+	b, err := readMemory(path) // without the lock: a file is replaced as a whole
+	if err != nil {
+		return fmt.Errorf("histories file %s: %w", path, err)
+	}
+	list, err := parseMemory(b)
+	if err != nil {
+		return fmt.Errorf("histories file %s: %w: restore it, or remove it, and what it knew is forgotten", path, err)
+	}
+	m.merge(list)
+	return nil
+}
+
 // merge makes m know what list says, and returns the file's content.
 func (m *Memory) merge(list []*seen) []byte {
 	m.mu.Lock()

@@ -32,6 +32,10 @@ type Dialer struct {
 	UserTimeout      time.Duration // TCP_USER_TIMEOUT of the first leg; 0 means 30 s
 
 	Channel channel.Options
+
+	// Trace is told of each step of a call when that has ended, failed ones too,
+	// by the goroutine of the call; it must not block. Nil means nobody is.
+	Trace func(Step)
 }
 
 // maxAttempts bounds how many combinations of addresses one call tries.
@@ -54,8 +58,8 @@ func (d *Dialer) Path(ctx context.Context, r route.Route, outlet identity.Identi
 		return nil, errors.New("route is empty")
 	}
 	w := walk{d: d.withDefaults(), route: r, order: outlet, fixed: -1}
-	w.last = func(ctx context.Context, nc net.Conn, hop identity.Identifier) (net.Conn, error) {
-		raw, _, err := w.d.through(ctx, nc, hop, connectRequest(outlet, instance))
+	w.last = func(ctx context.Context, d *Dialer, nc net.Conn, hop identity.Identifier) (net.Conn, error) {
+		raw, _, err := d.through(ctx, nc, hop, connectRequest(outlet, instance))
 		return raw, err
 	}
 	switch direct := r[len(r)-1].Identifier == outlet; {
@@ -160,17 +164,31 @@ func (d *Dialer) hear(ctx context.Context, nc net.Conn, hop identity.Identifier,
 	}
 	opt := d.Channel
 	opt.Timeout = d.HandshakeTimeout
+	began := time.Now()
 	conn, err := channel.Initiate(ctx, nc, d.Local, hop, channel.PurposeHop, b, opt)
+	d.stepped(Step{Kind: StepHandshake}, began, err)
 	if err != nil {
 		return nil, err
 	}
+	began = time.Now()
+	err = d.await(ctx, nc, conn, r.Kind, read)
+	d.stepped(Step{Kind: StepAnswer, Request: r.Kind.String()}, began, err)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// await reads the answer to a request on conn, which stands on nc. An error ends
+// both.
+func (d *Dialer) await(ctx context.Context, nc net.Conn, conn *channel.Conn, kind requestKind, read func(*channel.Conn) error) error {
 	_ = conn.SetReadDeadline(time.Now().Add(d.AnswerTimeout))
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cut)
 		_ = conn.SetReadDeadline(past)
 	})
-	err = read(conn)
+	err := read(conn)
 	if !stop() {
 		<-cut // or it might cut what the conn is used for next
 		if err == nil {
@@ -180,16 +198,16 @@ func (d *Dialer) hear(ctx context.Context, nc net.Conn, hop identity.Identifier,
 	switch {
 	case err == nil:
 		_ = conn.SetReadDeadline(time.Time{})
-		return conn, nil
+		return nil
 	case refusedBy(err) != nil:
 		_ = conn.Close()
-		return nil, &refusalError{what: "relay refuses to " + r.Kind.String(), refused: refusedBy(err)}
+		return &refusalError{what: "relay refuses to " + kind.String(), refused: refusedBy(err)}
 	}
 	drop(nc, conn)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return nil, fmt.Errorf("waiting for the answer to %s: %w", r.Kind, err)
+	return fmt.Errorf("waiting for the answer to %s: %w", kind, err)
 }
 
 // through makes a request after which the conn is raw. An outlet that speaks

@@ -37,8 +37,8 @@ func (d *Dialer) Find(ctx context.Context, r route.Route, service string) ([]Rep
 	var found []Replica
 	answered := false
 	w := walk{d: d.withDefaults(), route: r, order: d.Local.Identifier(), fixed: -1}
-	w.last = func(ctx context.Context, nc net.Conn, hop identity.Identifier) (_ net.Conn, err error) {
-		if found, err = w.d.find(ctx, nc, hop, req); err != nil {
+	w.last = func(ctx context.Context, d *Dialer, nc net.Conn, hop identity.Identifier) (_ net.Conn, err error) {
+		if found, err = d.find(ctx, nc, hop, req); err != nil {
 			return nil, err
 		}
 		answered = true

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"time"
 
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -19,9 +21,9 @@ type walk struct {
 	d     *Dialer
 	route route.Route
 	order [32]byte
-	// last asks the last hop, on nc, which it owns; nil to stop in front of it. What
-	// it returns is the walk's.
-	last  func(ctx context.Context, nc net.Conn, hop identity.Identifier) (net.Conn, error)
+	// last asks the last hop, by d, on nc, which it owns; nil to stop in front of it.
+	// What it returns is the walk's.
+	last  func(ctx context.Context, d *Dialer, nc net.Conn, hop identity.Identifier) (net.Conn, error)
 	fixed int // the last hop's digit, which then does not move; -1 if it does
 
 	first    []string // the first hop's addresses
@@ -43,7 +45,10 @@ func (w *walk) run(ctx context.Context) (net.Conn, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if w.first, err = resolve(ctx, w.d.LookupHost, w.route[0].Host, w.route[0].Port, w.order); err != nil {
+	began := time.Now()
+	w.first, err = resolve(ctx, w.d.LookupHost, w.route[0].Host, w.route[0].Port, w.order)
+	w.d.stepped(Step{Hop: 1, Kind: StepResolve, Addresses: slices.Clone(w.first)}, began, err)
+	if err != nil {
 		w.failed(0, err)
 		return nil, "", w.err(ctx)
 	}
@@ -74,13 +79,16 @@ func (w *walk) attempt(ctx context.Context) (nc net.Conn, hop int, err error) {
 	}
 	clear(w.reached)
 	w.reached[0] = w.first[w.digits[0]]
-	if nc, err = w.d.dial(ctx, w.reached[0]); err != nil {
+	began := time.Now()
+	nc, err = w.d.dial(ctx, w.reached[0])
+	w.d.at(0, w.reached[0]).stepped(Step{Kind: StepConnect}, began, err)
+	if err != nil {
 		return nil, 0, err
 	}
 	for i, h := range w.route[:len(w.route)-1] {
 		next := w.route[i+1]
 		var m message
-		nc, m, err = w.d.through(ctx, nc, h.Identifier, extendRequest(next.Address(), w.order, w.digits[i+1]))
+		nc, m, err = w.d.at(i, w.reached[i]).through(ctx, nc, h.Identifier, extendRequest(next.Address(), w.order, w.digits[i+1]))
 		switch {
 		case isNoAddress(err):
 			return nil, i + 1, err
@@ -95,7 +103,7 @@ func (w *walk) attempt(ctx context.Context) (nc net.Conn, hop int, err error) {
 		return nc, 0, nil
 	}
 	i := len(w.route) - 1
-	if nc, err = w.last(ctx, nc, w.route[i].Identifier); err != nil {
+	if nc, err = w.last(ctx, w.d.at(i, w.reached[i]), nc, w.route[i].Identifier); err != nil {
 		return nil, i, err
 	}
 	return nc, 0, nil
