@@ -17,7 +17,7 @@ RUN go mod download
 COPY cmd cmd
 COPY internal internal
 COPY pkg pkg
-RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false -ldflags='-s -w' -o /out/culvert ./cmd/culvert \
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -tags image -trimpath -buildvcs=false -ldflags='-s -w' -o /out/culvert ./cmd/culvert \
  && for name in inlet outlet relay; do ln -s culvert /out/$name; done
 
 FROM scratch

@@ -36,8 +36,9 @@ outlet and relay, asks their policies, watches them as they run, measures the wa
 between them, and shows all of them at work. It is the authority, too, that says who
 is who, and what speaks to one.`,
 	})
-	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), statusCommand(), topCommand(), pingCommand(), demoCommand(), benchCommand(),
+	root.AddCommand(identityCommand(), checkCommand(), policyCommand(), statusCommand(), pingCommand(),
 		authorityCommand(stdout, stderr), ticketCommand(), revokeCommand(),
 		injectCommand(os.Stdin), webhookCommand(stdout, stderr))
+	root.AddCommand(workstationCommands()...)
 	return cli.Execute(ctx, root, args, stdout, stderr)
 }

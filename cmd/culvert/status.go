@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/charmbracelet/colorprofile"
 	"github.com/charmbracelet/x/term"
 	"github.com/spf13/cobra"
 
@@ -125,7 +124,10 @@ func statusText(ctx context.Context, client *watch.Client, section string, strea
 	if err != nil {
 		return err
 	}
-	out := colorprofile.NewWriter(stdout, os.Environ())
+	out := stdout
+	if !colours(stdout) {
+		out = watch.PlainWriter(stdout)
+	}
 	err = watch.Print(out, s, ready, watch.Options{Width: widthOf(stdout), Section: section, Streams: streams, Address: client.Address()})
 	if err == nil && !ready.Ready {
 		err = cli.ErrSilent // it was printed, what is not
@@ -134,6 +136,13 @@ func statusText(ctx context.Context, client *watch.Client, section string, strea
 		}
 	}
 	return err
+}
+
+// colours reports whether what is written to w is to have colours: a person looks at
+// it, and has not said otherwise (https://no-color.org).
+func colours(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(f.Fd()) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // widthOf returns how many columns a terminal has, 0 for what is none.

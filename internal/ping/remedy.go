@@ -173,6 +173,8 @@ func (r *recorder) refusedService(c code.Code) string {
 		return fmt.Sprintf("let this inlet in under allow: of %s in the settings of the outlet: %s", r.p.cfg.Service, r.inlet())
 	case code.TargetRefused:
 		return fmt.Sprintf("is the program behind %s running, and listening at target: of the outlet's settings?", r.p.cfg.Service)
+	case code.TargetTLS:
+		return fmt.Sprintf("the outlet's log says what its TLS with target: of %s fails at: a certificate, or a setting under tls:", r.p.cfg.Service)
 	case code.TargetTimeout, code.TargetUnreachable:
 		return fmt.Sprintf("can the outlet's machine reach target: of %s? The outlet's log names the address", r.p.cfg.Service)
 	case code.AttributeMissing:

@@ -17,7 +17,8 @@ func TestEveryRefusalHasARemedy(t *testing.T) {
 	none := []code.Code{
 		code.OK, code.Protocol, code.Stale, code.UnknownChannel, code.KeyExhausted, code.ChannelDenied, code.Replaced,
 		code.RegisterDenied, code.LeaseExpired, // an outlet's
-		code.TargetReset, code.ClientReset, code.Aborted, // of streams that were open
+		code.TargetReset, code.ClientReset, code.Aborted, code.IdleTimeout, // of streams that were open
+		code.NoWorker, code.WorkerDenied, code.WorkerStopped, code.WorkerFailed, code.TooManyHops, code.Circle, code.LinkLost, // of messages
 		code.RevocationsMalformed, code.RevocationsForged, code.RevocationsOld, code.RevocationsBase, code.RevocationsLost,
 		code.TicketRefused, code.TokenRefused, code.NotEnrolled, // a member's
 	}

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"github.com/charmbracelet/x/ansi"
-
 	"github.com/culvert-net/culvert/internal/watch"
 )
 
@@ -65,7 +63,7 @@ func (m *Model) head() []string {
 
 // apart puts one text at the left of a line and one at its right.
 func (m *Model) apart(left, right string) string {
-	gap := m.width - ansi.StringWidth(left) - ansi.StringWidth(right)
+	gap := m.width - watch.Columns(left) - watch.Columns(right)
 	if gap < 1 {
 		return left
 	}

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
-
 	"github.com/culvert-net/culvert/pkg/route"
 )
 
@@ -14,10 +12,10 @@ import (
 func Short(id Text) string {
 	const enough = 10
 	s := string(id)
-	if ansi.StringWidth(s) <= enough+1 {
+	if Columns(s) <= enough+1 {
 		return s
 	}
-	return ansi.Truncate(s, enough+1, "…")
+	return truncate(s, enough+1, "…")
 }
 
 // Hops returns a route without its identifiers.
@@ -116,18 +114,18 @@ func Wrap(text string, width int) (lines []string) {
 	width = max(width, 1)
 	line, n := "", 0
 	for i, word := range strings.Split(text, " ") {
-		w := ansi.StringWidth(word)
+		w := Columns(word)
 		switch {
 		case i == 0:
 			line, n = word, w
 		case n+1+w <= width:
 			line, n = line+" "+word, n+1+w
 		default:
-			lines = append(lines, strings.Split(ansi.Hardwrap(line, width, true), "\n")...)
+			lines = append(lines, hardWrap(line, width)...)
 			line, n = word, w
 		}
 	}
-	return append(lines, strings.Split(ansi.Hardwrap(line, width, true), "\n")...)
+	return append(lines, hardWrap(line, width)...)
 }
 
 // Clip cuts text off at width columns, and shows that it did.
@@ -135,14 +133,14 @@ func Clip(text string, width int) string {
 	if width <= 0 {
 		return ""
 	}
-	return ansi.Truncate(text, width, "…")
+	return truncate(text, width, "…")
 }
 
 // Pad clips text and fills it up to width columns; to the left of it where right is
 // set.
 func Pad(text string, width int, right bool) string {
 	text = Clip(text, width)
-	fill := strings.Repeat(" ", max(width-ansi.StringWidth(text), 0))
+	fill := strings.Repeat(" ", max(width-Columns(text), 0))
 	if right {
 		return fill + text
 	}
