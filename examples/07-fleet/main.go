@@ -52,7 +52,9 @@ func run(ctx context.Context, size int) error {
 	go func() { served <- relay.Serve(ctx, ln) }()
 	defer func() {
 		_ = relay.Close()
-		<-served
+		if err := <-served; err != nil {
+			log.Print(err)
+		}
 	}()
 	// Nodes register by channels, under the identifiers that those prove.
 	if err := errors.Join(

@@ -20,7 +20,10 @@ func TestColumns(t *testing.T) {
 		most int
 		want string
 	}{
-		{"abcdef", 6, "abcdef"}, {"abcdef", 4, "abc…"}, {"日本語", 4, "日…"}, {"abc", 0, ""},
+		{"abcdef", 6, "abcdef"},
+		{"abcdef", 4, "abc…"},
+		{"日本語", 4, "日…"},
+		{"abc", 0, ""},
 		{Bold.Paint("abcdef"), 3, "\x1b[1mab…\x1b[m"},
 	} {
 		if got := Clip(c.text, c.most); got != c.want {

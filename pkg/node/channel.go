@@ -36,11 +36,11 @@ func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Iden
 	defer cancel()
 	caller := &channel.Caller{
 		Local: n.cfg.Local, Peer: peer, Routes: 1, Settings: n.channelSettings(),
-		Path: func(ctx context.Context, _ int, _ *channel.Instance, address int) (net.Conn, error) {
+		Path: func(_ context.Context, _ int, _ *channel.Instance, address int) (net.Conn, error) {
 			if address > 0 {
 				return nil, channel.ErrNoAddress
 			}
-			return n.path(ctx, onward)
+			return n.path(onward)
 		},
 	}
 	ch, err := caller.Dial(ctx, 0)
@@ -183,7 +183,7 @@ func (n *Node) keepChannel(ch *channel.Channel, l *link, ready func()) error {
 }
 
 // path makes a way to who serves channels at the end of onward.
-func (n *Node) path(ctx context.Context, onward Route) (net.Conn, error) {
+func (n *Node) path(onward Route) (net.Conn, error) {
 	t, far, err := n.newTube()
 	if err != nil {
 		return nil, err

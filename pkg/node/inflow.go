@@ -216,8 +216,7 @@ func (in *inflow) ask(rest int) {
 	}
 	in.claim = &claim{} // the place of the one to come
 	in.mu.Unlock()
-	var c *claim
-	c = in.link.node.budget.take(lacks, func() {
+	c := in.link.node.budget.take(lacks, func() {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		in.claim = nil
@@ -258,9 +257,8 @@ func (in *inflow) settle(n int) {
 	back := min(n, in.lent)
 	in.lent -= back
 	in.owed += n - back
-	more := 0
 	if in.left < in.window/4 && in.window < mostCredit && in.link.node.budget.grow(in.window) {
-		more = in.window
+		more := in.window
 		in.window += more
 		in.grown += more
 		in.owed += more

@@ -73,9 +73,9 @@ func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
 // closeOldestLocked closes the flow that was quiet for longest, and returns what is
 // closed when it, or one that is closing already, is over.
 func (l *link) closeOldestLocked() <-chan struct{} {
-	var oldest, any *outflow
+	var oldest, some *outflow
 	for _, f := range l.flows {
-		any = f
+		some = f
 		if f.closed {
 			return f.moved
 		}
@@ -84,7 +84,7 @@ func (l *link) closeOldestLocked() <-chan struct{} {
 		}
 	}
 	if oldest == nil {
-		return any.moved // something happens there, some time
+		return some.moved // something happens there, some time
 	}
 	oldest.closed = true
 	l.out = frame{frameClose, 0, oldest.number}.append(l.out)

@@ -59,7 +59,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 
 // temporary reports whether an error of Accept's is one of those that pass.
 func temporary(err error) bool {
-	t, ok := err.(interface{ Temporary() bool }) //nolint:errorlint // as net/http asks: Accept's own error
+	t, ok := err.(interface{ Temporary() bool })
 	return ok && t.Temporary()
 }
 
