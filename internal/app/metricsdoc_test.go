@@ -22,7 +22,7 @@ import (
 )
 
 // registries returns the metrics of one process of each kind: members of an authority,
-// with an audit log and with a service by name, so that there are all that there can be.
+// with an audit log, traces and a service by name, so that there are all that there can be.
 func registries(t *testing.T) map[config.Kind]*obs.Obs {
 	t.Helper()
 	_, id := newIdentity(t)
@@ -32,6 +32,7 @@ func registries(t *testing.T) map[config.Kind]*obs.Obs {
 		t.Fatal(err)
 	}
 	trust := config.Trust{Ticket: &ticket, TicketRoutes: []route.Route{way}}
+	tracing := config.Tracing{Endpoint: "http://127.0.0.1:1"}
 	all := map[config.Kind]*obs.Obs{}
 	common := func(kind config.Kind) config.Common {
 		key, _ := newIdentity(t)
@@ -48,12 +49,12 @@ func registries(t *testing.T) map[config.Kind]*obs.Obs {
 	_, err = NewRelay(&config.Relay{Common: common(config.KindRelay), Trust: trust, Listen: []config.Address{local(0)}}, all[config.KindRelay])
 	made(config.KindRelay, err)
 	_, err = NewOutlet(&config.Outlet{
-		Common: common(config.KindOutlet), Trust: trust, Relays: []route.Route{way},
+		Common: common(config.KindOutlet), Trust: trust, Tracing: tracing, Relays: []route.Route{way},
 		Services: []config.OutletService{{Name: "db", Target: local(1), Allow: policy.List(id)}},
 	}, all[config.KindOutlet])
 	made(config.KindOutlet, err)
 	_, err = NewInlet(&config.Inlet{
-		Common: common(config.KindInlet), Trust: trust,
+		Common: common(config.KindInlet), Trust: trust, Tracing: tracing,
 		Services: []config.InletService{{Listen: local(0), Service: "db", Routes: []route.Route{way}}, {Listen: local(0), Service: "other", Outlet: id, Routes: []route.Route{way}}},
 	}, all[config.KindInlet])
 	made(config.KindInlet, err)
@@ -154,11 +155,11 @@ func metricsDocument(t *testing.T) map[string]map[string]documentedMetric {
 // docs/metrics.md has every metric of every program, with its type, its labels and what
 // its help says, and no other.
 func TestMetricsDocument(t *testing.T) {
-	const everywhere, channels, members = "All four programs", "Channels: inlet, outlet, authority", "Credentials: inlet, outlet, relay"
+	const everywhere, channels, members, traces = "All four programs", "Channels: inlet, outlet, authority", "Credentials: inlet, outlet, relay", "Traces: inlet, outlet"
 	document := metricsDocument(t)
 	for kind, o := range registries(t) {
 		in := map[config.Kind][]string{
-			config.KindInlet: {everywhere, channels, members, "Inlet"}, config.KindOutlet: {everywhere, channels, members, "Outlet"},
+			config.KindInlet: {everywhere, channels, members, traces, "Inlet"}, config.KindOutlet: {everywhere, channels, members, traces, "Outlet"},
 			config.KindRelay: {everywhere, members, "Relay"}, config.KindAuthority: {everywhere, channels, "Authority"},
 		}[kind]
 		want := map[string]documentedMetric{}
@@ -200,8 +201,8 @@ func TestMetricsLint(t *testing.T) {
 		}
 		for name := range described(t, o) {
 			about := strings.SplitN(name, "_", 3)[1]
-			if !slices.Contains([]string{string(kind), "channel", "audit", "config", "log", "build"}, about) {
-				t.Errorf("%s: %s has neither the program's name nor channel, audit, config, log or build in its own", kind, name)
+			if !slices.Contains([]string{string(kind), "channel", "audit", "config", "log", "tracing", "build"}, about) {
+				t.Errorf("%s: %s has neither the program's name nor channel, audit, config, log, tracing or build in its own", kind, name)
 			}
 		}
 	}

@@ -112,3 +112,24 @@ func TestOperationsAnchors(t *testing.T) {
 		}
 	}
 }
+
+// What an alert points to is a heading of the page.
+func TestAlertsPointSomewhere(t *testing.T) {
+	rules, err := os.ReadFile("../../deploy/grafana/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	headings := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(operations(t), -1) {
+		headings[strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")] = true
+	}
+	points := regexp.MustCompile(`operations\.md#([a-z0-9-]+)`).FindAllStringSubmatch(string(rules), -1)
+	for _, m := range points {
+		if !headings[m[1]] {
+			t.Errorf("docs/operations.md has no heading for #%s", m[1])
+		}
+	}
+	if len(points) == 0 {
+		t.Error("no alert points to docs/operations.md")
+	}
+}
