@@ -76,3 +76,36 @@ func TestForgedReply(t *testing.T) {
 		}
 	}
 }
+
+// TestPoison: no message makes a node say to another one what ends their conn.
+func TestPoison(t *testing.T) {
+	last, lastAddr := listening(t, Config{})
+	start(t, last, "echo", echo, Options{Allow: Anyone})
+	downs := make(chan error, 10)
+	middle, addr := listening(t, Config{
+		Transit: func(Origin, Address) error { return nil },
+		Trace:   &Trace{LinkDown: func(_ Address, err error) { downs <- err }},
+	})
+	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{lastAddr}}); err != nil {
+		t.Fatal(err)
+	}
+	wantEcho(t, middle, Route{lastAddr, "echo"}, "there")
+	long := make(Route, MaxRoute-1)
+	for i := range long {
+		long[i] = "x"
+	}
+	s := newStranger(t, addr)
+	s.send(t, Route{"on", lastAddr}, nil, head{hops: 9}, "ends at the conn")
+	s.send(t, Route{lastAddr}, nil, head{hops: 9}, "ends at the conn, too")
+	s.send(t, Route{lastAddr, "nobody"}, nil, head{hops: 1}, "its last hop")
+	s.send(t, Route{lastAddr, "nobody"}, long, head{hops: 9}, "a long way back")
+	if err := middle.Send(inTime(t), Route{lastAddr}, nil); err == nil {
+		t.Error("a route that ends at a conn is taken")
+	}
+	select {
+	case err := <-downs:
+		t.Errorf("a conn has ended: %v", err)
+	case <-time.After(time.Second):
+	}
+	wantEcho(t, middle, Route{lastAddr, "echo"}, "still there")
+}

@@ -262,7 +262,7 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 			if err != nil {
 				return nil, m, err
 			}
-			return l, m.onTo(), nil
+			return l, m.onTo(), m.leaves(next)
 		}
 		switch p := n.lookup(next).(type) {
 		case inbox:
@@ -284,7 +284,7 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 		case *link:
 			// Who knows a link's address was written to by it, and what it says may be
 			// an answer: the other side decides, and hears that it was carried.
-			return p, m.onTo(), nil
+			return p, m.onTo(), m.leaves(next)
 		case *hop:
 			if m, err = p.lead(m); err != nil {
 				return nil, m, err
@@ -304,6 +304,20 @@ func (m *Message) onTo() *Message {
 	n := *m
 	n.Onward = m.Onward[1:]
 	return &n
+}
+
+// leaves says why m cannot leave the node by the link at address: the other side would
+// end the conn, which others share.
+func (m *Message) leaves(at Address) error {
+	switch {
+	case len(m.Onward) == 1:
+		return failure(code.NoWorker, "", "the route ends before a worker")
+	case m.hops == 0:
+		return failure(code.TooManyHops, at, "the message has passed %d hops", maxHops)
+	case len(m.Return) >= MaxRoute: // the link's address comes before it
+		return failure(code.TooManyHops, at, "the return route of the message would have more than %d addresses", MaxRoute)
+	}
+	return nil
 }
 
 // admits says why m may not reach the worker. Word of a loss is a hint, which whoever
