@@ -109,3 +109,34 @@ func TestPoison(t *testing.T) {
 	}
 	wantEcho(t, middle, Route{lastAddr, "echo"}, "still there")
 }
+
+// TestMuchToSend: a node that has much to send to another one, which does not read it
+// now, reads what comes from there: else two that send much would stand for good.
+func TestMuchToSend(t *testing.T) {
+	links := make(chan Address, 1)
+	b, addr := listening(t, Config{Trace: &Trace{LinkUp: func(a Address, _ Origin, _ net.Addr) { links <- a }}})
+	got := make(chan struct{}, 1)
+	start(t, b, "sink", WorkerFunc(func(context.Context, *Self, *Message) error {
+		got <- struct{}{}
+		return nil
+	}), Options{Allow: Anyone})
+	s := newStranger(t, addr)
+	l := b.lookup(<-links).(*link)
+	for range 2 {
+		l.mu.Lock()
+		l.out = append(l.out, make([]byte, 16<<20)...) // more than what is under way on the conn
+		l.mu.Unlock()
+		l.poke()
+		eventually(t, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.spare == nil })
+	}
+	for range 2 {
+		s.send(t, Route{"sink"}, nil, head{hops: 9}, "x")
+	}
+	for range 2 {
+		select {
+		case <-got:
+		case <-time.After(5 * time.Second):
+			t.Fatal("what has come is not read")
+		}
+	}
+}

@@ -57,7 +57,7 @@ func (l *link) read(ready func(), parts *sync.WaitGroup) error {
 			return ended(err)
 		}
 		l.seen.Store(int64(time.Since(l.born)))
-		if err := l.awaitRoom(l.ctx, 2*maxUnsent); err != nil {
+		if err := l.awaitAnswered(); err != nil {
 			return err
 		}
 		if err := l.take(f, r, parts); err != nil {

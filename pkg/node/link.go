@@ -29,9 +29,10 @@ type link struct {
 	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex
-	out      []byte // frames that wait to be written
-	spare    []byte // the writer's, when it writes nothing
-	room     chan struct{}
+	out      []byte              // frames that wait to be written
+	spare    []byte              // the writer's, when it writes nothing
+	answers  int                 // bytes of out that what has come asks for
+	room     chan struct{}       // closed when out is with the writer
 	flows    map[string]*outflow // by their routes
 	byNumber map[uint32]*outflow
 	pong     bool   // is owed
@@ -122,7 +123,7 @@ func (l *link) write() error {
 			l.out, l.pong = frame{framePong, 0, 0}.append(l.out), false
 		}
 		b := l.out
-		l.out, l.spare = l.spare[:0], nil
+		l.out, l.spare, l.answers = l.spare[:0], nil, 0
 		close(l.room)
 		l.room = make(chan struct{})
 		l.mu.Unlock()
@@ -141,20 +142,18 @@ func (l *link) write() error {
 	}
 }
 
-// awaitRoom waits until fewer than most bytes are unsent. It is called without the
-// lock.
-func (l *link) awaitRoom(ctx context.Context, most int) error {
+// awaitAnswered waits until few answers are unsent. It does not look at what senders
+// have put down: two nodes that send much to each other would wait for each other.
+func (l *link) awaitAnswered() error {
 	for {
 		l.mu.Lock()
-		room, full := l.room, len(l.out) >= most
+		room, full := l.room, l.answers >= maxUnsent
 		l.mu.Unlock()
 		if !full {
 			return nil
 		}
 		select {
 		case <-room:
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		case <-l.ctx.Done():
 			return l.lost()
 		}
@@ -162,10 +161,11 @@ func (l *link) awaitRoom(ctx context.Context, most int) error {
 }
 
 // control puts down a frame without a body, or with one of four bytes. Who sends much
-// that asks for such, and reads nothing, is not read any more ([link.take]).
+// that asks for such, and reads nothing, is not read any more ([link.awaitAnswered]).
 func (l *link) control(typ byte, flow uint32, body []byte) {
 	l.mu.Lock()
 	l.out = append(frame{typ, len(body), flow}.append(l.out), body...)
+	l.answers += frameHead + len(body)
 	l.mu.Unlock()
 	l.poke()
 }

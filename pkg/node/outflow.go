@@ -57,6 +57,8 @@ func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
 		return nil, f.moved // what it has sent comes first
 	case f == nil && len(l.flows) >= maxFlows:
 		return nil, l.closeOldestLocked()
+	case f == nil && len(l.out) >= maxUnsent:
+		return nil, l.room
 	case f == nil:
 		l.last++
 		f = &outflow{key: string(l.scratch), number: l.last, credit: startCredit, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
@@ -120,9 +122,6 @@ func (l *link) send(ctx context.Context, m *Message) error {
 	defer func() { f.turn <- struct{}{} }()
 	rest, first := m.Body, true
 	for first || len(rest) > 0 {
-		if err := l.awaitRoom(ctx, maxUnsent); err != nil {
-			return l.cut(f, first, err)
-		}
 		n, moved := l.piece(f, m, rest, first)
 		if n < 0 {
 			select {
@@ -148,12 +147,15 @@ func (l *link) cut(f *outflow, first bool, err error) error {
 }
 
 // piece puts down as much of rest as there is credit for, and returns how much that
-// was; -1 means that there is too little, and what to wait for.
+// was; -1 means that there is too little, or no room, and what to wait for.
 func (l *link) piece(f *outflow, m *Message, rest []byte, first bool) (n int, moved <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx.Err() != nil {
 		return -1, f.moved
+	}
+	if len(l.out) >= maxUnsent {
+		return -1, l.room
 	}
 	before := 0
 	if first {
@@ -191,13 +193,12 @@ func (l *link) try(m *Message) (bool, error) {
 	}
 	l.mu.Lock()
 	f, _ := l.flowLocked(m)
-	full := len(l.out) >= maxUnsent
 	l.mu.Unlock()
 	if f == nil {
 		return false, nil
 	}
 	defer l.leave(f)
-	if full || messageHead+len(m.Body) > maxData {
+	if messageHead+len(m.Body) > maxData {
 		return false, nil
 	}
 	select {
