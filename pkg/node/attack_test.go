@@ -2,7 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -27,16 +31,22 @@ func (s *stranger) write(t testing.TB, b []byte) {
 	}
 }
 
-// send sends a small message in a flow of its own, whose number it returns.
-func (s *stranger) send(t testing.TB, onward, back Route, h head, body string) uint32 {
-	t.Helper()
+// put sends a small message in a flow of its own, whose number it returns.
+func (s *stranger) put(onward, back Route, h head, body string) (uint32, error) {
 	s.flows++
 	routes := appendRoutes(nil, onward, back)
 	b := append(frame{frameOpen, len(routes), s.flows}.append(nil), routes...)
 	h.length = len(body)
 	b = h.append(frame{frameData, messageHead + len(body), s.flows}.append(b))
-	s.write(t, append(b, body...))
-	return s.flows
+	_, err := s.Write(append(b, body...))
+	return s.flows, err
+}
+
+func (s *stranger) send(t testing.TB, onward, back Route, h head, body string) {
+	t.Helper()
+	if _, err := s.put(onward, back, h, body); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestForgedReply: what calls itself an answer, and is none, passes no hop and reaches
@@ -138,5 +148,83 @@ func TestMuchToSend(t *testing.T) {
 		case <-time.After(5 * time.Second):
 			t.Fatal("what has come is not read")
 		}
+	}
+}
+
+// TestClosedFlowsAreBounded: flows whose messages wait count until those are
+// delivered, closed or not.
+func TestClosedFlowsAreBounded(t *testing.T) {
+	b, addr := listening(t, Config{})
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+		<-release
+		return nil
+	}), Options{Allow: Anyone, Mailbox: 1})
+	s := newStranger(t, addr)
+	_ = s.SetDeadline(time.Now().Add(2 * time.Second))
+	for range 4 * maxFlows {
+		n, err := s.put(Route{"stalled"}, nil, head{hops: 9}, "x")
+		if err != nil {
+			break
+		}
+		if _, err := s.Write(frame{frameClose, 0, n}.append(nil)); err != nil {
+			break
+		}
+	}
+	if _, err := io.Copy(io.Discard, s); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d flows have ended and wait, on %d goroutines", s.flows, runtime.NumGoroutine())
+	}
+}
+
+// TestBudgetComesBack: what flows had of the budget is there again when their conn has
+// ended, whatever waited.
+func TestBudgetComesBack(t *testing.T) {
+	b, addr := listening(t, Config{})
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+		<-release
+		return nil
+	}), Options{Allow: Anyone, Mailbox: 1})
+	for range 5 {
+		s := newStranger(t, addr)
+		for range 50 {
+			s.send(t, Route{"stalled"}, nil, head{hops: 9}, string(make([]byte, startCredit-messageHead)))
+		}
+		// A part of a message that is larger.
+		s.flows++
+		routes := appendRoutes(nil, Route{"stalled"}, nil)
+		f := append(frame{frameOpen, len(routes), s.flows}.append(nil), routes...)
+		f = head{hops: 9, length: 1 << 20}.append(frame{frameData, startCredit, s.flows}.append(f))
+		s.write(t, append(f, make([]byte, startCredit-messageHead)...))
+		eventually(t, func() bool { left, _ := b.budget.state(); return left < b.budget.all })
+		_ = s.Close()
+		eventually(t, func() bool {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return len(b.table) == 2 // the requests and the worker
+		})
+		if left, grown := b.budget.state(); left != b.cfg.Buffer || grown != 0 {
+			t.Fatalf("%d of %d bytes are left, %d taken by windows", left, b.cfg.Buffer, grown)
+		}
+	}
+}
+
+func (b *budget) state() (left, grown int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.left, b.grown
+}
+
+// TestLargestMessageFits: windows that have grown leave room for the largest message.
+func TestLargestMessageFits(t *testing.T) {
+	b := newBudget(0)
+	for b.grow(64 << 10) {
+	}
+	granted := false
+	b.take(MaxBody, func() { granted = true })
+	if !granted {
+		t.Errorf("a message of %d bytes waits for windows that have %d", MaxBody, b.grown)
 	}
 }

@@ -122,7 +122,7 @@ func (l *link) opened(f frame, r io.Reader) error {
 		return err
 	case l.in[f.flow] != nil:
 		return wireError("flow %d begins twice", f.flow)
-	case len(l.in) >= maxFlows:
+	case l.begun.Load() >= maxFlows:
 		return wireError("more than %d flows", maxFlows)
 	}
 	in := &inflow{link: l, number: f.flow, onward: onward, window: startCredit, left: startCredit}
@@ -130,6 +130,7 @@ func (l *link) opened(f frame, r io.Reader) error {
 		in.back = back.with(l.address)
 	}
 	l.in[f.flow] = in
+	l.begun.Add(1)
 	return nil
 }
 
@@ -259,7 +260,7 @@ func (in *inflow) settle(n int) {
 	in.lent -= back
 	in.owed += n - back
 	more := 0
-	if in.left < in.window/4 && in.window < mostCredit && in.link.node.budget.grow(in.window) {
+	if !in.ended && in.left < in.window/4 && in.window < mostCredit && in.link.node.budget.grow(in.window) {
 		more = in.window
 		in.window += more
 		in.grown += more
@@ -353,6 +354,7 @@ func (in *inflow) closedLocked() (done func()) {
 	if !in.closing || in.draining || in.ended {
 		return func() {}
 	}
+	in.link.begun.Add(-1) // before the other side may begin another one
 	in.link.control(frameClosed, in.number, nil)
 	return in.endLocked()
 }

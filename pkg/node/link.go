@@ -44,7 +44,8 @@ type link struct {
 	seen atomic.Int64  // when something came last, in nanoseconds since the link began
 	born time.Time
 
-	in map[uint32]*inflow // the reader's
+	in    map[uint32]*inflow // the reader's; those that are not closed
+	begun atomic.Int32       // inflows, until the other side was told that they are over
 }
 
 // maxUnsent is how many bytes of frames wait for the writer before senders do.

@@ -114,7 +114,7 @@ func New(cfg Config) *Node {
 	if n.cfg.Dial == nil {
 		n.cfg.Dial = new(net.Dialer).DialContext
 	}
-	n.budget = &budget{left: max(n.cfg.Buffer, MaxBody)}
+	n.budget = newBudget(n.cfg.Buffer)
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.channelCtx, n.stopChannel = context.WithCancel(n.ctx)
 	address := ownAddress("requests")
