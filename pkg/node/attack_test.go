@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
@@ -226,5 +228,75 @@ func TestLargestMessageFits(t *testing.T) {
 	b.take(MaxBody, func() { granted = true })
 	if !granted {
 		t.Errorf("a message of %d bytes waits for windows that have %d", MaxBody, b.grown)
+	}
+}
+
+// TestFlowsTurnOver: where all flows of a conn are taken, a route more waits for
+// whichever is free first, and not for those that stall.
+func TestFlowsTurnOver(t *testing.T) {
+	b, addr := listening(t, Config{})
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+		<-release
+		return nil
+	}), Options{Allow: Anyone, Mailbox: 1})
+	start(t, b, "echo", echo, Options{Allow: Anyone})
+	via := func(i int, to Address) Route {
+		h := Address(fmt.Sprint("h", i))
+		if b.lookup(h) == nil {
+			if err := b.StartHop(h, Hop{Allow: Anyone}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return Route{addr, h, to}
+	}
+	for name, c := range map[string]struct{ stalled, busy int }{
+		"those quiet for longest stall": {stalled: 8},
+		"all but one are busy":          {stalled: maxFlows - 1, busy: maxFlows - 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newNode(t, Config{})
+			ctx, cancel := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer cancel()
+			for i := range c.stalled {
+				r := via(i, "stalled")
+				if err := a.Send(inTime(t), r, make([]byte, startCredit-messageHead)); err != nil {
+					t.Fatal(err)
+				}
+				if i < c.busy {
+					wg.Go(func() { _ = a.Send(ctx, r, nil) })
+				}
+			}
+			for i := range maxFlows - c.stalled {
+				wantEcho(t, a, via(i, "echo"), "there")
+			}
+			l := a.dials[addr].link
+			eventually(t, func() bool {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				busy := 0
+				for _, f := range l.flows {
+					busy += f.users
+				}
+				return busy == c.busy && len(l.flows) == maxFlows
+			})
+			within, stop := context.WithTimeout(context.Background(), 10*time.Second)
+			defer stop()
+			var others sync.WaitGroup
+			for s := range 4 {
+				others.Go(func() {
+					for i := range 10 {
+						if _, err := a.Request(within, Route{addr, Address(fmt.Sprint("h", 10*s+i)), "h0", "echo"}, make([]byte, 20<<10)); err != nil {
+							t.Errorf("route %d of %d: %v", i, s, err)
+							return
+						}
+					}
+				})
+			}
+			others.Wait()
+		})
 	}
 }

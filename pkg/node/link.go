@@ -35,9 +35,10 @@ type link struct {
 	room     chan struct{}       // closed when out is with the writer
 	flows    map[string]*outflow // by their routes
 	byNumber map[uint32]*outflow
-	pong     bool   // is owed
-	clock    uint64 // counts uses of flows
-	last     uint32 // number given
+	turnover chan struct{} // closed when there may be room for another flow
+	pong     bool          // is owed
+	clock    uint64        // counts uses of flows
+	last     uint32        // number given
 	scratch  []byte
 
 	wake chan struct{} // the writer's; has a token when there is something to write
@@ -59,7 +60,7 @@ func (n *Node) newLink(ctx context.Context, nc carrier, what string, from Origin
 	l := &link{
 		node: n, address: ownAddress(what), nc: nc, alive: alive, born: time.Now(),
 		flows: map[string]*outflow{}, byNumber: map[uint32]*outflow{}, in: map[uint32]*inflow{},
-		room: make(chan struct{}), wake: make(chan struct{}, 1),
+		room: make(chan struct{}), turnover: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	l.from.Store(&from)
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
