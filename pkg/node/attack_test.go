@@ -300,3 +300,28 @@ func TestFlowsTurnOver(t *testing.T) {
 		})
 	}
 }
+
+// TestNoCircle: who was let into a mailbox does not wait for it any more, though it has
+// not run since.
+func TestNoCircle(t *testing.T) {
+	n := newNode(t, Config{})
+	a, b := &worker{node: n, box: newMailbox(1, 1)}, &worker{node: n, box: newMailbox(1, 1)}
+	for _, k := range []*worker{a, b} {
+		if err := k.put(inTime(t), &Message{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admitted := make(chan error, 1)
+	go func() { admitted <- a.put(inTime(t), &Message{}, b) }()
+	eventually(t, func() bool { a.box.mu.Lock(); defer a.box.mu.Unlock(); return a.box.waiting.Len() == 1 })
+	a.box.mu.Lock()
+	a.box.removeLocked()
+	a.box.admitLocked()
+	if b.waits.Load() != nil {
+		t.Error("b waits for a, which has let it in")
+	}
+	a.box.mu.Unlock()
+	if err := <-admitted; err != nil {
+		t.Error(err)
+	}
+}

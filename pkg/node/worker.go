@@ -187,13 +187,13 @@ func (k *worker) put(ctx context.Context, m *Message, by *worker) error {
 		return err
 	}
 	if by == nil {
-		return k.box.put(ctx, m)
+		return k.box.put(ctx, m, nil)
 	}
 	if !k.node.circles.wait(by, k) {
 		return failure(code.Circle, k.address, "its mailbox is full, and it waits, by way of others, for the sender")
 	}
 	defer by.waits.Store(nil)
-	return k.box.put(ctx, m)
+	return k.box.put(ctx, m, by)
 }
 
 // circles finds workers that would wait for each other for ever.
