@@ -325,3 +325,34 @@ func TestNoCircle(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTubeLeavesNothing: a path that the channel has given up ends, though the next hop
+// takes nothing of it.
+func TestTubeLeavesNothing(t *testing.T) {
+	n := newNode(t, Config{})
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+		<-release
+		return nil
+	}), Options{Mailbox: 1})
+	for range 2 {
+		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nc, err := n.path(inTime(t), Route{"stalled"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	_ = nc.Close()
+	left := func() int { n.mu.Lock(); defer n.mu.Unlock(); return len(n.table) }
+	for end := time.Now().Add(5 * time.Second); left() > 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the path's worker is there")
+		}
+	}
+}
