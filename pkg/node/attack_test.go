@@ -11,6 +11,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/canon"
+	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // A stranger speaks the protocol of links to a node, and forges what it likes.
@@ -354,5 +358,69 @@ func TestTubeLeavesNothing(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the path's worker is there")
 		}
+	}
+}
+
+// TestRenewal: a name leads somewhere while its registration is renewed.
+func TestRenewal(t *testing.T) {
+	n := newNode(t, Config{})
+	anyone := func(Origin, Address) error { return nil }
+	if err := n.StartRelay("relay", Relay{Register: anyone}); err != nil {
+		t.Fatal(err)
+	}
+	start(t, n, "echo", echo, Options{})
+	body, err := canon.Marshal(registering{"name", "echo", false})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Request(inTime(t), Route{"relay"}, body); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 3000 {
+			if _, err := n.Request(inTime(t), Route{"relay"}, body); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		if n.lookup("name") == nil {
+			t.Error("the name leads nowhere")
+			<-done
+			return
+		}
+	}
+}
+
+// TestRegistrationEnds: a registration by a channel that is over is over.
+func TestRegistrationEnds(t *testing.T) {
+	relayLocal, relays := newLocal(t)
+	r, addr := listening(t, Config{Local: relayLocal})
+	if err := errors.Join(r.ServeChannels("channels", func(channel.Peer) error { return nil }), r.StartRelay("relay", Relay{})); err != nil {
+		t.Fatal(err)
+	}
+	local, id := newLocal(t)
+	n := newNode(t, Config{Local: local})
+	c, err := n.OpenChannel(inTime(t), Route{addr, "channels"}, relays)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := n.Register(inTime(t), Route{c.Address(), "relay"}, Address(id.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	select {
+	case <-g.Done():
+		wantCode(t, g.Err(), code.NoWorker)
+	case <-time.After(5 * time.Second):
+		t.Error("it goes on")
 	}
 }

@@ -164,13 +164,16 @@ func (n *Node) parting(f func()) bool {
 	return true
 }
 
-func (n *Node) add(a Address, p place) error {
+func (n *Node) add(a Address, p place) error { return n.replace(a, nil, p) }
+
+// replace puts p in the place of old at a, at once.
+func (n *Node) replace(a Address, old, p place) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case n.closed:
 		return ErrClosed
-	case n.table[a] != nil:
+	case n.table[a] != old:
 		return failure(code.Replaced, a, "the address is taken")
 	}
 	n.table[a] = p
