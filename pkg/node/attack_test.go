@@ -424,3 +424,64 @@ func TestRegistrationEnds(t *testing.T) {
 		t.Error("it goes on")
 	}
 }
+
+// TestDropGivesBack: a message that is given up in the middle leaves nothing of the
+// other side's budget taken.
+func TestDropGivesBack(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a := newNode(t, Config{})
+	sent := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { sent <- a.Send(ctx, Route{Addr(ln), "x"}, make([]byte, 1<<20)) }()
+	nc, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(3 * time.Second))
+	if _, err := nc.Write(preamble[:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(nc, make([]byte, len(preamble))); err != nil {
+		t.Fatal(err)
+	}
+	var scratch [frameHead]byte
+	for _, typ := range []byte{frameOpen, frameData, frameDrop, frameClose} {
+		f, err := readFrame(nc, &scratch)
+		if err != nil || f.typ != typ {
+			t.Fatalf("got a frame of type %d, %v; want %d", f.typ, err, typ)
+		}
+		_, _ = io.CopyN(io.Discard, nc, int64(f.length))
+		if typ == frameData {
+			cancel()
+			if err := <-sent; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		}
+	}
+}
+
+// TestDropInLine: nor does it stay in line for it.
+func TestDropInLine(t *testing.T) {
+	b, addr := listening(t, Config{Buffer: 1})
+	b.budget.take(MaxBody, func() {})
+	s := newStranger(t, addr)
+	s.flows++
+	routes := appendRoutes(nil, Route{"x"}, nil)
+	f := append(frame{frameOpen, len(routes), 1}.append(nil), routes...)
+	f = head{hops: 9, length: 1 << 20}.append(frame{frameData, startCredit, 1}.append(f))
+	s.write(t, append(f, make([]byte, startCredit-messageHead)...))
+	line := func() int { b.budget.mu.Lock(); defer b.budget.mu.Unlock(); return len(b.budget.line) }
+	eventually(t, func() bool { return line() == 1 })
+	s.write(t, frame{frameDrop, 0, 1}.append(nil))
+	for end := time.Now().Add(3 * time.Second); line() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("what was dropped waits for credit")
+		}
+	}
+}

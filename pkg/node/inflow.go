@@ -280,6 +280,14 @@ func (in *inflow) drop() error {
 	}
 	n := messageHead + len(in.under.Body)
 	in.under = nil
+	in.mu.Lock()
+	c := in.claim
+	in.mu.Unlock()
+	if c != nil && in.link.node.budget.drop(c) {
+		in.mu.Lock()
+		in.claim = nil
+		in.mu.Unlock()
+	}
 	in.settle(n)
 	return nil
 }

@@ -23,6 +23,7 @@ type outflow struct {
 	credit int
 	used   uint64        // the link's clock, when it was last
 	users  int           // who send, or wait to
+	lent   bool          // there is credit for a message that was given up
 	closed time.Time     // when CLOSE was sent; zero before
 	moved  chan struct{} // closed when credit has come, or the link is over
 	turn   chan struct{} // has a token while nobody sends
@@ -100,8 +101,12 @@ func (l *link) closeOldestLocked() {
 	if oldest == nil {
 		return
 	}
-	oldest.closed = time.Now()
-	l.out = frame{frameClose, 0, oldest.number}.append(l.out)
+	l.closeLocked(oldest)
+}
+
+func (l *link) closeLocked(f *outflow) {
+	f.closed = time.Now()
+	l.out = frame{frameClose, 0, f.number}.append(l.out)
 	l.poke()
 }
 
@@ -115,6 +120,9 @@ func (l *link) turnLocked() {
 func (l *link) leave(f *outflow) {
 	l.mu.Lock()
 	f.users--
+	if f.users == 0 && f.lent {
+		l.closeLocked(f)
+	}
 	if f.users == 0 && len(l.flows) >= maxFlows {
 		l.turnLocked()
 	}
@@ -155,10 +163,14 @@ func (l *link) send(ctx context.Context, m *Message) error {
 	return nil
 }
 
-// cut tells the other side that the rest of a message does not come.
+// cut tells the other side that the rest of a message does not come. The flow ends, for
+// it may have a large part of that one's budget.
 func (l *link) cut(f *outflow, first bool, err error) error {
 	if !first {
 		l.control(frameDrop, f.number, nil)
+		l.mu.Lock()
+		f.lent = true
+		l.mu.Unlock()
 	}
 	return err
 }
