@@ -485,3 +485,31 @@ func TestDropInLine(t *testing.T) {
 		}
 	}
 }
+
+// TestRedial: who sends when a conn has just ended makes another one.
+func TestRedial(t *testing.T) {
+	b, addr := listening(t, Config{})
+	start(t, b, "echo", echo, Options{Allow: Anyone})
+	held, release := make(chan struct{}), make(chan struct{})
+	a := newNode(t, Config{})
+	start(t, a, "back", WorkerFunc(func(context.Context, *Self, *Message) error { return nil }), Options{Allow: func(Origin) error {
+		close(held)
+		<-release
+		return nil
+	}})
+	wantEcho(t, a, Route{addr, "echo"}, "there")
+	// Something of the conn's lasts a while.
+	start(t, b, "sends", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
+		return self.Send(ctx, Route{m.Return[0], "back"}, nil)
+	}), Options{Allow: Anyone})
+	if err := a.send(inTime(t), &Message{Onward: Route{addr, "sends"}, Return: a.inbox, hops: 9}, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-held
+	defer close(release)
+	a.mu.Lock()
+	l := a.dials[addr].link
+	a.mu.Unlock()
+	l.close(errLinkClosed)
+	wantEcho(t, a, Route{addr, "echo"}, "there again")
+}
