@@ -513,3 +513,54 @@ func TestRedial(t *testing.T) {
 	l.close(errLinkClosed)
 	wantEcho(t, a, Route{addr, "echo"}, "there again")
 }
+
+// A mourner answers, and hears of what is lost.
+type mourner chan *DeliveryError
+
+func (mourner) Handle(ctx context.Context, self *Self, m *Message) error {
+	return self.Reply(ctx, m, m.Body)
+}
+
+func (w mourner) HandleLoss(_ context.Context, _ *Self, err *DeliveryError) { w <- err }
+
+// TestLostReply: who has answered hears that the answer was lost.
+func TestLostReply(t *testing.T) {
+	b, addr := listening(t, Config{})
+	losses := make(mourner, 1)
+	start(t, b, "echo", losses, Options{Allow: Anyone})
+	a := newNode(t, Config{})
+	if err := a.send(inTime(t), &Message{Onward: Route{addr, "echo"}, Return: a.inbox, id: 7, hops: 9}, nil); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-losses:
+		wantCode(t, err, code.NoWorker)
+	case <-time.After(5 * time.Second):
+		t.Error("the answer is lost, and nobody told")
+	}
+}
+
+// TestForgedLoss: strangers reach no worker by word of a loss that has sent nothing to
+// other nodes.
+func TestForgedLoss(t *testing.T) {
+	b, addr := listening(t, Config{})
+	losses := make(mourner, 1)
+	start(t, b, "private", losses, Options{})
+	start(t, b, "echo", echo, Options{Allow: Anyone})
+	s := newStranger(t, addr)
+	s.send(t, Route{"private"}, nil, head{kind: failed, hops: 9}, "forged")
+	s.send(t, Route{"echo"}, Route{"me"}, head{hops: 9}, "what comes behind it")
+	var scratch [frameHead]byte
+	if _, err := io.ReadFull(s, make([]byte, len(preamble))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readFrame(s, &scratch); err != nil { // the answer
+		t.Fatal(err)
+	}
+	wantEcho(t, b, Route{"private"}, "from inside")
+	select {
+	case err := <-losses:
+		t.Errorf("it has heard of %v", err)
+	default:
+	}
+}

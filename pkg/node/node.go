@@ -219,6 +219,9 @@ func (n *Node) deliver(ctx context.Context, m *Message, by *worker) error {
 	case *worker:
 		return timely(t.put(ctx, m, by))
 	case *link:
+		if by != nil {
+			by.wrote.Store(true)
+		}
 		return timely(t.send(ctx, m))
 	}
 	return failure(code.Internal, m.Onward[0], "the address leads nowhere")
@@ -280,6 +283,9 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 				}
 				return nil, m, nil
 			}
+			if m.kind == failed && !p.mourns {
+				return nil, m, nil
+			}
 			if err := p.admits(m); err != nil {
 				return nil, m, err
 			}
@@ -324,9 +330,9 @@ func (m *Message) leaves(at Address) error {
 }
 
 // admits says why m may not reach the worker. Word of a loss is a hint, which whoever
-// is on a way can give.
+// is on a way can give to who has sent something.
 func (k *worker) admits(m *Message) error {
-	if !m.From.Outside || m.kind == failed {
+	if !m.From.Outside || m.kind == failed && k.wrote.Load() {
 		return nil
 	}
 	return allowed(k.opt.Allow, m.From, k.address)

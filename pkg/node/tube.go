@@ -64,6 +64,7 @@ func (n *Node) newTube() (*tube, net.Conn, error) {
 		return nil, nil, err
 	}
 	t.self = k.self
+	k.wrote.Store(true) // it will
 	return t, &tubeConn{far, t}, nil
 }
 

@@ -25,8 +25,8 @@ type WorkerFunc func(ctx context.Context, self *Self, m *Message) error
 func (f WorkerFunc) Handle(ctx context.Context, self *Self, m *Message) error { return f(ctx, self, m) }
 
 // A LossHandler is a Worker that wants to know what became of messages that it has
-// sent: onward is the way that the lost one's notice has come by, err what happened.
-// It is called in turn with Handle. From other nodes it is a hint, as good as the way
+// sent: err is what happened, and where. A worker that is one is made anew as one
+// ([Options.Restart]). It is called in turn with Handle. From other nodes it is a hint, as good as the way
 // that the message was sent along: whoever is on it can say such a thing.
 type LossHandler interface {
 	HandleLoss(ctx context.Context, self *Self, err *DeliveryError)
@@ -69,6 +69,8 @@ type worker struct {
 	box     *mailbox
 	cancel  context.CancelFunc
 	ended   chan struct{}
+	mourns  bool        // the handler is a LossHandler
+	wrote   atomic.Bool // something went to another node
 
 	waits atomic.Pointer[worker] // whose mailbox its send waits for; the node's circles guards what is stored
 
@@ -90,6 +92,7 @@ func (n *Node) Start(address Address, w Worker, opt Options) error {
 func (n *Node) start(address Address, w Worker, opt Options) (*worker, error) {
 	opt.setDefaults()
 	k := &worker{node: n, address: address, opt: opt, handler: w, box: newMailbox(opt.Mailbox, opt.MailboxBytes), ended: make(chan struct{})}
+	_, k.mourns = w.(LossHandler)
 	k.self = &Self{worker: k, route: Route{address}}
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(n.ctx)
