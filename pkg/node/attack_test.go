@@ -15,6 +15,7 @@ import (
 	"github.com/culvert-net/culvert/internal/canon"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
+	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 // A stranger speaks the protocol of links to a node, and forges what it likes.
@@ -562,5 +563,45 @@ func TestForgedLoss(t *testing.T) {
 	case err := <-losses:
 		t.Errorf("it has heard of %v", err)
 	default:
+	}
+}
+
+// TestLastWords: what was sent before a channel, or a node, is closed goes out.
+func TestLastWords(t *testing.T) {
+	x := newTrio(t, func(a identity.Identifier) func(channel.Peer) error { return only(a) })
+	got := make(chan string, 10)
+	start(t, x.bob, "sink", WorkerFunc(func(_ context.Context, _ *Self, m *Message) error {
+		got <- string(m.Body)
+		return nil
+	}), Options{Allow: Anyone})
+	want := func(text string) {
+		t.Helper()
+		select {
+		case m := <-got:
+			if m != text {
+				t.Errorf("got %q, want %q", m, text)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("%q does not come", text)
+		}
+	}
+	for range 10 {
+		c := x.open(t)
+		if err := x.alice.Send(inTime(t), Route{c.Address(), "sink"}, []byte("by channel")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		want("by channel")
+		n := newNode(t, Config{})
+		if err := n.Send(inTime(t), Route{x.wire.addr(), "sink"}, []byte("by conn")); err != nil {
+			t.Fatal(err)
+		}
+		_ = n.Close()
+		want("by conn")
+		if t.Failed() {
+			return
+		}
 	}
 }

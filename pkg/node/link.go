@@ -52,6 +52,9 @@ type link struct {
 // maxUnsent is how many bytes of frames wait for the writer before senders do.
 const maxUnsent = 256 << 10
 
+// lastWords is how long the rest of what is sent may take when this side ends a link.
+const lastWords = time.Second
+
 // errLinkClosed says that this side has ended a link.
 var errLinkClosed = errors.New("the conn to the other node is closed")
 
@@ -73,11 +76,13 @@ func (l *link) run(ready func()) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer l.nc.Close()
-	unhook := context.AfterFunc(l.ctx, func() { _ = l.nc.SetDeadline(time.Unix(1, 0)) })
+	unhook := context.AfterFunc(l.ctx, l.interrupt)
 	defer unhook()
 	l.out = append(l.out, preamble[:]...)
 	l.poke()
+	written := make(chan struct{})
 	parts.Go(func() {
+		defer close(written)
 		if err := l.write(); err != nil {
 			l.cancel(err)
 		}
@@ -87,9 +92,27 @@ func (l *link) run(ready func()) error {
 	}
 	err := l.read(ready, &parts)
 	l.cancel(err)
+	<-written
 	err = context.Cause(l.ctx)
 	l.fail()
 	return err
+}
+
+// interrupt frees the reader and the writer of a link that has ended.
+func (l *link) interrupt() {
+	_ = l.nc.SetReadDeadline(time.Unix(1, 0))
+	until := time.Unix(1, 0)
+	if l.leaving() {
+		until = time.Now().Add(lastWords)
+	}
+	_ = l.nc.SetWriteDeadline(until)
+}
+
+// leaving reports whether it is this side that has ended the link: what senders were told
+// is sent is written then.
+func (l *link) leaving() bool {
+	cause := context.Cause(l.ctx)
+	return errors.Is(cause, errLinkClosed) || errors.Is(cause, context.Canceled)
 }
 
 // close ends the link.
@@ -114,11 +137,14 @@ func (l *link) poke() {
 
 // write writes what the link's senders have put down, all of it at once.
 func (l *link) write() error {
-	for {
+	for over := false; !over; {
 		select {
 		case <-l.wake:
 		case <-l.ctx.Done():
-			return nil
+			if !l.leaving() {
+				return nil
+			}
+			over = true
 		}
 		l.mu.Lock()
 		if l.pong {
@@ -142,6 +168,7 @@ func (l *link) write() error {
 		}
 		l.mu.Unlock()
 	}
+	return nil
 }
 
 // awaitAnswered waits until few answers are unsent. It does not look at what senders
