@@ -605,3 +605,28 @@ func TestLastWords(t *testing.T) {
 		}
 	}
 }
+
+// TestRequestOverLostChannel: who waits for an answer that has to come by a channel
+// hears that it is over.
+func TestRequestOverLostChannel(t *testing.T) {
+	x := newTrio(t, func(a identity.Identifier) func(channel.Peer) error { return only(a) })
+	in := make(chan struct{})
+	start(t, x.bob, "mute", WorkerFunc(func(ctx context.Context, _ *Self, _ *Message) error {
+		close(in)
+		return nil
+	}), Options{Allow: Anyone})
+	c := x.open(t)
+	errs := make(chan error, 1)
+	go func() {
+		_, err := x.alice.Request(inTime(t), Route{c.Address(), "mute"}, nil)
+		errs <- err
+	}()
+	<-in
+	_ = c.Close()
+	select {
+	case err := <-errs:
+		wantCode(t, err, code.LinkLost)
+	case <-time.After(5 * time.Second):
+		t.Error("it waits")
+	}
+}

@@ -134,12 +134,20 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 	if err != nil {
 		return nil, err
 	}
+	over := make(<-chan struct{})
+	if p.only {
+		over = p.via.ctx.Done()
+	}
 	select {
 	case m := <-p.answer:
-		if m.kind == failed {
-			return nil, decodeNotice(m.Body)
+		return m.answered()
+	case <-over:
+		select {
+		case m := <-p.answer: // just before that
+			return m.answered()
+		default:
+			return nil, p.via.lost()
 		}
-		return m, nil
 	case <-ctx.Done():
 	case <-n.ctx.Done():
 		return nil, ErrClosed
@@ -148,6 +156,14 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 		return nil, failure(code.Timeout, "", "no answer in time")
 	}
 	return nil, context.Cause(ctx)
+}
+
+// answered returns m, or what it says of the request.
+func (m *Message) answered() (*Message, error) {
+	if m.kind == failed {
+		return nil, decodeNotice(m.Body)
+	}
+	return m, nil
 }
 
 // await gives p an id that nobody can guess.
