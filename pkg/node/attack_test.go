@@ -630,3 +630,17 @@ func TestRequestOverLostChannel(t *testing.T) {
 		t.Error("it waits")
 	}
 }
+
+// TestGoexit: a worker that ends its goroutine has stopped, and its senders hear.
+func TestGoexit(t *testing.T) {
+	n := newNode(t, Config{})
+	start(t, n, "gone", WorkerFunc(func(context.Context, *Self, *Message) error {
+		runtime.Goexit()
+		return nil
+	}), Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := n.Request(ctx, Route{"gone"}, nil)
+	wantCode(t, err, code.WorkerStopped)
+	eventually(t, func() bool { return n.lookup("gone") == nil })
+}

@@ -125,6 +125,16 @@ func (k *worker) run(ctx context.Context) {
 	defer close(k.ended)
 	defer k.cancel()
 	why := failure(code.WorkerStopped, k.address, "the worker has stopped")
+	var at *Message // that is handled now
+	defer func() {  // when a handler ends its goroutine, too
+		k.node.remove(k.address, k)
+		if at != nil {
+			k.node.tell(at, why)
+		}
+		for _, m := range k.box.close(why) {
+			k.node.tell(m, why)
+		}
+	}()
 	for {
 		m, ok := k.box.take(ctx)
 		if !ok || ctx.Err() != nil {
@@ -133,17 +143,16 @@ func (k *worker) run(ctx context.Context) {
 			}
 			break
 		}
-		if err := k.handle(ctx, m); err != nil {
+		at = m
+		err := k.handle(ctx, m)
+		at = nil
+		if err != nil {
 			k.node.tell(m, err)
 			if k.tooOften() {
 				why = failure(code.WorkerStopped, k.address, "the worker has panicked too often and does not go on")
 				break
 			}
 		}
-	}
-	k.node.remove(k.address, k)
-	for _, m := range k.box.close(why) {
-		k.node.tell(m, why)
 	}
 }
 
