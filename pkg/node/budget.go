@@ -6,6 +6,7 @@ import "sync"
 // has to begin with. Who wants some gets it in turn, without a goroutine that waits.
 type budget struct {
 	mu    sync.Mutex
+	all   int
 	left  int
 	line  []*claim
 	grown int // of what is taken, by windows that have grown
@@ -30,12 +31,18 @@ func (b *budget) take(n int, grant func()) *claim {
 	return c
 }
 
-// grow takes n bytes if they are there, nobody waits and half of all is left for
-// who does.
+// newBudget returns one of n bytes, MaxBody at least.
+func newBudget(n int) *budget {
+	n = max(n, MaxBody)
+	return &budget{all: n, left: n}
+}
+
+// grow takes n bytes if they are there, nobody waits, and half of all, and a message of
+// MaxBody, is left for who does: what has grown comes back when the flow ends, only.
 func (b *budget) grow(n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.line) > 0 || b.left-n < b.grown+n {
+	if len(b.line) > 0 || b.left-n < b.grown+n || b.all-b.grown-n < MaxBody {
 		return false
 	}
 	b.left -= n

@@ -368,6 +368,7 @@ func TestMalformed(t *testing.T) {
 		"no hops":             append(preamble[:], data(messageHead, head{length: 0}, nil)...),
 		"longer than said":    append(preamble[:], data(messageHead+2, head{hops: 3, length: 1}, []byte("ab"))...),
 		"kind":                append(preamble[:], data(messageHead, head{kind: 9, hops: 3}, nil)...),
+		"answer to nothing":   append(preamble[:], data(messageHead, head{kind: reply, hops: 3}, nil)...),
 		"ends within":         append(append(preamble[:], data(messageHead+1, head{hops: 3, length: 2}, []byte("a"))...), frame{frameClose, 0, 1}.append(nil)...),
 		"drop of nothing":     append(append(preamble[:], open...), frame{frameDrop, 0, 1}.append(nil)...),
 		"beyond the credit":   append(append(preamble[:], data(startCredit, head{hops: 3, length: 8 << 10}, make([]byte, startCredit-messageHead))...), append(frame{frameData, 8 << 10, 1}.append(nil), make([]byte, 8<<10)...)...),

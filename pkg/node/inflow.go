@@ -57,7 +57,7 @@ func (l *link) read(ready func(), parts *sync.WaitGroup) error {
 			return ended(err)
 		}
 		l.seen.Store(int64(time.Since(l.born)))
-		if err := l.awaitRoom(l.ctx, 2*maxUnsent); err != nil {
+		if err := l.awaitAnswered(); err != nil {
 			return err
 		}
 		if err := l.take(f, r, parts); err != nil {
@@ -122,7 +122,7 @@ func (l *link) opened(f frame, r io.Reader) error {
 		return err
 	case l.in[f.flow] != nil:
 		return wireError("flow %d begins twice", f.flow)
-	case len(l.in) >= maxFlows:
+	case l.begun.Load() >= maxFlows:
 		return wireError("more than %d flows", maxFlows)
 	}
 	in := &inflow{link: l, number: f.flow, onward: onward, window: startCredit, left: startCredit}
@@ -130,6 +130,7 @@ func (l *link) opened(f frame, r io.Reader) error {
 		in.back = back.with(l.address)
 	}
 	l.in[f.flow] = in
+	l.begun.Add(1)
 	return nil
 }
 
@@ -257,7 +258,7 @@ func (in *inflow) settle(n int) {
 	back := min(n, in.lent)
 	in.lent -= back
 	in.owed += n - back
-	if in.left < in.window/4 && in.window < mostCredit && in.link.node.budget.grow(in.window) {
+	if !in.ended && in.left < in.window/4 && in.window < mostCredit && in.link.node.budget.grow(in.window) {
 		more := in.window
 		in.window += more
 		in.grown += more
@@ -277,6 +278,14 @@ func (in *inflow) drop() error {
 	}
 	n := messageHead + len(in.under.Body)
 	in.under = nil
+	in.mu.Lock()
+	c := in.claim
+	in.mu.Unlock()
+	if c != nil && in.link.node.budget.drop(c) {
+		in.mu.Lock()
+		in.claim = nil
+		in.mu.Unlock()
+	}
 	in.settle(n)
 	return nil
 }
@@ -351,6 +360,7 @@ func (in *inflow) closedLocked() (done func()) {
 	if !in.closing || in.draining || in.ended {
 		return func() {}
 	}
+	in.link.begun.Add(-1) // before the other side may begin another one
 	in.link.control(frameClosed, in.number, nil)
 	return in.endLocked()
 }

@@ -29,25 +29,31 @@ type link struct {
 	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex
-	out      []byte // frames that wait to be written
-	spare    []byte // the writer's, when it writes nothing
-	room     chan struct{}
+	out      []byte              // frames that wait to be written
+	spare    []byte              // the writer's, when it writes nothing
+	answers  int                 // bytes of out that what has come asks for
+	room     chan struct{}       // closed when out is with the writer
 	flows    map[string]*outflow // by their routes
 	byNumber map[uint32]*outflow
-	pong     bool   // is owed
-	clock    uint64 // counts uses of flows
-	last     uint32 // number given
+	turnover chan struct{} // closed when there may be room for another flow
+	pong     bool          // is owed
+	clock    uint64        // counts uses of flows
+	last     uint32        // number given
 	scratch  []byte
 
 	wake chan struct{} // the writer's; has a token when there is something to write
 	seen atomic.Int64  // when something came last, in nanoseconds since the link began
 	born time.Time
 
-	in map[uint32]*inflow // the reader's
+	in    map[uint32]*inflow // the reader's; those that are not closed
+	begun atomic.Int32       // inflows, until the other side was told that they are over
 }
 
 // maxUnsent is how many bytes of frames wait for the writer before senders do.
 const maxUnsent = 256 << 10
+
+// lastWords is how long the rest of what is sent may take when this side ends a link.
+const lastWords = time.Second
 
 // errLinkClosed says that this side has ended a link.
 var errLinkClosed = errors.New("the conn to the other node is closed")
@@ -57,7 +63,7 @@ func (n *Node) newLink(ctx context.Context, nc carrier, what string, from Origin
 	l := &link{
 		node: n, address: ownAddress(what), nc: nc, alive: alive, born: time.Now(),
 		flows: map[string]*outflow{}, byNumber: map[uint32]*outflow{}, in: map[uint32]*inflow{},
-		room: make(chan struct{}), wake: make(chan struct{}, 1),
+		room: make(chan struct{}), turnover: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	l.from.Store(&from)
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
@@ -70,11 +76,13 @@ func (l *link) run(ready func()) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer l.nc.Close()
-	unhook := context.AfterFunc(l.ctx, func() { _ = l.nc.SetDeadline(time.Unix(1, 0)) })
+	unhook := context.AfterFunc(l.ctx, l.interrupt)
 	defer unhook()
 	l.out = append(l.out, preamble[:]...)
 	l.poke()
+	written := make(chan struct{})
 	parts.Go(func() {
+		defer close(written)
 		if err := l.write(); err != nil {
 			l.cancel(err)
 		}
@@ -84,9 +92,27 @@ func (l *link) run(ready func()) error {
 	}
 	err := l.read(ready, &parts)
 	l.cancel(err)
+	<-written
 	err = context.Cause(l.ctx)
 	l.fail()
 	return err
+}
+
+// interrupt frees the reader and the writer of a link that has ended.
+func (l *link) interrupt() {
+	_ = l.nc.SetReadDeadline(time.Unix(1, 0))
+	until := time.Unix(1, 0)
+	if l.leaving() {
+		until = time.Now().Add(lastWords)
+	}
+	_ = l.nc.SetWriteDeadline(until)
+}
+
+// leaving reports whether it is this side that has ended the link: what senders were told
+// is sent is written then.
+func (l *link) leaving() bool {
+	cause := context.Cause(l.ctx)
+	return errors.Is(cause, errLinkClosed) || errors.Is(cause, context.Canceled)
 }
 
 // close ends the link.
@@ -111,18 +137,21 @@ func (l *link) poke() {
 
 // write writes what the link's senders have put down, all of it at once.
 func (l *link) write() error {
-	for {
+	for over := false; !over; {
 		select {
 		case <-l.wake:
 		case <-l.ctx.Done():
-			return nil
+			if !l.leaving() {
+				return nil
+			}
+			over = true
 		}
 		l.mu.Lock()
 		if l.pong {
 			l.out, l.pong = frame{framePong, 0, 0}.append(l.out), false
 		}
 		b := l.out
-		l.out, l.spare = l.spare[:0], nil
+		l.out, l.spare, l.answers = l.spare[:0], nil, 0
 		close(l.room)
 		l.room = make(chan struct{})
 		l.mu.Unlock()
@@ -139,22 +168,21 @@ func (l *link) write() error {
 		}
 		l.mu.Unlock()
 	}
+	return nil
 }
 
-// awaitRoom waits until fewer than most bytes are unsent. It is called without the
-// lock.
-func (l *link) awaitRoom(ctx context.Context, most int) error {
+// awaitAnswered waits until few answers are unsent. It does not look at what senders
+// have put down: two nodes that send much to each other would wait for each other.
+func (l *link) awaitAnswered() error {
 	for {
 		l.mu.Lock()
-		room, full := l.room, len(l.out) >= most
+		room, full := l.room, l.answers >= maxUnsent
 		l.mu.Unlock()
 		if !full {
 			return nil
 		}
 		select {
 		case <-room:
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		case <-l.ctx.Done():
 			return l.lost()
 		}
@@ -162,10 +190,11 @@ func (l *link) awaitRoom(ctx context.Context, most int) error {
 }
 
 // control puts down a frame without a body, or with one of four bytes. Who sends much
-// that asks for such, and reads nothing, is not read any more ([link.take]).
+// that asks for such, and reads nothing, is not read any more ([link.awaitAnswered]).
 func (l *link) control(typ byte, flow uint32, body []byte) {
 	l.mu.Lock()
 	l.out = append(frame{typ, len(body), flow}.append(l.out), body...)
+	l.answers += frameHead + len(body)
 	l.mu.Unlock()
 	l.poke()
 }

@@ -24,6 +24,7 @@ type mailbox struct {
 // A waiter is a sender that the mailbox has no room for.
 type waiter struct {
 	m    *Message
+	by   *worker    // that sends it; nil where it is none
 	done chan error // buffered: nil once m is in
 }
 
@@ -68,14 +69,14 @@ func (b *mailbox) tryLocked(m *Message) (bool, error) {
 	return true, nil
 }
 
-// put puts m in, and waits for its turn until ctx ends.
-func (b *mailbox) put(ctx context.Context, m *Message) error {
+// put puts m in, for by, and waits for its turn until ctx ends.
+func (b *mailbox) put(ctx context.Context, m *Message, by *worker) error {
 	b.mu.Lock()
 	if ok, err := b.tryLocked(m); ok || err != nil {
 		b.mu.Unlock()
 		return err
 	}
-	w := &waiter{m: m, done: make(chan error, 1)}
+	w := &waiter{m: m, by: by, done: make(chan error, 1)}
 	place := b.waiting.PushBack(w)
 	b.mu.Unlock()
 	select {
@@ -137,6 +138,9 @@ func (b *mailbox) admitLocked() {
 		}
 		b.waiting.Remove(e)
 		b.insertLocked(w.m)
+		if w.by != nil {
+			w.by.waits.Store(nil) // before the worker here can look for circles
+		}
 		w.done <- nil
 	}
 }

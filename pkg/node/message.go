@@ -64,9 +64,11 @@ func (m *Message) lost(err *DeliveryError) *Message {
 	if m.kind == failed || len(m.Return) == 0 {
 		return nil
 	}
-	return &Message{
-		Onward: m.Return, Body: err.encode(), id: m.id, kind: failed, hops: maxHops,
+	word := &Message{Onward: m.Return, Body: err.encode(), kind: failed, hops: maxHops}
+	if m.kind == plain { // the id of an answer is its receiver's
+		word.id = m.id
 	}
+	return word
 }
 
 // size is what a message counts in a mailbox.

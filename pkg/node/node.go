@@ -114,7 +114,7 @@ func New(cfg Config) *Node {
 	if n.cfg.Dial == nil {
 		n.cfg.Dial = new(net.Dialer).DialContext
 	}
-	n.budget = &budget{left: max(n.cfg.Buffer, MaxBody)}
+	n.budget = newBudget(n.cfg.Buffer)
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.channelCtx, n.stopChannel = context.WithCancel(n.ctx)
 	address := ownAddress("requests")
@@ -164,13 +164,16 @@ func (n *Node) parting(f func()) bool {
 	return true
 }
 
-func (n *Node) add(a Address, p place) error {
+func (n *Node) add(a Address, p place) error { return n.replace(a, nil, p) }
+
+// replace puts p in the place of old at a, at once.
+func (n *Node) replace(a Address, old, p place) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case n.closed:
 		return ErrClosed
-	case n.table[a] != nil:
+	case n.table[a] != old:
 		return failure(code.Replaced, a, "the address is taken")
 	}
 	n.table[a] = p
@@ -216,6 +219,9 @@ func (n *Node) deliver(ctx context.Context, m *Message, by *worker) error {
 	case *worker:
 		return timely(t.put(ctx, m, by))
 	case *link:
+		if by != nil {
+			by.wrote.Store(true)
+		}
 		return timely(t.send(ctx, m))
 	}
 	return failure(code.Internal, m.Onward[0], "the address leads nowhere")
@@ -262,7 +268,7 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 			if err != nil {
 				return nil, m, err
 			}
-			return l, m.onTo(), nil
+			return l, m.onTo(), m.leaves(next)
 		}
 		switch p := n.lookup(next).(type) {
 		case inbox:
@@ -277,6 +283,9 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 				}
 				return nil, m, nil
 			}
+			if m.kind == failed && !p.mourns {
+				return nil, m, nil
+			}
 			if err := p.admits(m); err != nil {
 				return nil, m, err
 			}
@@ -284,7 +293,7 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 		case *link:
 			// Who knows a link's address was written to by it, and what it says may be
 			// an answer: the other side decides, and hears that it was carried.
-			return p, m.onTo(), nil
+			return p, m.onTo(), m.leaves(next)
 		case *hop:
 			if m, err = p.lead(m); err != nil {
 				return nil, m, err
@@ -306,10 +315,24 @@ func (m *Message) onTo() *Message {
 	return &n
 }
 
+// leaves says why m cannot leave the node by the link at address: the other side would
+// end the conn, which others share.
+func (m *Message) leaves(at Address) error {
+	switch {
+	case len(m.Onward) == 1:
+		return failure(code.NoWorker, "", "the route ends before a worker")
+	case m.hops == 0:
+		return failure(code.TooManyHops, at, "the message has passed %d hops", maxHops)
+	case len(m.Return) >= MaxRoute: // the link's address comes before it
+		return failure(code.TooManyHops, at, "the return route of the message would have more than %d addresses", MaxRoute)
+	}
+	return nil
+}
+
 // admits says why m may not reach the worker. Word of a loss is a hint, which whoever
-// is on a way can give.
+// is on a way can give to who has sent something.
 func (k *worker) admits(m *Message) error {
-	if !m.From.Outside || m.kind == failed {
+	if !m.From.Outside || m.kind == failed && k.wrote.Load() {
 		return nil
 	}
 	return allowed(k.opt.Allow, m.From, k.address)

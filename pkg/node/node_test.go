@@ -297,6 +297,7 @@ func TestStop(t *testing.T) {
 	start(t, n, "slow", WorkerFunc(func(ctx context.Context, _ *Self, _ *Message) error {
 		in <- struct{}{}
 		<-out
+		<-ctx.Done() // Stop may have come no further than to here
 		return ctx.Err()
 	}), Options{Mailbox: 2})
 	errs := make(chan error, 5)

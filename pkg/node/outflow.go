@@ -3,12 +3,17 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"time"
 )
 
 // maxFlows is how many flows a link has each way at most. Of those that are quiet
 // the one that was so for longest makes room for another.
 // A flow that stalls holds its credit at the receiving side: a conn 1 MiB at most.
 const maxFlows = 256
+
+// closeTime is how long one that is closed may take before another one is closed in
+// its stead: what it has sent may wait for a mailbox that stalls.
+const closeTime = 100 * time.Millisecond
 
 // An outflow carries the messages of one sender along one route to the other node.
 // Its fields are guarded by the link's lock, but for turn.
@@ -18,8 +23,9 @@ type outflow struct {
 	credit int
 	used   uint64        // the link's clock, when it was last
 	users  int           // who send, or wait to
-	closed bool          // CLOSE is sent
-	moved  chan struct{} // closed when credit has come, or the flow or the link is over
+	lent   bool          // there is credit for a message that was given up
+	closed time.Time     // when CLOSE was sent; zero before
+	moved  chan struct{} // closed when credit has come, or the link is over
 	turn   chan struct{} // has a token while nobody sends
 }
 
@@ -30,7 +36,7 @@ func (f *outflow) signalLocked() {
 
 // flow returns the outflow for m's routes, which has one user more then, and waits
 // until there may be another one.
-func (l *link) flow(ctx context.Context, m *Message) (*outflow, error) {
+func (l *link) flow(ctx context.Context, m *Message) (_ *outflow, err error) {
 	for {
 		l.mu.Lock()
 		f, wait := l.flowLocked(m)
@@ -38,12 +44,18 @@ func (l *link) flow(ctx context.Context, m *Message) (*outflow, error) {
 		if f != nil {
 			return f, nil
 		}
+		late := time.NewTimer(closeTime)
 		select {
 		case <-wait:
+		case <-late.C:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			err = context.Cause(ctx)
 		case <-l.ctx.Done():
-			return nil, l.lost()
+			err = l.lost()
+		}
+		late.Stop()
+		if err != nil {
+			return nil, err
 		}
 	}
 }
@@ -53,10 +65,13 @@ func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
 	l.scratch = appendRoutes(l.scratch[:0], m.Onward, m.Return)
 	f := l.flows[string(l.scratch)]
 	switch {
-	case f != nil && f.closed:
-		return nil, f.moved // what it has sent comes first
+	case f != nil && !f.closed.IsZero():
+		return nil, l.turnover // what it has sent comes first
 	case f == nil && len(l.flows) >= maxFlows:
-		return nil, l.closeOldestLocked()
+		l.closeOldestLocked()
+		return nil, l.turnover
+	case f == nil && len(l.out) >= maxUnsent:
+		return nil, l.room
 	case f == nil:
 		l.last++
 		f = &outflow{key: string(l.scratch), number: l.last, credit: startCredit, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
@@ -70,34 +85,46 @@ func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
 	return f, nil
 }
 
-// closeOldestLocked closes the flow that was quiet for longest, and returns what is
-// closed when it, or one that is closing already, is over.
-func (l *link) closeOldestLocked() <-chan struct{} {
-	var oldest, some *outflow
+// closeOldestLocked closes the flow that was quiet for longest, unless one is closing
+// already that is not late.
+func (l *link) closeOldestLocked() {
+	var oldest *outflow
 	for _, f := range l.flows {
-		some = f
-		if f.closed {
-			return f.moved
-		}
-		if f.users == 0 && (oldest == nil || f.used < oldest.used) {
+		switch {
+		case !f.closed.IsZero() && time.Since(f.closed) < closeTime:
+			return
+		case !f.closed.IsZero() || f.users > 0:
+		case oldest == nil || f.used < oldest.used:
 			oldest = f
 		}
 	}
 	if oldest == nil {
-		return some.moved // something happens there, some time
+		return
 	}
-	oldest.closed = true
-	l.out = frame{frameClose, 0, oldest.number}.append(l.out)
+	l.closeLocked(oldest)
+}
+
+func (l *link) closeLocked(f *outflow) {
+	f.closed = time.Now()
+	l.out = frame{frameClose, 0, f.number}.append(l.out)
 	l.poke()
-	return oldest.moved
+}
+
+// turnLocked wakes those who wait for a flow.
+func (l *link) turnLocked() {
+	close(l.turnover)
+	l.turnover = make(chan struct{})
 }
 
 // leave ends what flow began.
 func (l *link) leave(f *outflow) {
 	l.mu.Lock()
 	f.users--
+	if f.users == 0 && f.lent {
+		l.closeLocked(f)
+	}
 	if f.users == 0 && len(l.flows) >= maxFlows {
-		f.signalLocked() // somebody may wait for a flow that is quiet
+		l.turnLocked()
 	}
 	l.mu.Unlock()
 }
@@ -120,9 +147,6 @@ func (l *link) send(ctx context.Context, m *Message) error {
 	defer func() { f.turn <- struct{}{} }()
 	rest, first := m.Body, true
 	for first || len(rest) > 0 {
-		if err := l.awaitRoom(ctx, maxUnsent); err != nil {
-			return l.cut(f, first, err)
-		}
 		n, moved := l.piece(f, m, rest, first)
 		if n < 0 {
 			select {
@@ -139,21 +163,28 @@ func (l *link) send(ctx context.Context, m *Message) error {
 	return nil
 }
 
-// cut tells the other side that the rest of a message does not come.
+// cut tells the other side that the rest of a message does not come. The flow ends, for
+// it may have a large part of that one's budget.
 func (l *link) cut(f *outflow, first bool, err error) error {
 	if !first {
 		l.control(frameDrop, f.number, nil)
+		l.mu.Lock()
+		f.lent = true
+		l.mu.Unlock()
 	}
 	return err
 }
 
 // piece puts down as much of rest as there is credit for, and returns how much that
-// was; -1 means that there is too little, and what to wait for.
+// was; -1 means that there is too little, or no room, and what to wait for.
 func (l *link) piece(f *outflow, m *Message, rest []byte, first bool) (n int, moved <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx.Err() != nil {
 		return -1, f.moved
+	}
+	if len(l.out) >= maxUnsent {
+		return -1, l.room
 	}
 	before := 0
 	if first {
@@ -191,13 +222,12 @@ func (l *link) try(m *Message) (bool, error) {
 	}
 	l.mu.Lock()
 	f, _ := l.flowLocked(m)
-	full := len(l.out) >= maxUnsent
 	l.mu.Unlock()
 	if f == nil {
 		return false, nil
 	}
 	defer l.leave(f)
-	if full || messageHead+len(m.Body) > maxData {
+	if messageHead+len(m.Body) > maxData {
 		return false, nil
 	}
 	select {
@@ -238,11 +268,11 @@ func (l *link) over(number uint32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := l.byNumber[number]
-	if f == nil || !f.closed {
+	if f == nil || f.closed.IsZero() {
 		return wireError("the end of flow %d, which is not asked for", number)
 	}
 	delete(l.byNumber, number)
 	delete(l.flows, f.key)
-	f.signalLocked()
+	l.turnLocked()
 	return nil
 }

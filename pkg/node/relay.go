@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -134,16 +135,23 @@ func (r *relay) register(m *Message, name, entry Address, end bool) error {
 	case old == nil && len(r.names) >= maxRegistrations:
 		return failure(code.Limit, name, "there are %d registrations already", maxRegistrations)
 	}
-	if old != nil {
-		r.endLocked(old)
-	}
 	if end {
+		if old != nil {
+			r.endLocked(old)
+		}
 		return nil
 	}
 	back := m.Return
 	f := &forwarder{relay: r, address: name, owner: ownerOf(m), to: back[:len(back)-1].Then(entry), via: m.via}
-	if err := r.node.add(name, f); err != nil {
+	var before place
+	if old != nil {
+		before = old
+	}
+	if err := r.node.replace(name, before, f); err != nil {
 		return err
+	}
+	if old != nil {
+		r.endLocked(old)
 	}
 	r.names[name] = f
 	f.timer = time.AfterFunc(lease, func() { r.end(f) })
@@ -177,7 +185,8 @@ type Registration struct {
 }
 
 // Register registers this node under name at the relay that is at the end of onward,
-// and keeps it so until the registration is closed, over losses of the way there.
+// and keeps it so until the registration is closed, over losses of the way there. Where
+// onward begins with a channel, it ends with that.
 // Messages to the name come to the addresses of this node that follow it on their
 // routes. ctx bounds the first attempt, whose error it is when that fails.
 func (n *Node) Register(ctx context.Context, onward Route, name Address) (*Registration, error) {
@@ -211,7 +220,9 @@ func (n *Node) Register(ctx context.Context, onward Route, name Address) (*Regis
 	if !n.run(func() {
 		defer close(r.over)
 		defer n.remove(entry, h)
-		r.err = keepRegistered(keep, via, ask)
+		r.err = keepRegistered(keep, via, ask, func() bool {
+			return strings.HasPrefix(string(onward[0]), own) && n.lookup(onward[0]) == nil
+		})
 	}) {
 		stop()
 		n.remove(entry, h)
@@ -220,8 +231,9 @@ func (n *Node) Register(ctx context.Context, onward Route, name Address) (*Regis
 	return r, nil
 }
 
-// keepRegistered renews until ctx ends, or the relay refuses.
-func keepRegistered(ctx context.Context, via *link, ask func(ctx context.Context, end bool) (*link, error)) error {
+// keepRegistered renews until ctx ends, the relay refuses, or the channel to it is gone
+// for good.
+func keepRegistered(ctx context.Context, via *link, ask func(ctx context.Context, end bool) (*link, error), gone func() bool) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, time.Second
 	for {
@@ -250,6 +262,9 @@ func keepRegistered(ctx context.Context, via *link, ask func(ctx context.Context
 				via = l
 				break
 			}
+			if gone() {
+				return err
+			}
 			select {
 			case <-time.After(pause.NextBackOff()):
 			case <-ctx.Done():
@@ -258,8 +273,7 @@ func keepRegistered(ctx context.Context, via *link, ask func(ctx context.Context
 	}
 }
 
-// Done is closed when the registration is over; Err says then why the relay refuses
-// it, nil after Close.
+// Done is closed when the registration is over; Err says then why, nil after Close.
 func (r *Registration) Done() <-chan struct{} { return r.over }
 
 // Err returns why the registration is over, nil before that.

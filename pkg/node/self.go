@@ -97,7 +97,8 @@ var errPatience = errors.New("nothing has moved for as long as a sender without 
 
 // Send sends body along onward, from nobody: there is no answer, and nobody hears
 // of a loss. It returns when the next hop has taken the message: the worker's
-// mailbox on this node, or the conn to the next one.
+// mailbox on this node, or the conn to the next one. body is not the sender's any more:
+// a worker on this node gets it as it is.
 func (n *Node) Send(ctx context.Context, onward Route, body []byte) error {
 	ctx, cancel := n.patient(ctx)
 	defer cancel()
@@ -106,7 +107,7 @@ func (n *Node) Send(ctx context.Context, onward Route, body []byte) error {
 
 // Request sends body along onward and returns the answer. Its error is a
 // *DeliveryError where the request, or the answer, is known to be lost, or ctx's; a
-// ctx without a deadline gets one of [Config.Patience].
+// ctx without a deadline gets one of [Config.Patience]. body is as in [Node.Send].
 //
 // Where onward begins with a channel, the answer has come through it, from the peer
 // that its [Origin] names.
@@ -134,12 +135,20 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 	if err != nil {
 		return nil, err
 	}
+	over := make(<-chan struct{})
+	if p.only {
+		over = p.via.ctx.Done()
+	}
 	select {
 	case m := <-p.answer:
-		if m.kind == failed {
-			return nil, decodeNotice(m.Body)
+		return m.answered()
+	case <-over:
+		select {
+		case m := <-p.answer: // just before that
+			return m.answered()
+		default:
+			return nil, p.via.lost()
 		}
-		return m, nil
 	case <-ctx.Done():
 	case <-n.ctx.Done():
 		return nil, ErrClosed
@@ -148,6 +157,14 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 		return nil, failure(code.Timeout, "", "no answer in time")
 	}
 	return nil, context.Cause(ctx)
+}
+
+// answered returns m, or what it says of the request.
+func (m *Message) answered() (*Message, error) {
+	if m.kind == failed {
+		return nil, decodeNotice(m.Body)
+	}
+	return m, nil
 }
 
 // await gives p an id that nobody can guess.

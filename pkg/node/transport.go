@@ -105,6 +105,16 @@ type dialling struct {
 	err  error
 }
 
+// over reports whether the conn was made and has ended.
+func (d *dialling) over() bool {
+	select {
+	case <-d.made:
+		return d.link != nil && d.link.ctx.Err() != nil
+	default:
+		return false
+	}
+}
+
 // transport returns the link to the node behind a transport's address, for m.
 func (n *Node) transport(ctx context.Context, m *Message, a Address) (*link, error) {
 	if m.From.Outside && !m.led {
@@ -117,7 +127,7 @@ func (n *Node) transport(ctx context.Context, m *Message, a Address) (*link, err
 	}
 	n.mu.Lock()
 	d := n.dials[a]
-	if d == nil {
+	if d == nil || d.over() {
 		if n.closed {
 			n.mu.Unlock()
 			return nil, ErrClosed
@@ -139,7 +149,9 @@ func (n *Node) transport(ctx context.Context, m *Message, a Address) (*link, err
 func (n *Node) dial(a Address, d *dialling) {
 	over := func(err error) {
 		n.mu.Lock()
-		delete(n.dials, a)
+		if n.dials[a] == d {
+			delete(n.dials, a)
+		}
 		n.mu.Unlock()
 		if d.link == nil && d.err == nil {
 			why := asDelivery(err, code.Unreachable, "")

@@ -28,11 +28,17 @@ const (
 
 	tubeHead  = 5
 	tubeChunk = 32 << 10
+
+	// tubeLast is how long what the channel has sent last may take to the next hop.
+	tubeLast = time.Second
 )
 
 type tube struct {
 	near net.Conn // the tube's end of the pipe
 	self *Self
+
+	ctx    context.Context // of what it sends; ends when nobody would read it
+	cancel context.CancelFunc
 
 	got uint32 // messages; of the worker's goroutine
 
@@ -50,12 +56,15 @@ var errTube = errors.New("messages of the path are missing, doubled or out of or
 func (n *Node) newTube() (*tube, net.Conn, error) {
 	near, far := net.Pipe()
 	t := &tube{near: near}
+	t.ctx, t.cancel = context.WithCancel(n.ctx)
 	k, err := n.start(ownAddress("path"), t, Options{Allow: Anyone, Mailbox: 64, MailboxBytes: 8 * tubeChunk, Restarts: -1})
 	if err != nil {
+		t.cancel()
 		_, _ = near.Close(), far.Close()
 		return nil, nil, err
 	}
 	t.self = k.self
+	k.wrote.Store(true) // it will
 	return t, &tubeConn{far, t}, nil
 }
 
@@ -76,6 +85,12 @@ func (c *tubeConn) Read(b []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// Close implements net.Conn. The next hop may be one that takes nothing any more.
+func (c *tubeConn) Close() error {
+	time.AfterFunc(tubeLast, c.tube.cancel)
+	return c.Conn.Close()
 }
 
 // Handle takes a message of the other end's. It waits until the channel has read it.
@@ -108,6 +123,7 @@ func (t *tube) over(err error) {
 		t.cause = err
 	}
 	t.mu.Unlock()
+	t.cancel()
 	_ = t.near.Close()
 }
 
@@ -134,7 +150,7 @@ func (t *tube) pump(ctx context.Context, first byte) {
 	for number := uint32(0); ; number++ {
 		n, err := t.near.Read(buf[tubeHead:])
 		if n > 0 {
-			if err := t.send(ctx, typ, number, slices.Clone(buf[:tubeHead+n])); err != nil {
+			if err := t.send(t.ctx, typ, number, slices.Clone(buf[:tubeHead+n])); err != nil {
 				t.over(err)
 				break
 			}
@@ -142,7 +158,7 @@ func (t *tube) pump(ctx context.Context, first byte) {
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) { // the channel has closed its end
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), tubeLast)
 				_ = t.send(last, tubeEnd, number, make([]byte, tubeHead)) // it may be over there, too
 				cancel()
 			}
@@ -168,5 +184,5 @@ func (t *tube) send(ctx context.Context, typ byte, number uint32, body []byte) e
 	if len(onward) == 0 || !ready { // the first message of a handshake is answered before there is a second
 		return failure(code.NoWorker, "", "the other end of the path has said no way to it")
 	}
-	return t.self.worker.node.deliver(ctx, &Message{Onward: onward, Return: t.self.route, Body: body, hops: maxHops}, t.self.worker)
+	return t.self.worker.node.deliver(ctx, &Message{Onward: onward, Return: t.self.route, Body: body, hops: maxHops}, nil)
 }

@@ -120,6 +120,8 @@ func parseHead(b []byte) (head, error) {
 	switch {
 	case h.kind > failed || h.flags&^flagCarried != 0 || b[3] != 0:
 		return h, wireError("a message's head is none: % x", b[:4])
+	case h.kind == reply && h.id == 0: // it would pass where messages are asked who sends them
+		return h, wireError("an answer to no request")
 	case h.length > MaxBody:
 		return h, wireError("a message of %d bytes, of which there may be %d", h.length, MaxBody)
 	}

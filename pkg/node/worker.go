@@ -25,8 +25,8 @@ type WorkerFunc func(ctx context.Context, self *Self, m *Message) error
 func (f WorkerFunc) Handle(ctx context.Context, self *Self, m *Message) error { return f(ctx, self, m) }
 
 // A LossHandler is a Worker that wants to know what became of messages that it has
-// sent: onward is the way that the lost one's notice has come by, err what happened.
-// It is called in turn with Handle. From other nodes it is a hint, as good as the way
+// sent: err is what happened, and where. A worker that is one is made anew as one
+// ([Options.Restart]). It is called in turn with Handle. From other nodes it is a hint, as good as the way
 // that the message was sent along: whoever is on it can say such a thing.
 type LossHandler interface {
 	HandleLoss(ctx context.Context, self *Self, err *DeliveryError)
@@ -69,6 +69,8 @@ type worker struct {
 	box     *mailbox
 	cancel  context.CancelFunc
 	ended   chan struct{}
+	mourns  bool        // the handler is a LossHandler
+	wrote   atomic.Bool // something went to another node
 
 	waits atomic.Pointer[worker] // whose mailbox its send waits for; the node's circles guards what is stored
 
@@ -90,6 +92,7 @@ func (n *Node) Start(address Address, w Worker, opt Options) error {
 func (n *Node) start(address Address, w Worker, opt Options) (*worker, error) {
 	opt.setDefaults()
 	k := &worker{node: n, address: address, opt: opt, handler: w, box: newMailbox(opt.Mailbox, opt.MailboxBytes), ended: make(chan struct{})}
+	_, k.mourns = w.(LossHandler)
 	k.self = &Self{worker: k, route: Route{address}}
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(n.ctx)
@@ -122,6 +125,16 @@ func (k *worker) run(ctx context.Context) {
 	defer close(k.ended)
 	defer k.cancel()
 	why := failure(code.WorkerStopped, k.address, "the worker has stopped")
+	var at *Message // that is handled now
+	defer func() {  // when a handler ends its goroutine, too
+		k.node.remove(k.address, k)
+		if at != nil {
+			k.node.tell(at, why)
+		}
+		for _, m := range k.box.close(why) {
+			k.node.tell(m, why)
+		}
+	}()
 	for {
 		m, ok := k.box.take(ctx)
 		if !ok || ctx.Err() != nil {
@@ -130,17 +143,16 @@ func (k *worker) run(ctx context.Context) {
 			}
 			break
 		}
-		if err := k.handle(ctx, m); err != nil {
+		at = m
+		err := k.handle(ctx, m)
+		at = nil
+		if err != nil {
 			k.node.tell(m, err)
 			if k.tooOften() {
 				why = failure(code.WorkerStopped, k.address, "the worker has panicked too often and does not go on")
 				break
 			}
 		}
-	}
-	k.node.remove(k.address, k)
-	for _, m := range k.box.close(why) {
-		k.node.tell(m, why)
 	}
 }
 
@@ -187,13 +199,13 @@ func (k *worker) put(ctx context.Context, m *Message, by *worker) error {
 		return err
 	}
 	if by == nil {
-		return k.box.put(ctx, m)
+		return k.box.put(ctx, m, nil)
 	}
 	if !k.node.circles.wait(by, k) {
 		return failure(code.Circle, k.address, "its mailbox is full, and it waits, by way of others, for the sender")
 	}
 	defer by.waits.Store(nil)
-	return k.box.put(ctx, m)
+	return k.box.put(ctx, m, by)
 }
 
 // circles finds workers that would wait for each other for ever.

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -32,6 +33,9 @@ func run(ctx context.Context, at string, next node.Address) error {
 	// A worker that forwards can read what passes; a hop would not even look.
 	curious := node.WorkerFunc(func(ctx context.Context, self *node.Self, m *node.Message) error {
 		fmt.Printf("middle: %d bytes, \"Hello\" among them: %t\n", len(m.Body), bytes.Contains(m.Body, []byte("Hello")))
+		if len(m.Onward) == 0 {
+			return errors.New("the way ends here")
+		}
 		if to := m.Onward[0]; strings.Contains(string(to), "://") && to != next {
 			return fmt.Errorf("the way leads to %s only", next)
 		}
