@@ -106,35 +106,35 @@ func PeerOf(s *Stream) string {
 }
 
 func (p *printer) streams() {
-	all := slices.Clone(p.s.Streams)
-	if !p.title("streams", len(all)) {
-		return
-	}
-	slices.SortStableFunc(all, func(a, b Stream) int { return cmp.Compare(b.ToService+b.ToClient, a.ToService+a.ToClient) })
-	shown, widths := Fit(streamColumns, p.opt.Width-2)
-	p.printf("  %s\n", Dim.Paint(Header(streamColumns, shown, widths)))
-	for _, s := range all[:min(len(all), max(p.opt.Streams, 0))] {
-		p.printf("  %s\n", Row(streamColumns, shown, widths, []string{
-			string(s.Service), PeerOf(&s), string(s.Client), Age(s.Since, p.s.Now), Bytes(s.ToService), Bytes(s.ToClient),
-		}))
-	}
-	p.more(len(all), p.s.StreamsLeftOff)
+	table(p, "streams", streamColumns, p.s.Streams, p.s.StreamsLeftOff,
+		func(s *Stream) int64 { return s.ToService + s.ToClient },
+		func(s *Stream) []string {
+			return []string{string(s.Service), PeerOf(s), string(s.Client), Age(s.Since, p.s.Now), Bytes(s.ToService), Bytes(s.ToClient)}
+		})
 }
 
 func (p *printer) joins() {
-	all := slices.Clone(p.s.Joins)
-	if !p.title("joins", len(all)) {
+	table(p, "joins", joinColumns, p.s.Joins, p.s.JoinsLeft,
+		func(j *Join) int64 { return j.ToTarget + j.ToCaller },
+		func(j *Join) []string {
+			return []string{string(j.Request), Short(j.Caller), Short(j.Target), Age(j.Since, p.s.Now), Bytes(j.ToTarget), Bytes(j.ToCaller)}
+		})
+}
+
+// table prints the section of that name: all of it sorted by how much each has moved, as
+// far as the options want it.
+func table[T any](p *printer, name string, columns []Column, of []T, leftOff int, moved func(*T) int64, cells func(*T) []string) {
+	all := slices.Clone(of)
+	if !p.title(name, len(all)) {
 		return
 	}
-	slices.SortStableFunc(all, func(a, b Join) int { return cmp.Compare(b.ToTarget+b.ToCaller, a.ToTarget+a.ToCaller) })
-	shown, widths := Fit(joinColumns, p.opt.Width-2)
-	p.printf("  %s\n", Dim.Paint(Header(joinColumns, shown, widths)))
-	for _, j := range all[:min(len(all), max(p.opt.Streams, 0))] {
-		p.printf("  %s\n", Row(joinColumns, shown, widths, []string{
-			string(j.Request), Short(j.Caller), Short(j.Target), Age(j.Since, p.s.Now), Bytes(j.ToTarget), Bytes(j.ToCaller),
-		}))
+	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(moved(&b), moved(&a)) })
+	shown, widths := Fit(columns, p.opt.Width-2)
+	p.printf("  %s\n", Dim.Paint(Header(columns, shown, widths)))
+	for i := range all[:min(len(all), max(p.opt.Streams, 0))] {
+		p.printf("  %s\n", Row(columns, shown, widths, cells(&all[i])))
 	}
-	p.more(len(all), p.s.JoinsLeft)
+	p.more(len(all), leftOff)
 }
 
 // more says how many lines of a table are not shown.

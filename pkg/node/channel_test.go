@@ -435,7 +435,7 @@ func FuzzParseRoutes(f *testing.F) {
 func FuzzNotice(f *testing.F) {
 	f.Add(failure(code.NoWorker, "a", "why").encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if e := decodeNotice(b); e.Code == code.OK || len(e.Reason) > maxReason {
+		if e := decodeNotice(b); e.Code == code.OK || len(e.Reason) > code.MaxReason {
 			t.Errorf("%x is read as %+v", b, e)
 		}
 	})

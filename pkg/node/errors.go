@@ -41,21 +41,13 @@ func (e *DeliveryError) encode() []byte {
 	return b
 }
 
-// maxReason is how many bytes of another node's words are taken.
-const maxReason = 1 << 10
-
-func bounded(reason string) string {
-	reason = code.Printable(reason)
-	if len(reason) > maxReason {
-		reason = code.Printable(reason[:maxReason-1]) // a rune that was cut becomes ?
-	}
-	return reason
-}
+// bounded returns words that may be another's as they can be told.
+func bounded(reason string) string { return code.CutReason(code.Printable(reason)) }
 
 // decodeNotice never fails: what does not decode is told as that.
 func decodeNotice(b []byte) *DeliveryError {
 	var n notice
-	if len(b) > 2*maxReason || canon.Unmarshal(b, &n) != nil || Address(n.At).Check() != nil && n.At != "" {
+	if len(b) > 2*code.MaxReason || canon.Unmarshal(b, &n) != nil || Address(n.At).Check() != nil && n.At != "" {
 		return failure(code.Protocol, "", "another node has told of a loss, in words that cannot be read")
 	}
 	c := code.Code(n.Code)

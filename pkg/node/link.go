@@ -11,17 +11,12 @@ import (
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
-// A carrier is what a link runs on: a conn of a transport, or a channel.
-type carrier interface {
-	net.Conn
-}
-
 // A link is a conversation with another node. Messages leave by it in outflows and
 // come by it in inflows.
 type link struct {
 	node    *Node
 	address Address // of this end, on return routes
-	nc      carrier
+	nc      net.Conn // of a transport, or a channel
 	from    atomic.Pointer[Origin] // what comes by it is from there
 	alive   time.Duration          // how often a silent one is asked for a sign of life; 0: its carrier does that
 
@@ -59,7 +54,7 @@ const lastWords = time.Second
 var errLinkClosed = errors.New("the conn to the other node is closed")
 
 // newLink returns a link that ends with ctx, which ends with the node.
-func (n *Node) newLink(ctx context.Context, nc carrier, what string, from Origin, alive time.Duration) *link {
+func (n *Node) newLink(ctx context.Context, nc net.Conn, what string, from Origin, alive time.Duration) *link {
 	l := &link{
 		node: n, address: ownAddress(what), nc: nc, alive: alive, born: time.Now(),
 		flows: map[string]*outflow{}, byNumber: map[uint32]*outflow{}, in: map[uint32]*inflow{},

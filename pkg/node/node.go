@@ -89,6 +89,12 @@ type Node struct {
 // *link or inbox.
 type place any
 
+// A leader is a place that messages pass: a hop, or a relay's name.
+type leader interface {
+	// lead returns m as it goes on.
+	lead(m *Message) (*Message, error)
+}
+
 // inbox is the place of the node's own requests.
 type inbox struct{}
 
@@ -294,11 +300,7 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 			// Who knows a link's address was written to by it, and what it says may be
 			// an answer: the other side decides, and hears that it was carried.
 			return p, m.onTo(), m.leaves(next)
-		case *hop:
-			if m, err = p.lead(m); err != nil {
-				return nil, m, err
-			}
-		case *forwarder:
+		case leader:
 			if m, err = p.lead(m); err != nil {
 				return nil, m, err
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/culvert-net/culvert/internal/canon"
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
@@ -265,10 +266,7 @@ func keepRegistered(ctx context.Context, via *link, ask func(ctx context.Context
 			if gone() {
 				return err
 			}
-			select {
-			case <-time.After(pause.NextBackOff()):
-			case <-ctx.Done():
-			}
+			wait.Sleep(ctx, pause.NextBackOff())
 		}
 	}
 }

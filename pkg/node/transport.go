@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
@@ -38,15 +40,12 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			if !temporary(err) {
+			if !sock.AcceptAgain(err) {
 				return err
 			}
 			// The process has no more files, say: others have to end first.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-			}
+			wait.Sleep(ctx, pause)
 			continue
 		}
 		pause = 0
@@ -55,12 +54,6 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 			n.serveConn(ctx, nc)
 		})
 	}
-}
-
-// temporary reports whether an error of Accept's is one of those that pass.
-func temporary(err error) bool {
-	t, ok := err.(interface{ Temporary() bool })
-	return ok && t.Temporary()
 }
 
 // serveConn speaks with the node that has made nc.

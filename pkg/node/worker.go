@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -179,7 +178,7 @@ func (k *worker) handle(ctx context.Context, m *Message) (err *DeliveryError) {
 		return nil
 	}
 	if herr := k.handler.Handle(ctx, k.self, m); herr != nil {
-		return asDelivery(fmt.Errorf("%w", herr), code.WorkerFailed, k.address)
+		return asDelivery(herr, code.WorkerFailed, k.address)
 	}
 	return nil
 }
