@@ -155,7 +155,6 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, acce
 	}
 	abortive(nc)
 	in.carried.Add(1)
-	s.streams.Add(1)
 	client := clientOf(nc)
 	live := &liveStream{service: s.Service, client: client, since: began, peer: s.Outlet}
 	in.streams.table.begin(live, s.metrics.count)
@@ -166,7 +165,6 @@ func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, acce
 	outlet, e := in.carry(trace.With(opening, sp), ctx, s, nc, live)
 	endSpan(sp, &e, e.sent, e.received)
 	in.streams.table.end(live)
-	s.streams.Add(-1)
 	in.carried.Add(-1)
 	s.metrics.ended(e)
 	in.logEnd(e, time.Since(began), &streamName{s.Service, outlet, client})

@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -32,13 +31,12 @@ type inletOffering struct {
 }
 
 // An inletService is what is offered at a local port, and where its clients are carried
-// to. It does not change, but for its counts, which go over to the one that takes its
+// to. It does not change, but for its counts and limits, which go over to the one that takes its
 // place.
 type inletService struct {
 	config.InletService
 	upstream upstream
 	metrics  *serviceMetrics
-	streams  *atomic.Int64
 	bounds   *serviceLimits
 	port     *inletPort
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"reflect"
 	"slices"
-	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -66,12 +65,12 @@ func (in *Inlet) plan(cfg *config.Inlet) *inletPlan {
 	p := &inletPlan{rerouted: map[upstream][]route.Route{}}
 	left := slices.Clone(now) // whose port nothing is to be offered at
 	for i, c := range cfg.Services {
-		s := &inletService{InletService: c, streams: new(atomic.Int64)}
+		s := &inletService{InletService: c}
 		if was := sameListener(left, &c); was != nil {
 			left = slices.DeleteFunc(left, func(other *inletService) bool { return other == was })
 			s.port = was.port
 			if was.Service == c.Service {
-				s.streams, s.bounds = was.streams, was.bounds
+				s.bounds = was.bounds
 			}
 		} else {
 			s.port = &inletPort{}

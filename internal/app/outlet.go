@@ -80,7 +80,6 @@ type outletService struct {
 	bounds  *serviceLimits
 	handle  streamHandler // what serves it in this process; nil: the target does
 	metrics *serviceMetrics
-	streams *atomic.Int64
 }
 
 // NewOutlet checks the settings and reads the identity. It listens nowhere and
@@ -197,9 +196,9 @@ func (out *Outlet) offer(cfg *config.Outlet) (*offer, error) {
 			}
 		}
 		if was := before.service(c.Name); was != nil {
-			s.metrics, s.streams, s.bounds = was.metrics, was.streams, was.bounds
+			s.metrics, s.bounds = was.metrics, was.bounds
 		} else {
-			s.streams, s.bounds = new(atomic.Int64), newServiceLimits(c.Name)
+			s.bounds = newServiceLimits(c.Name)
 		}
 		o.services, o.byName[c.Name] = append(o.services, s), s
 	}

@@ -228,7 +228,6 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 	}
 	if p.service != nil {
 		p.metrics = p.service.metrics
-		p.service.streams.Add(1)
 		out.carried.Add(1)
 	}
 	p.live.on(ch.session.ch, req.StreamID(), req)
@@ -265,7 +264,6 @@ func (p *served) ended(e streamEnd) {
 		p.service.bounds.leave()
 	}
 	if p.service != nil {
-		p.service.streams.Add(-1)
 		p.out.carried.Add(-1)
 		p.out.streams.release(p.service.Name)
 	}

@@ -123,7 +123,7 @@ func (in *Inlet) statusOf(most int) InletStatus {
 	st.StreamsStatus = in.streams.newest(most, st.Totals.StreamsActive)
 	services, addrs := in.offered()
 	for i, s := range services {
-		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Streams: s.streams.Load(), CarriedStatus: in.streams.carried(sums[s.metrics.count])}
+		e := InletEntry{Listen: s.Listen.String(), Service: s.Service, Streams: sums[s.metrics.count].active(), CarriedStatus: in.streams.carried(sums[s.metrics.count])}
 		if b, ok := s.upstream.(*balancer); ok {
 			e.Replicas = b.status()
 		} else {
@@ -279,7 +279,7 @@ func (out *Outlet) statusOf(most int) OutletStatus {
 		st.Listen = append(st.Listen, a.String())
 	}
 	for _, c := range out.offered.Load().services {
-		e := OutletEntry{Service: c.Name, Target: c.Shown(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: c.streams.Load(), CarriedStatus: out.streams.carried(sums[c.metrics.count])}
+		e := OutletEntry{Service: c.Name, Target: c.Shown(), Allow: []string{}, Expression: c.Allow.Expression(), Streams: sums[c.metrics.count].active(), CarriedStatus: out.streams.carried(sums[c.metrics.count])}
 		for _, id := range c.Allow.IDs() {
 			e.Allow = append(e.Allow, id.String())
 		}
