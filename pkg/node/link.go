@@ -15,8 +15,8 @@ import (
 // come by it in inflows.
 type link struct {
 	node    *Node
-	address Address // of this end, on return routes
-	nc      net.Conn // of a transport, or a channel
+	address Address                // of this end, on return routes
+	nc      net.Conn               // of a transport, or a channel
 	from    atomic.Pointer[Origin] // what comes by it is from there
 	alive   time.Duration          // how often a silent one is asked for a sign of life; 0: its carrier does that
 
