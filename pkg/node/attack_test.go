@@ -246,6 +246,11 @@ func TestFlowsTurnOver(t *testing.T) {
 		<-release
 		return nil
 	}), Options{Allow: Anyone, Mailbox: 1})
+	for range 2 { // one that it handles, and one in its mailbox: the next waits on its flow
+		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	start(t, b, "echo", echo, Options{Allow: Anyone})
 	via := func(i int, to Address) Route {
 		h := Address(fmt.Sprint("h", i))
