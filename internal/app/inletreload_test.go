@@ -43,6 +43,13 @@ type offered struct {
 
 func startReloadable(t *testing.T, services ...offered) *reloadable {
 	t.Helper()
+	return startReloadableWith(t, func(*reloadable) {}, services...)
+}
+
+// startReloadableWith is startReloadable that calls before when all is there but what the
+// inlet listens at.
+func startReloadableWith(t *testing.T, before func(*reloadable), services ...offered) *reloadable {
+	t.Helper()
 	r := &reloadable{outlets: map[string]identity.Identifier{}, ports: map[string]int{}}
 	inletKey, inletID := newIdentity(t)
 	keys := map[string]string{}
@@ -66,7 +73,7 @@ func startReloadable(t *testing.T, services ...offered) *reloadable {
 		startOutlet(t, oc)
 	}
 	r.settingsFile = &settingsFile{t: t, name: filepath.Join(t.TempDir(), "inlet.yaml"), b: func() *base { return r.in.base }, log: func() *logBuffer { return r.inletLog }}
-	r.text = fmt.Sprintf("identity: %s\ndrain_timeout: 5s\nconnect_timeout: 10s\nlog_level: debug\n", inletKey)
+	r.text = fmt.Sprintf("identity: %s\ndrain_timeout: 5s\nconnect_timeout: 1m\nlog_level: debug\nsandbox: off\n", inletKey)
 	text := r.with(services...)
 	replaceFile(t, r.name, text)
 	cfg, err := config.LoadInlet(fileSource(r.name))
@@ -76,6 +83,7 @@ func startReloadable(t *testing.T, services ...offered) *reloadable {
 	r.in, err = NewInlet(cfg, o)
 	must(t, err)
 	r.in.Follow(func() (*config.Inlet, error) { return config.LoadInlet(fileSource(r.name)) })
+	before(r)
 	must(t, r.in.Listen(t.Context()))
 	r.stop = run(t, r.in.Run)
 	return r
@@ -102,8 +110,14 @@ func (r *reloadable) with(services ...offered) string {
 // take gives the inlet these services, and waits until they hold.
 func (r *reloadable) take(services ...offered) {
 	r.t.Helper()
+	r.takeText(r.with(services...))
+}
+
+// takeText gives the inlet a file, and waits until it holds.
+func (r *reloadable) takeText(text string) {
+	r.t.Helper()
 	before := metric(r.t, r.in.obs, "culvert_config_reloads_total", "ok")
-	r.write(r.with(services...))
+	r.write(text)
 	eventually(r.t, "the settings hold", func() bool { return metric(r.t, r.in.obs, "culvert_config_reloads_total", "ok") > before })
 }
 
@@ -270,7 +284,7 @@ func TestInletReloadIsAllOrNothing(t *testing.T) {
 	r.ports["taken"] = portOf(taken.Addr())
 	bad := strings.Replace(r.with(offered{"3", "web", "y", []int{1}}, offered{"taken", "web", "y", []int{1}}), "log_level: debug", "log_level: error", 1)
 	why := r.refuse(bad)
-	for _, want := range []string{r.name + ":10:", "services[1].listen", "address already in use", "choose another"} {
+	for _, want := range []string{r.name + ":11:", "services[1].listen", "address already in use", "choose another"} {
 		if !strings.Contains(why, want) {
 			t.Errorf("refused with %q, want %q", why, want)
 		}
