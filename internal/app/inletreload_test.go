@@ -121,16 +121,6 @@ func (r *reloadable) takeText(text string) {
 	eventually(r.t, "the settings hold", func() bool { return metric(r.t, r.in.obs, "culvert_config_reloads_total", "ok") > before })
 }
 
-// refuse gives the inlet a file that it cannot take, and returns why.
-func (r *reloadable) refuse(text string) string {
-	r.t.Helper()
-	before := metric(r.t, r.in.obs, "culvert_config_reloads_total", "failed")
-	r.write(text)
-	eventually(r.t, "the settings are refused", func() bool { return metric(r.t, r.in.obs, "culvert_config_reloads_total", "failed") > before })
-	lines := r.inletLog.lines(r.t, map[string]string{"msg": "settings file cannot be taken, what holds stays", "level": "error"})
-	return fmt.Sprint(lines[len(lines)-1]["error"])
-}
-
 // open opens a stream at a port, and wants the letter of whom it leads to.
 func (r *reloadable) open(port, letter string) *net.TCPConn {
 	r.t.Helper()
@@ -283,7 +273,7 @@ func TestInletReloadIsAllOrNothing(t *testing.T) {
 	defer taken.Close()
 	r.ports["taken"] = portOf(taken.Addr())
 	bad := strings.Replace(r.with(offered{"3", "web", "y", []int{1}}, offered{"taken", "web", "y", []int{1}}), "log_level: debug", "log_level: error", 1)
-	why := r.refuse(bad)
+	why := r.refused(bad)
 	for _, want := range []string{r.name + ":11:", "services[1].listen", "address already in use", "choose another"} {
 		if !strings.Contains(why, want) {
 			t.Errorf("refused with %q, want %q", why, want)
@@ -302,7 +292,7 @@ func TestInletReloadIsAllOrNothing(t *testing.T) {
 		t.Error("something of the refused file is there")
 	}
 	// One's own address, wider.
-	why = r.refuse(strings.Replace(r.with(offered{"1", "db", "x", []int{0}}), "127.0.0.1:", "0.0.0.0:", 1))
+	why = r.refused(strings.Replace(r.with(offered{"1", "db", "x", []int{0}}), "127.0.0.1:", "0.0.0.0:", 1))
 	if !strings.Contains(why, "this inlet itself listens at "+local(r.ports["1"]).String()) {
 		t.Errorf("refused with %q, want that the inlet itself is in the way", why)
 	}
@@ -310,7 +300,7 @@ func TestInletReloadIsAllOrNothing(t *testing.T) {
 		"no services": r.text + "services: []\n",
 		"by name":     strings.Replace(r.with(offered{"1", "db", "x", []int{0}}), "    outlet: "+r.outlets["x"].String()+"\n", "", 1),
 	} {
-		if why := r.refuse(text); !strings.Contains(why, r.name+":") {
+		if why := r.refused(text); !strings.Contains(why, r.name+":") {
 			t.Errorf("%s: refused with %q, want the place", name, why)
 		}
 	}
@@ -421,7 +411,7 @@ func TestInletReloadWhileStopping(t *testing.T) {
 	eventually(t, "the inlet stops", func() bool {
 		return len(r.inletLog.lines(t, map[string]string{"msg": "stopping"})) == 1
 	})
-	if why := r.refuse(r.with(offered{"1", "db", "y", []int{1}}, offered{"2", "web", "y", []int{1}})); !strings.Contains(why, errShutdown.Error()) {
+	if why := r.refused(r.with(offered{"1", "db", "y", []int{1}}, offered{"2", "web", "y", []int{1}})); !strings.Contains(why, errShutdown.Error()) {
 		t.Errorf("refused with %q, want that the process stops", why)
 	}
 	wantEcho(t, nc, "still here")

@@ -68,7 +68,7 @@ func TestInletReloadAtAManagersSocket(t *testing.T) {
 	}
 	wantEcho(t, nc, "still here")
 	r.take(web)
-	if why := r.refuse(strings.Replace(r.with(db, web), "tcp://127.0.0.1:", "tcp://localhost:", 1)); !strings.Contains(why, `the service manager's socket "db"`) {
+	if why := r.refused(strings.Replace(r.with(db, web), "tcp://127.0.0.1:", "tcp://localhost:", 1)); !strings.Contains(why, `the service manager's socket "db"`) {
 		t.Errorf("another spelling of its address: %s", why)
 	}
 	r.stop()
@@ -111,7 +111,7 @@ func TestInletReloadsListenMode(t *testing.T) {
 	must(t, err)
 	defer taken.Close()
 	r.ports["taken"] = portOf(taken.Addr())
-	r.refuse(at("0666", offered{"taken", "web", "x", []int{0}}))
+	r.refused(at("0666", offered{"taken", "web", "x", []int{0}}))
 	want(0o600)
 	cfg, err := config.LoadInlet(fileSource(r.name))
 	must(t, err)
@@ -122,7 +122,7 @@ func TestInletReloadsListenMode(t *testing.T) {
 	want(0o600)
 	wantEcho(t, nc, "still here")
 	must(t, os.Remove(path))
-	if why := r.refuse(at("0666")); !strings.Contains(why, "services[0].listen_mode") {
+	if why := r.refused(at("0666")); !strings.Contains(why, "services[0].listen_mode") {
 		t.Errorf("without the socket it is refused with %q, want the setting", why)
 	}
 }
