@@ -72,8 +72,9 @@ type base struct {
 	manager *systemd.Manager // nil: there is none
 	hangup  chan struct{}    // capacity 1: files are to be read again; the manager is told
 	needs   sandbox.Files    // what this kind of process opens
-	// confined says that nothing else can be opened. Set before Run starts anything.
-	confined bool
+	// confined says that nothing else can be opened, resolves that hosts can be looked up
+	// all the same. Set before Run starts anything.
+	confined, resolves bool
 
 	// What channels share; not a relay's.
 	buffers *channel.Buffers

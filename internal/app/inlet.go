@@ -224,13 +224,13 @@ func outletOf(err error, only identity.Identifier) identity.Identifier {
 func (in *Inlet) open(ctx context.Context, s *inletService, o tunnel.Open) (*tunnel.Stream, *held, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(in.connectTimeout.Load()))
 	defer cancel()
-	st, h, err := s.upstream.open(ctx, o)
+	st, h, err := s.open(ctx, o)
 	for errors.Is(err, errFinished) {
 		if s = in.successor(s); s == nil {
 			err = &noChannelError{to: "the outlet of " + o.Service, last: errWithdrawn}
 			break
 		}
-		st, h, err = s.upstream.open(ctx, o)
+		st, h, err = s.open(ctx, o)
 	}
 	var none *noChannelError
 	if errors.As(err, &none) {

@@ -12,6 +12,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/systemd"
 )
 
 // An inletOffering is what an inlet offers to local clients, and what runs for that.
@@ -28,6 +29,10 @@ type inletOffering struct {
 	upstreams []upstream
 	run       *inletRun // nil before begin, and after settle
 	settled   bool      // settle was called: nothing changes any more
+
+	// Written with mu, by whoever changes what is offered, who reads them without.
+	idle  []*inletPort     // at sockets of the service manager, at which nothing is offered
+	spare []*serviceLimits // of services that are gone, while their connections last
 }
 
 // An inletService is what is offered at a local port, and where its clients are carried
@@ -39,6 +44,11 @@ type inletService struct {
 	metrics  *serviceMetrics
 	bounds   *serviceLimits
 	port     *inletPort
+
+	// leads ends, by leave, when clients are led elsewhere, or nowhere. nil: never.
+	leads context.Context
+	leave context.CancelFunc
+	heir  *inletService // what has taken its place; guarded by the offering's mu
 }
 
 // An inletPort accepts local clients, who get what is offered there when they come.
@@ -47,6 +57,7 @@ type inletPort struct {
 	ln      net.Listener       // nil before Listen
 	stop    context.CancelFunc // accepts no more, and closes ln; nil before begin
 	service *inletService      // nil when nothing is offered there any more
+	socket  *systemd.Socket    // of the service manager, at which ln is; nil: it is this process's own
 }
 
 // An inletRun is what an inlet's work has started, and by what it ends. Its goroutines
@@ -71,7 +82,7 @@ func (in *Inlet) begin(r *inletRun) {
 	defer o.mu.Unlock()
 	o.run = r
 	for i, s := range o.services {
-		s.port.ln = in.lns[i]
+		s.port.ln, s.port.socket = in.lns[i], in.sockets.of(s.place())
 	}
 	for _, u := range o.upstreams {
 		r.keep(u)
@@ -115,12 +126,12 @@ func (r *inletRun) accept(s *inletService) {
 	in, p := r.in, s.port
 	ctx, stop := context.WithCancel(r.acceptCtx)
 	p.stop = stop
-	in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", p.ln.Addr()), zap.String("outlet", s.outlet()))
+	in.logListening(s)
 	a := &acceptor{ln: p.ln, slots: in.slots, log: in.log, start: r.clients.Go, handle: func(nc net.Conn, free func()) {
 		defer free()
 		s := in.enter(p)
 		if s == nil {
-			_ = sock.ResetClose(nc) // it came as the listener was closed
+			_ = sock.ResetClose(nc) // it came as the listener was closed, or to one that is kept open by others
 			return
 		}
 		defer in.streams.release(s.Service)
@@ -135,6 +146,11 @@ func (r *inletRun) accept(s *inletService) {
 			r.fail()
 		}
 	})
+}
+
+// logListening says that clients get a service at its port.
+func (in *Inlet) logListening(s *inletService) {
+	in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", s.port.ln.Addr()), zap.String("outlet", s.outlet()))
 }
 
 // failed returns why listeners have failed, nil if none has.
@@ -158,15 +174,18 @@ func (in *Inlet) enter(p *inletPort) *inletService {
 // errWithdrawn is why a client gets no stream that came before the settings changed.
 var errWithdrawn = errors.New("this inlet does not offer the service any more: its settings have changed")
 
-// successor returns the service of the same name that has taken the place of s at its
-// port, nil if none has.
+// successor returns the service that has taken the place of s, nil if none has.
 func (in *Inlet) successor(s *inletService) *inletService {
 	in.offering.mu.Lock()
 	defer in.offering.mu.Unlock()
-	if s.port == nil || s.port.service == nil || s.port.service == s || s.port.service.Service != s.Service {
+	last := s
+	for last.heir != nil {
+		last = last.heir
+	}
+	if last == s || last.port.service != last { // which has no heir, either
 		return nil
 	}
-	return s.port.service
+	return last
 }
 
 // forget takes out an upstream that has ended.
@@ -210,6 +229,20 @@ func (in *Inlet) wanted() (list []upstream) {
 		}
 	}
 	return list
+}
+
+// finishing returns the links of upstreams that no service leads to any more.
+func (in *Inlet) finishing() (all []*link) {
+	wanted := in.wanted()
+	in.offering.mu.Lock()
+	upstreams := in.offering.upstreams
+	in.offering.mu.Unlock()
+	for _, u := range upstreams {
+		if !slices.Contains(wanted, u) {
+			all = append(all, u.links()...)
+		}
+	}
+	return all
 }
 
 // allLinks returns the links to outlets that the settings name, to replicas, and those

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"syscall"
 
-	"go.uber.org/zap"
-
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -22,9 +20,13 @@ type inletPlan struct {
 	services []*inletService // those that stay as they are, and new ones
 	opened   []int           // of services: those whose port is new
 	closed   []*inletPort    // that are no more
+	idled    []*inletPort    // at which nothing is offered any more, and which stay open
 	started  []upstream      // that are new
 	finished []upstream      // that nothing leads to any more
 	rerouted map[upstream][]route.Route
+
+	heirs map[*inletService]*inletService // of those that do not stay: what takes their place
+	spare []*serviceLimits                // of services that are gone, whose connections still count
 }
 
 // offerFirst makes what the settings of the start offer, and returns where to listen.
@@ -39,7 +41,9 @@ func (in *Inlet) offerFirst() ([]place, error) {
 	in.enterLocked(p)
 	var places []place
 	for i, s := range p.services {
-		places = append(places, place{key: listKey("services", i, "listen"), addr: s.Listen, mode: s.ListenMode, service: s.Service})
+		at := s.place()
+		at.key = listKey("services", i, "listen")
+		places = append(places, at)
 	}
 	return places, nil
 }
@@ -62,46 +66,20 @@ func checkOffer(cfg *config.Inlet, trusts bool) error {
 // plan says what is to change so that the inlet offers what the settings say.
 func (in *Inlet) plan(cfg *config.Inlet) *inletPlan {
 	now, _ := in.offered()
-	p := &inletPlan{rerouted: map[upstream][]route.Route{}}
-	left := slices.Clone(now) // whose port nothing is to be offered at
-	for i, c := range cfg.Services {
-		s := &inletService{InletService: c}
-		if was := sameListener(left, &c); was != nil {
-			left = slices.DeleteFunc(left, func(other *inletService) bool { return other == was })
-			s.port = was.port
-			if was.Service == c.Service {
-				s.bounds = was.bounds
-			}
-		} else {
-			s.port = &inletPort{}
-			p.opened = append(p.opened, i)
-		}
-		if s.bounds == nil {
-			s.bounds = newServiceLimits(c.Service)
-		}
-		p.services = append(p.services, s)
+	p := &inletPlan{rerouted: map[upstream][]route.Route{}, heirs: map[*inletService]*inletService{}}
+	for _, c := range cfg.Services {
+		p.services = append(p.services, &inletService{InletService: c})
 	}
-	for _, s := range left {
-		p.closed = append(p.closed, s.port)
-	}
+	in.planPorts(p, now)
+	p.inherit(now, in.offering.spare)
 	in.planUpstreams(p, now)
 	for i, s := range p.services {
 		if was := s.port.service; was != nil && was.upstream == s.upstream && reflect.DeepEqual(was.InletService, s.InletService) {
 			p.services[i] = was
+			delete(p.heirs, was)
 		}
 	}
 	return p
-}
-
-// sameListener returns the service, of those, that listens where c is to, the one of
-// the same name before others: a free port may be wanted by several.
-func sameListener(services []*inletService, c *config.InletService) (found *inletService) {
-	for _, s := range services {
-		if s.Listen == c.Listen && (found == nil || found.Service != c.Service && s.Service == c.Service) {
-			found = s
-		}
-	}
-	return found
 }
 
 // A destination is to whom an upstream leads, and over what.
@@ -163,11 +141,24 @@ func (in *Inlet) planUpstreams(p *inletPlan, now []*inletService) {
 		}
 		delete(free, was.upstream)
 		p.finished = append(p.finished, was.upstream)
-		// Its streams, too, leave routes that are no more.
-		if i := slices.IndexFunc(p.services, func(s *inletService) bool { return to(s, was) }); i >= 0 {
-			p.rerouted[was.upstream] = p.services[i].Routes
+	}
+}
+
+// routesTo returns over what the planned services reach the outlet of a link that only
+// finishes its streams, nil where they say nothing of it.
+func (p *inletPlan) routesTo(l *link) []route.Route {
+	for _, leads := range []func(s *inletService) bool{
+		func(s *inletService) bool { return s.ByName() && s.Service == l.service },
+		func(s *inletService) bool { return s.Outlet == l.outlet },
+		func(s *inletService) bool { // by the name of another service, as relays have it
+			return slices.ContainsFunc(s.upstream.links(), func(other *link) bool { return other.outlet == l.outlet })
+		},
+	} {
+		if i := slices.IndexFunc(p.services, leads); i >= 0 {
+			return p.services[i].Routes
 		}
 	}
+	return nil
 }
 
 // assign has a planned service lead over u, and all that have the same destination.
@@ -191,24 +182,31 @@ func (in *Inlet) newUpstream(c *config.InletService) upstream {
 // enterLocked makes the plan what is offered, without starting or ending anything.
 func (in *Inlet) enterLocked(p *inletPlan) {
 	o := &in.offering
+	before := o.services
 	for _, s := range p.services {
 		if s.port.service != s { // else it has stayed
 			s.metrics = in.streams.holdAt(s.Service, s.Listen.String())
 			s.bounds.set(s.Limits)
 		}
 	}
-	before := o.services
-	o.services = p.services
+	o.services, o.spare = p.services, p.spare
+	o.idle = slices.DeleteFunc(slices.Concat(o.idle, p.idled), func(port *inletPort) bool {
+		return slices.ContainsFunc(p.services, func(s *inletService) bool { return s.port == port })
+	})
+	for _, port := range slices.Concat(p.closed, p.idled) {
+		port.service = nil
+	}
 	for _, s := range p.services {
 		s.port.service = s
 	}
-	for _, port := range p.closed {
-		port.service = nil
-	}
-	for _, s := range before {
-		if !slices.Contains(p.services, s) {
-			in.streams.release(s.Service)
+	for _, was := range before {
+		if !slices.Contains(p.services, was) {
+			was.succeed(p.heirs[was])
+			in.streams.release(was.Service)
 		}
+	}
+	for _, s := range p.services {
+		s.begin()
 	}
 	o.upstreams = slices.Concat(o.upstreams, p.started)
 }
@@ -226,10 +224,16 @@ func (in *Inlet) reload(cfg *config.Inlet, started *config.Trust) error {
 	if err != nil {
 		return err
 	}
+	undo, err := in.setModes(p, cfg)
+	if err != nil {
+		closeAll(lns)
+		return err
+	}
 	if err := in.apply(&cfg.Common, started, cfg.Authorities, func() {
 		in.connectTimeout.Store(int64(cfg.ConnectTimeout))
 		in.exchange(p, lns)
 	}); err != nil {
+		undo()
 		closeAll(lns)
 		return err
 	}
@@ -240,19 +244,23 @@ func (in *Inlet) reload(cfg *config.Inlet, started *config.Trust) error {
 func (in *Inlet) listenAnew(ctx context.Context, p *inletPlan, cfg *config.Inlet) ([]net.Listener, error) {
 	var places []place
 	for _, i := range p.opened {
-		places = append(places, place{key: listKey("services", i, "listen"), addr: p.services[i].Listen, mode: p.services[i].ListenMode, service: p.services[i].Service, common: &cfg.Common})
+		at := p.services[i].place()
+		at.key, at.common = listKey("services", i, "listen"), &cfg.Common
+		places = append(places, at)
 	}
 	lns, err := in.listenAll(ctx, places)
 	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
 		return lns, err
 	}
-	_, addrs := in.offered()
-	for _, a := range addrs {
-		for _, wanted := range places {
-			if tcp, ok := a.(*net.TCPAddr); ok && tcp.Port == int(wanted.addr.Port) && slices.ContainsFunc(p.closed, func(port *inletPort) bool { return port.ln.Addr() == a }) {
-				return nil, fmt.Errorf("%w (this inlet itself listens at %s until the new settings hold: restart it, or take that service out first, and add the other one afterwards)", err, a)
-			}
+	for _, port := range slices.Concat(p.closed, p.idled, in.offering.idle) {
+		a, tcp := port.ln.Addr().(*net.TCPAddr)
+		if !tcp || !slices.ContainsFunc(places, func(wanted place) bool { return int(wanted.addr.Port) == a.Port }) {
+			continue
 		}
+		if port.socket != nil {
+			return nil, fmt.Errorf("%w (the service manager's socket %q listens at %s: write the address as it was when this inlet was started, or restart it)", err, port.socket.Name(), a)
+		}
+		return nil, fmt.Errorf("%w (this inlet itself listens at %s until the new settings hold: restart it, or take that service out first, and add the other one afterwards)", err, a)
 	}
 	return nil, err
 }
@@ -265,6 +273,11 @@ func (in *Inlet) exchange(p *inletPlan, lns []net.Listener) {
 	}
 	for u, routes := range p.rerouted {
 		u.reroute(routes)
+	}
+	for _, l := range in.finishing() {
+		if routes := p.routesTo(l); routes != nil {
+			l.reroute(routes) // its streams, too, leave routes that are no more
+		}
 	}
 	// Last: whoever waited there finds what has taken its place.
 	for _, u := range p.finished {
@@ -284,17 +297,20 @@ func (in *Inlet) exchanged(p *inletPlan, lns []net.Listener) bool {
 	gone := map[string]struct{}{}
 	for _, s := range o.services {
 		gone[s.Service] = struct{}{}
-		if slices.Contains(p.closed, s.port) {
-			in.log.Info("listening no more", zap.String("service", s.Service), zap.Stringer("address", s.port.ln.Addr()))
-		}
+		in.logLeft(p, s)
 	}
+	resumed := p.resumed(o.idle)
 	in.enterLocked(p)
 	for _, u := range p.started {
 		o.run.keep(u)
 	}
 	for k, i := range p.opened {
-		p.services[i].port.ln = lns[k]
-		o.run.accept(p.services[i])
+		s := p.services[i]
+		s.port.ln, s.port.socket = lns[k], in.sockets.of(s.place())
+		o.run.accept(s)
+	}
+	for _, s := range resumed {
+		in.logListening(s)
 	}
 	for _, port := range p.closed {
 		port.stop()

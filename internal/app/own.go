@@ -3,7 +3,9 @@ package app
 import (
 	"errors"
 	"io/fs"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,7 +35,7 @@ func (b *base) confine() {
 	report, err := sandbox.Confine(b.files())
 	switch {
 	case err == nil:
-		b.confined = true
+		b.confined, b.resolves = true, report.Resolves
 		b.log.Info("this process is confined to its files: it opens nothing else from now on", zap.Int("landlock", report.ABI),
 			zap.Strings("read", report.Read), zap.Strings("written", report.Written))
 	case errors.Is(err, sandbox.ErrUnavailable):
@@ -64,6 +66,10 @@ func (b *base) files() sandbox.Files {
 	f.Names = f.Names || hasNames(b.member.routes...)
 	return f
 }
+
+// lacks reports whether this process is confined so that it cannot look up hosts as
+// files of other settings want it.
+func (b *base) lacks(f sandbox.Files) bool { return f.Names && b.confined && !b.resolves }
 
 // beyond adds to an error of the file system that the sandbox may be why.
 func (b *base) beyond(err error) error {
@@ -97,6 +103,22 @@ func isName(host string) bool {
 	return err != nil && host != "localhost"
 }
 
+// tracesNames reports whether a host is to be looked up to reach a collector of traces:
+// its own, or that of the proxy that the environment names for it.
+func tracesNames(t *config.Tracing) bool {
+	if t.Endpoint == "" {
+		return false
+	}
+	at, err := url.Parse(t.Endpoint)
+	if err != nil {
+		return true // nobody knows
+	}
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: at}); err == nil && proxy != nil {
+		at = proxy
+	}
+	return isName(at.Hostname())
+}
+
 // trustFiles are what a process opens to have a credential.
 func trustFiles(t *config.Trust) (f sandbox.Files) {
 	if t.KubernetesToken != "" {
@@ -108,6 +130,7 @@ func trustFiles(t *config.Trust) (f sandbox.Files) {
 // inletFiles are what an inlet opens beside what all do.
 func inletFiles(c *config.Inlet) sandbox.Files {
 	f := trustFiles(&c.Trust)
+	f.Names = tracesNames(&c.Tracing)
 	for i := range c.Services {
 		f.Names = f.Names || hasNames(c.Services[i].Routes...)
 		if path := c.Services[i].Listen.Path; path != "" {
@@ -120,7 +143,7 @@ func inletFiles(c *config.Inlet) sandbox.Files {
 // outletFiles are those of an outlet.
 func outletFiles(c *config.Outlet) sandbox.Files {
 	f := trustFiles(&c.Trust)
-	f.Names = hasNames(c.Relays...)
+	f.Names = hasNames(c.Relays...) || tracesNames(&c.Tracing)
 	for i := range c.Services {
 		s := &c.Services[i]
 		f.Names = f.Names || s.Target.Host != "" && isName(s.Target.Host)

@@ -5,6 +5,8 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/sandbox"
+	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
 
@@ -25,12 +27,10 @@ func (r *Relay) Follow(reread func() (*config.Relay, error)) {
 		if err != nil {
 			return nil, err
 		}
-		return &revision{
-			restart: config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"register", "connect", "extend"})...),
-			apply: func() error {
-				return r.base.apply(&cfg.Common, &started.Trust, cfg.Authorities, func() { r.policy.rules.Store(rules) })
-			},
-		}, nil
+		restart := config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"register", "connect", "extend"})...)
+		return r.revise(restart, &started.Trust, &cfg.Trust, relayFiles(cfg), func() error {
+			return r.base.apply(&cfg.Common, &started.Trust, cfg.Authorities, func() { r.policy.rules.Store(rules) })
+		}), nil
 	})
 }
 
@@ -49,10 +49,10 @@ func (out *Outlet) Follow(reread func() (*config.Outlet, error)) {
 		if err != nil {
 			return nil, err
 		}
-		return &revision{
-			restart: config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "relays", "dial_timeout", "limits"})...),
-			apply:   func() error { return out.reload(cfg, offered, &started.Trust) },
-		}, nil
+		restart := config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "relays", "dial_timeout", "limits"})...)
+		return out.revise(restart, &started.Trust, &cfg.Trust, outletFiles(cfg), func() error {
+			return out.reload(cfg, offered, &started.Trust)
+		}), nil
 	})
 }
 
@@ -69,10 +69,10 @@ func (in *Inlet) Follow(reread func() (*config.Inlet, error)) {
 		if err := checkOffer(cfg, len(in.trusted(&started.Trust, cfg.Authorities)) > 0); err != nil {
 			return nil, err
 		}
-		return &revision{
-			restart: config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "connect_timeout"})...),
-			apply:   func() error { return in.reload(cfg, &started.Trust) },
-		}, nil
+		restart := config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "connect_timeout"})...)
+		return in.revise(restart, &started.Trust, &cfg.Trust, inletFiles(cfg), func() error {
+			return in.reload(cfg, &started.Trust)
+		}), nil
 	})
 }
 
@@ -96,6 +96,36 @@ func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 			},
 		}, nil
 	})
+}
+
+// revise returns the revision that apply puts into force. restart has the keys of what is
+// not as it was at the start, and cannot be changed: what else waits for a restart, by what
+// this process is now, is added. started and is are settings about credentials, f is what
+// the new settings want to be open.
+func (b *base) revise(restart []string, started, is *config.Trust, f sandbox.Files, apply func() error) *revision {
+	if b.member.wants(started.Ticket, is.Ticket) {
+		restart = append(restart, "ticket")
+	}
+	if !b.lacks(f) {
+		return &revision{restart, apply}
+	}
+	return &revision{append(restart, "sandbox"), func() error {
+		err := apply()
+		if err == nil {
+			b.log.Warn("the settings name hosts to be looked up, and did not when this process was confined: when another file takes the place of " +
+				"the resolver's settings it cannot be read, restart this process before that")
+		}
+		return err
+	}}
+}
+
+// wants reports whether another ticket than that of the start would count at a restart:
+// one of another authority, or one for a process that has not enrolled.
+func (m *membership) wants(started, is *credential.Ticket) bool {
+	if is == nil || started != nil && started.Authority == is.Authority && started.ID == is.ID {
+		return false
+	}
+	return m.member == nil || m.authority != is.Authority || m.member.Bundle() == nil
 }
 
 // apply puts settings into force that processes of several kinds have, and by set

@@ -59,6 +59,19 @@ func (f *settingsFile) change(from, to string) {
 	})
 }
 
+// refused writes a file that cannot be taken, and returns why, once that is said.
+func (f *settingsFile) refused(text string) string {
+	f.t.Helper()
+	said := func() []map[string]any {
+		return f.log().lines(f.t, map[string]string{"msg": "settings file cannot be taken, what holds stays", "level": "error"})
+	}
+	before := len(said())
+	f.write(text)
+	eventually(f.t, "the settings are refused", func() bool { return len(said()) > before })
+	lines := said()
+	return fmt.Sprint(lines[len(lines)-1]["error"])
+}
+
 func fileSource(name string) config.Source {
 	return config.Source{Environ: []string{"CULVERT_CONFIG=" + name}}
 }
@@ -199,11 +212,7 @@ func TestReloadOfBadFiles(t *testing.T) {
 		{"empty", "", "relays"},
 		{"another's", f.relayFile.text, "for the command relay"},
 	} {
-		before := metric(t, f.outlet.obs, "culvert_config_reloads_total", "failed")
-		f.outletFile.write(tt.text)
-		eventually(t, tt.name+": it is refused", func() bool { return metric(t, f.outlet.obs, "culvert_config_reloads_total", "failed") > before })
-		lines := f.outletLog.lines(t, map[string]string{"msg": "settings file cannot be taken, what holds stays", "level": "error"})
-		if text := fmt.Sprint(lines[len(lines)-1]["error"]); !strings.Contains(text, tt.want) {
+		if text := f.outletFile.refused(tt.text); !strings.Contains(text, tt.want) {
 			t.Errorf("%s: the log says %q, want %q", tt.name, text, tt.want)
 		}
 		if got := metric(t, f.outlet.obs, "culvert_config_file_in_use"); got != 0 {

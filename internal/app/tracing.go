@@ -29,7 +29,7 @@ func (b *base) openTracing(c *config.Tracing, name string) error {
 	cfg := trace.Config{
 		Service: "culvert-" + b.log.Name(), Identifier: b.local.Identifier().String(), Instance: b.local.Instance().String(), Name: name,
 		Endpoint: c.Endpoint, Headers: c.Headers, CAFile: c.CAFile, Sample: config.DefaultTracingSample, SpansPerSecond: c.SpansPerSecond,
-		Flush: b.common.DrainTimeout,
+		Flush: b.drainTimeout,
 	}
 	if c.Sample != nil {
 		cfg.Sample = *c.Sample

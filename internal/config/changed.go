@@ -7,8 +7,8 @@ import (
 	"unicode"
 )
 
-// onceOnly are keys that matter at a process's first start alone, so that a change
-// of them is none to the process that runs.
+// onceOnly are keys that matter at a process's first start alone: whether a change of them
+// is one to the process that runs, those that know what it is have to say.
 var onceOnly = []string{"ticket", "ticket_routes"}
 
 // Changed returns the keys at the top of a settings file whose settings are not the

@@ -49,7 +49,7 @@ func Confine(files Files) (*Report, error) {
 	if err := pin("/proc/self", "/proc/stat"); err != nil {
 		return &Report{}, err
 	}
-	report := &Report{ABI: min(abi, newest)}
+	report := &Report{ABI: min(abi, newest), Resolves: files.resolves(systemDisk())}
 	var rules []landlock.Rule
 	for _, g := range files.grants(systemDisk()) {
 		info, err := os.Stat(g.path)

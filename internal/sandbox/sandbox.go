@@ -34,6 +34,9 @@ type Report struct {
 	ABI     int      // Landlock's version, as far as it is used; 0: there is none, and nothing holds
 	Read    []string // files and folders, with all below them, that can be read
 	Written []string // those that can be written, too
+	// Resolves says that hosts are looked up as the system says, whatever takes the
+	// place of what says so now.
+	Resolves bool
 }
 
 // ErrUnavailable says that this system has no Landlock.
@@ -88,6 +91,9 @@ func (f *Files) grants(d disk) []grant {
 	slices.SortFunc(all, compareGrants)
 	return slices.Compact(all)
 }
+
+// resolves reports whether what takes the place of the resolver's settings can be read.
+func (f *Files) resolves(d disk) bool { return f.Names || !d.replaceable(resolverConfig) }
 
 // publicPaths are files and folders that processes of any kind read: to know the time
 // of places, to check certificates, and to tell how much they use. None holds a

@@ -139,6 +139,9 @@ func TestGrantsOfTheResolver(t *testing.T) {
 		if slices.Contains(got, "/etc") != tt.etc {
 			t.Errorf("%s: %q, want /etc as a whole: %v", name, got, tt.etc)
 		}
+		if is, want := (&Files{Names: tt.names}).resolves(tt.d), tt.names || name != "a plain file, and nothing to look up"; is != want {
+			t.Errorf("%s: what takes its place can be read: %v, want %v", name, is, want)
+		}
 		if !slices.Contains(got, resolverConfig) {
 			t.Errorf("%s: %q has no %s", name, got, resolverConfig)
 		}

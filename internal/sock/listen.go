@@ -81,6 +81,27 @@ type unixListener struct {
 	once sync.Once
 }
 
+// SetMode gives the socket of a listener that [ListenUnix] has made the permissions of
+// mode, from the next connection on. What stands in the socket's place meanwhile is left
+// as it is, and an error.
+func SetMode(ln net.Listener, mode fs.FileMode) error {
+	l, ok := ln.(*unixListener)
+	if !ok {
+		return fmt.Errorf("%s is no unix socket that was made here", ln.Addr())
+	}
+	now, err := os.Lstat(l.path)
+	if err != nil {
+		return fmt.Errorf("changing who may connect: %w", err)
+	}
+	if !os.SameFile(l.made, now) {
+		return fmt.Errorf("changing who may connect: %s is not the socket any more that this process has made there", l.path)
+	}
+	if err := os.Chmod(l.path, mode.Perm()); err != nil {
+		return fmt.Errorf("changing who may connect: %w", err)
+	}
+	return nil
+}
+
 // Close stops listening. Before that nobody finds the socket any more.
 func (l *unixListener) Close() error {
 	l.once.Do(func() {

@@ -144,3 +144,54 @@ func TestListenUnixRemovesItsOwn(t *testing.T) {
 		c.Close()
 	}
 }
+
+// Another mode is that of the socket that was made, and of nothing that has taken its
+// place.
+func TestSetMode(t *testing.T) {
+	path := socketPath(t)
+	ln, err := ListenUnix(t.Context(), path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, mode := range []fs.FileMode{0o660, 0o600, 0o666} {
+		if err := SetMode(ln, mode|fs.ModeSetuid); err != nil {
+			t.Fatal(err)
+		}
+		if got := modeOf(t, path); got != mode|fs.ModeSocket {
+			t.Errorf("the socket is %v, want mode %04o", got, mode)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := SetMode(ln, 0o660); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without the socket: %v", err)
+	}
+	other := filepath.Join(t.TempDir(), "secret")
+	for name, put := range map[string]func() error{
+		"a file": func() error { return os.WriteFile(path, nil, 0o600) },
+		"a link": func() error { return errors.Join(os.WriteFile(other, nil, 0o600), os.Symlink(other, path)) },
+	} {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		if err := SetMode(ln, 0o666); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s in its place: %v, want an error that names it", name, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s was changed: %v, %v", name, info, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	if err := SetMode(tcp, 0o660); err == nil || !strings.Contains(err.Error(), "no unix socket") {
+		t.Errorf("a TCP listener: %v", err)
+	}
+}

@@ -36,7 +36,7 @@ func Adopt() (*Manager, error) {
 		return nil, fmt.Errorf("the service manager hands over %d sockets: at most %d are taken", n, maxSockets)
 	}
 	for _, f := range activation.Files(true) {
-		s, err := newSocket(f)
+		s, err := NewSocket(f)
 		if err != nil {
 			return nil, err
 		}
@@ -48,9 +48,10 @@ func Adopt() (*Manager, error) {
 	return m, nil
 }
 
-// newSocket takes a file that is a socket at which TCP connections wait, and no
-// other.
-func newSocket(f *os.File) (*Socket, error) {
+// NewSocket returns the socket that f is, which a manager calls by f's name. It owns f
+// from then on. A file that is no socket at which TCP connections wait is an error, which
+// says what to change in the manager's unit.
+func NewSocket(f *os.File) (*Socket, error) {
 	wrong := func(what string) error {
 		return fmt.Errorf("the service manager hands over %q, which %s: want sockets of ListenStream=HOST:PORT with Accept=no", f.Name(), what)
 	}

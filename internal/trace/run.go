@@ -53,7 +53,10 @@ func (t *Tracer) awaitEnd(ctx, stopping, ended context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	until := time.Now().Add(t.cfg.Flush)
+	until := time.Now()
+	if t.cfg.Flush != nil {
+		until = until.Add(t.cfg.Flush())
+	}
 	select {
 	case <-ended.Done():
 	case <-ctx.Done():

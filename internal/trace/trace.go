@@ -52,9 +52,10 @@ type Config struct {
 	// one second's worth is allowed. 0: DefaultSpansPerSecond.
 	SpansPerSecond int
 
-	// Flush bounds how long Run tries to send what is left, from the time on that the
-	// process is told to stop.
-	Flush time.Duration
+	// Flush returns how long Run tries at most to send what is left, from the time on
+	// that the process is told to stop, which is when it is called; nil: no longer than
+	// it has to.
+	Flush func() time.Duration
 
 	// Failed is told when the collector begins to take nothing, or refuses something,
 	// and Recovered when it takes spans again, with how many were lost. They are called

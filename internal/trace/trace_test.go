@@ -28,7 +28,7 @@ const patience = 20 * time.Second
 // newTracer returns a tracer to the collector that records all that begins here.
 func newTracer(t *testing.T, c *tracetest.Collector, change func(*Config)) *Tracer {
 	t.Helper()
-	cfg := Config{Service: "culvert-test", Identifier: "me", Instance: "0102", Name: "blue", Endpoint: c.URL + "/v1/traces", Sample: 1, Flush: patience}
+	cfg := Config{Service: "culvert-test", Identifier: "me", Instance: "0102", Name: "blue", Endpoint: c.URL + "/v1/traces", Sample: 1, Flush: func() time.Duration { return patience }}
 	if change != nil {
 		change(&cfg)
 	}
@@ -394,7 +394,7 @@ func TestCollectorRefuses(t *testing.T) {
 // the end for a moment, and nobody before.
 func TestCollectorHangs(t *testing.T) {
 	c, _ := tracetest.Start(t, false)
-	tr := newTracer(t, c, func(cfg *Config) { cfg.Flush = time.Millisecond })
+	tr := newTracer(t, c, func(cfg *Config) { cfg.Flush = nil })
 	asked, release := make(chan struct{}, 10), make(chan struct{})
 	c.Answer(func(http.ResponseWriter, *http.Request) {
 		asked <- struct{}{}
