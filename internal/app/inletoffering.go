@@ -123,7 +123,7 @@ func (r *inletRun) accept(s *inletService) {
 			_ = sock.ResetClose(nc) // it came as the listener was closed
 			return
 		}
-		defer in.streams.release(s.Service)
+		defer in.streams.release(s.metrics)
 		in.serveClient(r.openCtx, r.streamCtx, s, nc)
 	}}
 	r.accepting.Go(func() {
@@ -150,7 +150,7 @@ func (in *Inlet) enter(p *inletPort) *inletService {
 	in.offering.mu.Lock()
 	defer in.offering.mu.Unlock()
 	if p.service != nil {
-		in.streams.retain(p.service.Service)
+		in.streams.retain(p.service.metrics)
 	}
 	return p.service
 }

@@ -207,7 +207,7 @@ func (in *Inlet) enterLocked(p *inletPlan) {
 	}
 	for _, s := range before {
 		if !slices.Contains(p.services, s) {
-			in.streams.release(s.Service)
+			in.streams.release(s.metrics)
 		}
 	}
 	o.upstreams = slices.Concat(o.upstreams, p.started)
