@@ -117,14 +117,17 @@ func (r *inletRun) accept(s *inletService) {
 	p.stop = stop
 	in.log.Info("listening", zap.String("service", s.Service), zap.Stringer("address", p.ln.Addr()), zap.String("outlet", s.outlet()))
 	a := &acceptor{ln: p.ln, slots: in.slots, log: in.log, start: r.clients.Go, handle: func(nc net.Conn, free func()) {
-		defer free()
 		s := in.enter(p)
 		if s == nil {
+			free()
 			_ = sock.ResetClose(nc) // it came as the listener was closed
 			return
 		}
-		defer in.streams.release(s.metrics)
-		in.serveClient(r.openCtx, r.streamCtx, s, nc)
+		if c := in.serveClient(r.openCtx, s, nc, free); c != nil {
+			// Opening has made this goroutine's stack large for as long as it lives:
+			// the stream gets another one.
+			r.clients.Go(func() { c.carry(r.streamCtx) })
+		}
 	}}
 	r.accepting.Go(func() {
 		defer stop()

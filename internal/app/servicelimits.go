@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"sync"
@@ -12,7 +11,6 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
-	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
@@ -155,23 +153,18 @@ func (l *serviceLimits) unbind(lc *pump.Limited) {
 	}
 }
 
-// copy is copyStream within the limits.
-func (l *serviceLimits) copy(ctx context.Context, nc sock.Conn, st *tunnel.Stream, socketReset code.Code, sp *trace.Span) streamEnd {
-	lc := l.bind(nc, st)
-	defer l.unbind(lc)
-	return copyStream(ctx, lc, st, socketReset, sp)
-}
-
 // admit takes a place for a client, which leave gives back, or resets its connection
 // and returns how that ended.
-func (in *Inlet) admit(s *inletService, nc sock.Conn, client string) (e streamEnd, ok bool) {
-	err := s.bounds.enter()
+func (c *inletClient) admit() (e streamEnd, ok bool) {
+	in, bounds := c.in, c.service.bounds
+	err := bounds.enter()
 	if err == nil {
+		c.bounded = true
 		return streamEnd{}, true
 	}
-	_ = sock.ResetClose(nc)
+	_ = sock.ResetClose(c.conn)
 	e = streamEnd{label: code.Limit.String(), reason: err.Error()}
-	e.hushed = s.bounds.told.level(e.reason, zapcore.WarnLevel) == zapcore.DebugLevel
-	in.auditUnopened(s, s.Outlet, client, e)
+	e.hushed = bounds.told.level(e.reason, zapcore.WarnLevel) == zapcore.DebugLevel
+	in.auditUnopened(c.service, c.service.Outlet, c.live.client, e)
 	return e, false
 }
