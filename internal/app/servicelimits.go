@@ -15,9 +15,10 @@ import (
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
 
-// idleLooks is how many times within its idle time a connection is looked at, at least:
-// it is cut at most so much later as a fifth of that, and the time of two round trips.
-const idleLooks = 20
+// idleLooks is how many times within its idle time a connection is looked at. It takes up
+// to four looks, and two round trips, more than that to know that nothing moves: a sixth
+// of the time.
+const idleLooks = 24
 
 // A serviceLimits is what the connections of one service share at this process: how
 // many there may be, how fast they may be together, and for how long one may be

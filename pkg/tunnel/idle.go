@@ -58,7 +58,7 @@ type IdleWatch struct {
 }
 
 // WatchIdle begins to watch the stream. It starts nothing: Look is to be called some
-// twenty times within the time that matters. Another watch takes the place of the one
+// two dozen times within the time that matters. Another watch takes the place of the one
 // before.
 func (st *Stream) WatchIdle() *IdleWatch {
 	now := time.Now()
