@@ -9,14 +9,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
-	"github.com/culvert-net/culvert/internal/sock"
-	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
-	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/route"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -140,72 +136,6 @@ func (in *Inlet) work(ctx context.Context) error {
 	r.clients.Wait()
 	in.log.Info("stopped")
 	return r.failed()
-}
-
-// serveClient carries one local connection: until ctx ends, with a stream that
-// has to be there before opening ends. Whatever goes wrong, the client sees a
-// reset, never a clean end.
-func (in *Inlet) serveClient(opening, ctx context.Context, s *inletService, accepted net.Conn) {
-	began := time.Now()
-	nc, err := sock.Of(accepted)
-	if err != nil {
-		_ = accepted.Close() // the listener is neither TCP's nor a unix socket's
-		in.log.Error("client cannot be served", zap.String("service", s.Service), zap.Error(err))
-		return
-	}
-	abortive(nc)
-	in.carried.Add(1)
-	client := clientOf(nc)
-	live := &liveStream{service: s.Service, client: client, since: began, peer: s.Outlet}
-	in.streams.table.begin(live, s.metrics.count)
-	if ce := in.log.Check(zapcore.DebugLevel, "client connected"); ce != nil {
-		ce.Write(zap.String("service", s.Service), zap.String("client", client))
-	}
-	sp := in.startSpan(s, client, began)
-	outlet, e := in.carry(trace.With(opening, sp), ctx, s, nc, live)
-	endSpan(sp, &e, e.sent, e.received)
-	in.streams.table.end(live)
-	in.carried.Add(-1)
-	s.metrics.ended(e)
-	in.logEnd(e, time.Since(began), &streamName{s.Service, outlet, client})
-}
-
-// carry returns the outlet, as far as there was one, beside the end.
-func (in *Inlet) carry(opening, ctx context.Context, s *inletService, nc sock.Conn, live *liveStream) (identity.Identifier, streamEnd) {
-	client := live.client
-	if e, ok := in.admit(s, nc, client); !ok {
-		return s.Outlet, e
-	}
-	defer s.bounds.leave()
-	if err := in.audit.Ready(); err != nil { // before the outlet hears of it
-		_ = sock.ResetClose(nc)
-		e := streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
-		in.auditUnopened(s, s.Outlet, client, e)
-		return s.Outlet, e
-	}
-	st, h, err := in.open(opening, s, tunnel.Open{Service: s.Service, ClientAddress: client, Trace: traceContext(opening)})
-	if err != nil {
-		_ = sock.ResetClose(nc) // the client is given up either way
-		outlet, e := outletOf(err, s.Outlet), openEnd(opening, err)
-		in.auditUnopened(s, outlet, client, e)
-		return outlet, e
-	}
-	defer h.release()
-	s.metrics.waited(live.since)
-	in.streams.table.carries(live, h.session.(*lasting).ch, st.ID(), st)
-	outlet := h.link.outlet
-	a, err := in.auditOpened(s, client, st, h)
-	if err != nil {
-		_ = st.Reset(code.AuditFailed)
-		_ = sock.ResetClose(nc)
-		return outlet, streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
-	}
-	sp := trace.From(opening)
-	defer in.spanOpened(sp, st, h)()
-	e := s.bounds.copy(ctx, nc, st, code.ClientReset, sp)
-	e.atInlet = true
-	in.auditClosed(a, e)
-	return outlet, e
 }
 
 // outletOf returns the outlet that err is about: the only one there is, or the one

@@ -128,14 +128,17 @@ func (r *inletRun) accept(s *inletService) {
 	p.stop = stop
 	in.logListening(s)
 	a := &acceptor{ln: p.ln, slots: in.slots, log: in.log, start: r.clients.Go, handle: func(nc net.Conn, free func()) {
-		defer free()
 		s := in.enter(p)
 		if s == nil {
+			free()
 			_ = sock.ResetClose(nc) // it came as the listener was closed, or to one that is kept open by others
 			return
 		}
-		defer in.streams.release(s.Service)
-		in.serveClient(r.openCtx, r.streamCtx, s, nc)
+		if c := in.serveClient(r.openCtx, s, nc, free); c != nil {
+			// Opening has made this goroutine's stack large for as long as it lives:
+			// the stream gets another one.
+			r.clients.Go(func() { c.carry(r.streamCtx) })
+		}
 	}}
 	r.accepting.Go(func() {
 		defer stop()
@@ -166,7 +169,7 @@ func (in *Inlet) enter(p *inletPort) *inletService {
 	in.offering.mu.Lock()
 	defer in.offering.mu.Unlock()
 	if p.service != nil {
-		in.streams.retain(p.service.Service)
+		in.streams.retain(p.service.metrics)
 	}
 	return p.service
 }

@@ -202,7 +202,7 @@ func (in *Inlet) enterLocked(p *inletPlan) {
 	for _, was := range before {
 		if !slices.Contains(p.services, was) {
 			was.succeed(p.heirs[was])
-			in.streams.release(was.Service)
+			in.streams.release(was.metrics)
 		}
 	}
 	for _, s := range p.services {

@@ -220,7 +220,7 @@ func (out *Outlet) exchangeOffer(o *offer) {
 	}
 	for _, s := range before.services {
 		if o.service(s.Name) == nil {
-			out.streams.release(s.Name)
+			out.streams.release(s.metrics)
 		}
 	}
 }
@@ -229,7 +229,7 @@ func (out *Outlet) exchangeOffer(o *offer) {
 // retained: whoever enters releases them.
 func (out *Outlet) enter(name string) *outletService {
 	for {
-		if s := out.offered.Load().service(name); s == nil || out.streams.retain(name) {
+		if s := out.offered.Load().service(name); s == nil || out.streams.retain(s.metrics) {
 			return s
 		}
 	}

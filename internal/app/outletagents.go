@@ -131,10 +131,23 @@ func (out *Outlet) leave(a *agent) {
 	for waiting := true; waiting && !out.reachable(); {
 		waiting = wait.Sleep(ctx, leaveLook)
 	}
-	a.Drain()
-	for asking := true; asking && out.channels.leave(a.brings, "the outlet leaves the relay"); {
+	for asking := true; asking && out.askAway(a); {
 		asking = wait.Sleep(ctx, leaveAsk)
 	}
+}
+
+// askAway tells the relays of an agent that the outlet goes away, asks inlets whose paths
+// come by them to make others, and reports whether there are any. Of one that is not to
+// go on, as its route is listed again, it tells and asks nobody.
+func (out *Outlet) askAway(a *agent) (found bool) {
+	s := &out.agents
+	s.mu.Lock() // no route is listed again meanwhile
+	defer s.mu.Unlock()
+	if a.until.Err() != nil {
+		return false
+	}
+	a.Drain()
+	return out.channels.leave(a.brings, "the outlet leaves the relay")
 }
 
 // reachable reports whether inlets can come by a relay that is listed, or directly.
@@ -152,7 +165,7 @@ func (s *agents) drain() {
 	s.mu.Lock()
 	s.settled = true
 	s.mu.Unlock()
-	for _, a := range s.all() {
+	for _, a := range s.every() {
 		a.Drain()
 	}
 }

@@ -265,7 +265,7 @@ func (p *served) ended(e streamEnd) {
 	}
 	if p.service != nil {
 		p.out.carried.Add(-1)
-		p.out.streams.release(p.service.Name)
+		p.out.streams.release(p.service.metrics)
 	}
 }
 

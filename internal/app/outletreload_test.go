@@ -19,6 +19,8 @@ type relisted struct {
 	in     *Inlet
 	relays [2]*Relay
 	ways   [2]route.Route
+
+	stopOut func()
 }
 
 func startRelisted(t *testing.T, first ...int) *relisted {
@@ -45,7 +47,7 @@ func startRelisted(t *testing.T, first ...int) *relisted {
 	r.out, err = NewOutlet(cfg, o)
 	must(t, err)
 	r.out.Follow(func() (*config.Outlet, error) { return config.LoadOutlet(fileSource(r.name)) })
-	run(t, r.out.Run)
+	r.stopOut = run(t, r.out.Run)
 	r.in, _, _ = startInlet(t, config.Inlet{
 		Common:         config.Common{Identity: inletKey, DrainTimeout: time.Second},
 		Services:       []config.InletService{{Listen: local(0), Service: "echo", Outlet: outletID, Routes: r.ways[:]}},
@@ -56,9 +58,17 @@ func startRelisted(t *testing.T, first ...int) *relisted {
 
 // list makes these relays the text's.
 func (r *relisted) list(relays ...int) {
-	var ways []string
+	var ways []route.Route
 	for _, i := range relays {
-		ways = append(ways, fmt.Sprintf("%q", r.ways[i]))
+		ways = append(ways, r.ways[i])
+	}
+	r.listRoutes(ways...)
+}
+
+func (r *relisted) listRoutes(routes ...route.Route) {
+	var ways []string
+	for _, way := range routes {
+		ways = append(ways, fmt.Sprintf("%q", way))
 	}
 	r.text = r.text[:strings.Index(r.text, "relays: ")] + "relays: [" + strings.Join(ways, ", ") + "]\n"
 }
@@ -67,6 +77,14 @@ func (r *relisted) list(relays ...int) {
 func (r *relisted) take(relays ...int) {
 	r.t.Helper()
 	r.list(relays...)
+	r.change("services:", "services:")
+}
+
+// takeDead gives the outlet a relay that there is not.
+func (r *relisted) takeDead() {
+	r.t.Helper()
+	_, id := newIdentity(r.t)
+	r.listRoutes(route.Route{{Host: "127.0.0.1", Port: uint16(freePort(r.t)), Identifier: id}})
 	r.change("services:", "services:")
 }
 
@@ -165,4 +183,61 @@ func TestOutletReloadExchangesRelays(t *testing.T) {
 	if n := metric(t, r.in.obs, "culvert_channel_path_changes_total", "lost"); n != 0 {
 		t.Errorf("channels were without a path %v times", n)
 	}
+}
+
+// A relay that is being left hears at once that the outlet stops.
+func TestOutletStopsWhileItLeavesARelay(t *testing.T) {
+	r := startRelisted(t, 0)
+	nc := dialTCP(t, r.in.Addrs()[0])
+	wantEcho(t, nc, "hello")
+	r.change("drain_timeout: 1s", "drain_timeout: 9s")
+	r.takeDead() // to which there is no way: the other one is not left yet
+	if regs := r.relays[0].Status().Registrations; len(regs) != 1 || regs[0].Draining {
+		t.Fatalf("registrations at the relay that is being left: %+v", regs)
+	}
+	stopped := startStop(r.stopOut)
+	within(t, 5*time.Second, "the relay hears of the end", func() bool {
+		regs := r.relays[0].Status().Registrations
+		return len(regs) == 1 && regs[0].Draining
+	})
+	_ = nc.Close()
+	<-stopped
+}
+
+// Inlets are not asked to leave a relay that is listed again.
+func TestOutletReloadKeepsAnInlet(t *testing.T) {
+	r := startRelisted(t, 0)
+	nc := dialTCP(t, r.in.Addrs()[0])
+	wantEcho(t, nc, "hello")
+	for range 3 {
+		r.takeDead()
+		r.take(0)
+		eventually(t, "it is registered again", func() bool {
+			regs := r.relays[0].Status().Registrations
+			return len(regs) == 1 && !regs[0].Draining
+		})
+		for range 20 { // in which an inlet that is asked has made another path
+			wantEcho(t, nc, "still here")
+			if n := metric(t, r.in.obs, "culvert_channel_path_changes_total", "asked"); n != 0 {
+				t.Fatalf("the inlet was asked to make another path %v times", n)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// Nobody is asked off the route of an agent that has ended.
+func TestAskAway(t *testing.T) {
+	r := startRelisted(t, 0)
+	nc := dialTCP(t, r.in.Addrs()[0])
+	wantEcho(t, nc, "hello")
+	a := r.out.agents.all()[0]
+	if !r.out.askAway(a) {
+		t.Error("no inlet is asked off the route, by which one has come")
+	}
+	a.stop()
+	if r.out.askAway(a) {
+		t.Error("inlets are asked off a route whose agent has ended")
+	}
+	wantEcho(t, nc, "still here")
 }

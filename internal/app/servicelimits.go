@@ -1,8 +1,8 @@
 package app
 
 import (
-	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -11,10 +11,14 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
-	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
+
+// idleLooks is how many times within its idle time a connection is looked at. It takes up
+// to four looks, and two round trips, more than that to know that nothing moves: a sixth
+// of the time.
+const idleLooks = 24
 
 // A serviceLimits is what the connections of one service share at this process: how
 // many there may be, how fast they may be together, and for how long one may be
@@ -28,17 +32,25 @@ type serviceLimits struct {
 	most int           // connections; 0: no limit
 	idle time.Duration // 0: no limit
 	open int           // connections that have a place
-	live map[*pump.Limited]func()
+	live map[*pump.Limited]limitedStream
+	look *time.Timer // has lookAround run, while there is an idle time and a connection; nil before the first
+	due  bool        // it is set, or lookAround runs
 
 	told quiet
 }
 
+// A limitedStream is the stream whose socket is kept to a service's limits.
+type limitedStream struct {
+	*tunnel.Stream
+	watch *tunnel.IdleWatch // nil while there is no idle time
+}
+
 func newServiceLimits(name string) *serviceLimits {
-	return &serviceLimits{name: name, live: map[*pump.Limited]func(){}}
+	return &serviceLimits{name: name, live: map[*pump.Limited]limitedStream{}}
 }
 
 // set puts limits into force, for connections that are open, too: only that there are
-// more of them than may be cuts none.
+// more of them than may be cuts none. An idle time where there was none begins now.
 func (l *serviceLimits) set(c config.ServiceLimits) {
 	l.fromSocket.Set(c.BytesPerSecond)
 	l.toSocket.Set(c.BytesPerSecond)
@@ -48,10 +60,57 @@ func (l *serviceLimits) set(c config.ServiceLimits) {
 	if l.idle == c.IdleTimeout {
 		return
 	}
+	began := l.idle == 0
 	l.idle = c.IdleTimeout
-	for lc, end := range l.live {
-		lc.Watch(l.idle, end)
+	if began {
+		for nc, s := range l.live {
+			s.watch = s.WatchIdle()
+			l.live[nc] = s
+		}
 	}
+	l.due = false // the next look is not where it was
+	l.lookLocked()
+}
+
+// lookLocked has the connections looked at in a while, if that is of any use.
+func (l *serviceLimits) lookLocked() {
+	if l.due || l.idle == 0 || len(l.live) == 0 {
+		return
+	}
+	l.due = true
+	every := max(l.idle/idleLooks, time.Millisecond)
+	if l.look == nil {
+		l.look = time.AfterFunc(every, l.lookAround)
+		return
+	}
+	l.look.Reset(every)
+}
+
+// lookAround ends the connections that have been idle for too long.
+func (l *serviceLimits) lookAround() {
+	idle, live := l.watched()
+	for nc, s := range live {
+		if s.watch.Look() < idle {
+			continue
+		}
+		_ = s.Reset(code.IdleTimeout) // first: the first end of a copy is what it has ended with
+		_ = sock.ResetClose(nc)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.due = false
+	l.lookLocked()
+}
+
+// watched returns the connections that are to be looked at, and for how long one may be
+// idle.
+func (l *serviceLimits) watched() (idle time.Duration, live map[*pump.Limited]limitedStream) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.idle == 0 {
+		return 0, nil
+	}
+	return l.idle, maps.Clone(l.live)
 }
 
 // enter takes a place for a connection, which leave gives back, or says that there is
@@ -75,15 +134,14 @@ func (l *serviceLimits) leave() {
 // bind returns a connection's socket as it is kept to the limits. Where it is idle for
 // too long it is reset, and so is st. unbind is to be called when both have ended.
 func (l *serviceLimits) bind(nc sock.Conn, st *tunnel.Stream) *pump.Limited {
-	lc := pump.NewLimited(nc, &l.fromSocket, &l.toSocket)
-	end := func() {
-		_ = st.Reset(code.IdleTimeout) // first: the first end of a copy is what it has ended with
-		_ = sock.ResetClose(lc)
-	}
+	lc, s := pump.NewLimited(nc, &l.fromSocket, &l.toSocket), limitedStream{Stream: st}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.live[lc] = end
-	lc.Watch(l.idle, end)
+	if l.idle > 0 {
+		s.watch = st.WatchIdle()
+	}
+	l.live[lc] = s
+	l.lookLocked()
 	return lc
 }
 
@@ -91,26 +149,23 @@ func (l *serviceLimits) unbind(lc *pump.Limited) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.live, lc)
-	lc.Watch(0, nil)
-}
-
-// copy is copyStream within the limits.
-func (l *serviceLimits) copy(ctx context.Context, nc sock.Conn, st *tunnel.Stream, socketReset code.Code, sp *trace.Span) streamEnd {
-	lc := l.bind(nc, st)
-	defer l.unbind(lc)
-	return copyStream(ctx, lc, st, socketReset, sp)
+	if len(l.live) == 0 && l.look != nil && l.look.Stop() {
+		l.due = false
+	}
 }
 
 // admit takes a place for a client, which leave gives back, or resets its connection
 // and returns how that ended.
-func (in *Inlet) admit(s *inletService, nc sock.Conn, client string) (e streamEnd, ok bool) {
-	err := s.bounds.enter()
+func (c *inletClient) admit() (e streamEnd, ok bool) {
+	in, bounds := c.in, c.service.bounds
+	err := bounds.enter()
 	if err == nil {
+		c.bounded = true
 		return streamEnd{}, true
 	}
-	_ = sock.ResetClose(nc)
+	_ = sock.ResetClose(c.conn)
 	e = streamEnd{label: code.Limit.String(), reason: err.Error()}
-	e.hushed = s.bounds.told.level(e.reason, zapcore.WarnLevel) == zapcore.DebugLevel
-	in.auditUnopened(s, s.Outlet, client, e)
+	e.hushed = bounds.told.level(e.reason, zapcore.WarnLevel) == zapcore.DebugLevel
+	in.auditUnopened(c.service, c.service.Outlet, c.live.client, e)
 	return e, false
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -72,6 +73,119 @@ func TestIdleTimeout(t *testing.T) {
 			wantEnds(t, sys, "idle_timeout")
 		})
 	}
+}
+
+// A connection of which one end has sent all that the other may hold for now is not
+// idle while that hands it on, however little at a time; whoever has the idle time.
+func TestIdleTimeoutOfTheOtherEnd(t *testing.T) {
+	const idle = time.Second
+	slow := config.ServiceLimits{BytesPerSecond: 32 << 10}
+	quiet := config.ServiceLimits{IdleTimeout: idle}
+	for name, tt := range map[string]struct {
+		target func(nc *net.TCPConn)
+		client func(t *testing.T, nc *net.TCPConn)
+		s      setup
+	}{
+		"inlet": {
+			func(nc *net.TCPConn) { _, _ = io.Copy(io.Discard, nc) },
+			func(t *testing.T, nc *net.TCPConn) { cram(t, nc) },
+			setup{
+				inlet:  func(c *config.Inlet) { c.Services[0].Limits = quiet },
+				outlet: func(c *config.Outlet) { c.Services[0].Limits = slow },
+			},
+		},
+		"outlet": {
+			func(nc *net.TCPConn) {
+				b := make([]byte, 64<<10)
+				for {
+					if _, err := nc.Write(b); err != nil {
+						return
+					}
+				}
+			},
+			func(_ *testing.T, nc *net.TCPConn) { go func() { _, _ = io.Copy(io.Discard, nc) }() },
+			setup{
+				inlet:  func(c *config.Inlet) { c.Services[0].Limits = slow },
+				outlet: func(c *config.Outlet) { c.Services[0].Limits = quiet },
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.s.target = serveTCP(t, tt.target)
+			sys := startSystem(t, tt.s)
+			nc := sys.dial(t)
+			_ = nc.SetDeadline(time.Time{})
+			tt.client(t, nc)
+			wantCarriedFor(t, sys, 4*idle)
+			_ = nc.Close()
+		})
+	}
+}
+
+// A connection whose program takes its time with what the kernel holds for it is not
+// idle, at either end: a socket has room again only once a third of its buffer is free.
+func TestIdleTimeoutOfASlowProgram(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell what is acknowledged")
+	}
+	const idle = time.Second
+	quiet := config.ServiceLimits{IdleTimeout: idle}
+	sys := startSystem(t, setup{
+		target: serveTCP(t, func(nc *net.TCPConn) {
+			_ = nc.SetReadBuffer(16 << 10) // so that it acknowledges bit by bit
+			for b := make([]byte, 2<<10); ; time.Sleep(20 * time.Millisecond) {
+				if _, err := nc.Read(b); err != nil {
+					return
+				}
+			}
+		}),
+		inlet:  func(c *config.Inlet) { c.Services[0].Limits = quiet },
+		outlet: func(c *config.Outlet) { c.Services[0].Limits = quiet },
+	})
+	nc := sys.dial(t)
+	cram(t, nc)
+	wantCarriedFor(t, sys, 4*idle)
+	_ = nc.Close()
+}
+
+// wantCarriedFor wants one stream to be carried at both ends for some time.
+func wantCarriedFor(t *testing.T, sys *system, d time.Duration) {
+	t.Helper()
+	carried := func() bool { return sys.inlet.countStreams() == 1 && sys.outlet.countStreams() == 1 }
+	eventually(t, "the stream is carried", carried)
+	for began := time.Now(); time.Since(began) < d; time.Sleep(d / 100) {
+		if !carried() {
+			t.Fatalf("it has ended after %v, while bytes moved", time.Since(began))
+		}
+	}
+}
+
+// A connection that has ended well is handed on to its end, at its rate, though the
+// outlet has gone away meanwhile, whose part of it was over.
+func TestDrainAtALowRate(t *testing.T) {
+	const rate, size = 32 << 10, 96 << 10
+	sys := startSystem(t, setup{
+		target: serveTCP(t, func(nc *net.TCPConn) {
+			_, _ = io.Copy(io.Discard, nc)
+			_, _ = nc.Write(make([]byte, size))
+		}),
+		inlet: func(c *config.Inlet) { c.Services[0].Limits = config.ServiceLimits{BytesPerSecond: rate} },
+	})
+	nc := sys.dial(t)
+	if err := nc.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the outlet's part is over", func() bool {
+		return metric(t, sys.outlet.obs, "culvert_outlet_streams_total", "echo", "ok") == 1
+	})
+	sys.stopOutlet()
+	if got, err := io.ReadAll(nc); err != nil || len(got) != size {
+		t.Errorf("the client got %d bytes of %d, and then %v", len(got), size, err)
+	}
+	eventually(t, "it has ended well", func() bool {
+		return metric(t, sys.inlet.obs, "culvert_inlet_streams_total", "echo", "ok") == 1
+	})
 }
 
 // All connections of a service together have its rate.

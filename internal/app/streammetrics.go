@@ -32,8 +32,7 @@ type streamMetrics struct {
 
 	active, opened, bytes *prometheus.Desc // of the table
 
-	mu    sync.Mutex
-	shown map[string]int // holds, by service
+	mu sync.Mutex // guards which services are shown, with their labels
 }
 
 // openBuckets are those of the times until a stream, or its target, is there: from a
@@ -43,7 +42,7 @@ func openBuckets() []float64 { return []float64{.001, .005, .025, .1, .5, 2.5, 1
 func newStreamMetrics(r prometheus.Registerer, command string) *streamMetrics {
 	prefix := "culvert_" + command
 	m := &streamMetrics{
-		table: newStreamTable(), shown: map[string]int{}, inlet: command == string(config.KindInlet),
+		table: newStreamTable(), inlet: command == string(config.KindInlet),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "_streams_total",
 			Help: "Proxied connections that have ended, by how they did; ok is a clean end.",
@@ -115,7 +114,6 @@ func (m *streamMetrics) hold(name string) *serviceMetrics { return m.holdAt(name
 func (m *streamMetrics) holdAt(name, place string) *serviceMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.shown[name]++
 	s := &serviceMetrics{count: m.table.service(name, place), total: m.total.MustCurryWith(prometheus.Labels{"service": name})}
 	s.ok = s.total.WithLabelValues(code.OK.String())
 	if m.took != nil {
@@ -124,32 +122,23 @@ func (m *streamMetrics) holdAt(name, place string) *serviceMetrics {
 	return s
 }
 
-// retain holds a service that is held already, and reports whether it is.
-func (m *streamMetrics) retain(name string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.shown[name] == 0 {
-		return false
-	}
-	m.shown[name]++
-	return true
-}
+// retain holds metrics that are held already, and reports whether they are.
+func (m *streamMetrics) retain(s *serviceMetrics) bool { return m.table.retain(s.count) }
 
 // release ends what hold or retain began. Who held the service last counts nothing for
 // it any more.
-func (m *streamMetrics) release(name string) {
+func (m *streamMetrics) release(s *serviceMetrics) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.shown[name]--; m.shown[name] > 0 {
+	name := s.count.name
+	if !m.table.release(s.count) {
 		return
 	}
-	delete(m.shown, name)
 	service := prometheus.Labels{"service": name}
 	m.total.DeletePartialMatch(service)
 	if m.took != nil {
 		m.took.DeletePartialMatch(service)
 	}
-	m.table.forget(name)
 }
 
 // serviceMetrics are the streamMetrics of one service.

@@ -27,7 +27,8 @@ type streamTable struct {
 	mu      sync.Mutex
 	counted []*serviceCount // all of them
 	byKey   map[countKey]*serviceCount
-	gone    serviceCount // of services that are forgotten: the totals do not go back
+	rests   map[string]*serviceCount // by name: of places that are no more, while there are others
+	gone    serviceCount             // of services that are forgotten: the totals do not go back
 }
 
 // A tableShard has the streams of which the number leaves a certain rest.
@@ -43,6 +44,7 @@ type countKey struct{ place, name string }
 // A serviceCount counts the streams of one service.
 type serviceCount struct {
 	countKey
+	held int // how often service has returned it and release has not taken it back; guarded by the table's mu
 	// parts are, by shard, the streams that were opened, those that have ended, and
 	// what these have carried. Each is guarded by its shard's mu.
 	parts [tableShards]streamSums
@@ -88,43 +90,81 @@ type liveStream struct {
 }
 
 func newStreamTable() *streamTable {
-	t := &streamTable{byKey: map[countKey]*serviceCount{}}
+	t := &streamTable{byKey: map[countKey]*serviceCount{}, rests: map[string]*serviceCount{}}
 	t.counted = []*serviceCount{&t.gone}
 	return t
 }
 
 // service returns the count of a service, the same one for the same name and place.
-// It is shown from then on.
+// It is shown until it is released as often as it was returned and retained.
 func (t *streamTable) service(name, place string) *serviceCount {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := countKey{place, name}
-	if c := t.byKey[k]; c != nil {
-		return c
+	c := t.byKey[k]
+	if c == nil {
+		c = &serviceCount{countKey: k}
+		t.byKey[k] = c
+		t.counted = append(t.counted, c)
 	}
-	c := &serviceCount{countKey: k}
-	t.byKey[k] = c
-	t.counted = append(t.counted, c)
+	c.held++
 	return c
 }
 
-// forget takes a service out, of which no stream lives. What it has carried stays in
-// the totals.
-func (t *streamTable) forget(name string) {
+// retain holds a count that is held, and reports whether it is.
+func (t *streamTable) retain(c *serviceCount) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counted = slices.DeleteFunc(slices.Clone(t.counted), func(c *serviceCount) bool {
-		if c == &t.gone || c.name != name {
+	if c.held == 0 {
+		return false
+	}
+	c.held++
+	return true
+}
+
+// release takes a hold of a count back, and reports whether nobody holds one of its name
+// any more. A count that nobody holds, of which no stream lives, is forgotten: what it
+// has stays with its name while another place has that, and in the totals.
+func (t *streamTable) release(c *serviceCount) (last bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.held--; c.held > 0 {
+		return false
+	}
+	delete(t.byKey, c.countKey)
+	for k := range t.byKey {
+		if k.name == c.name {
+			t.mergeLocked(c, t.restLocked(c.name))
 			return false
 		}
-		for i := range t.shards {
-			t.shards[i].mu.Lock()
-			t.gone.parts[i].add(c.parts[i])
-			t.shards[i].mu.Unlock()
-		}
-		delete(t.byKey, c.countKey)
-		return true
-	})
+	}
+	t.mergeLocked(c, &t.gone)
+	if rest := t.rests[c.name]; rest != nil {
+		delete(t.rests, c.name)
+		t.mergeLocked(rest, &t.gone)
+	}
+	return true
+}
+
+// restLocked returns what has the numbers of a name's places that are no more.
+func (t *streamTable) restLocked(name string) *serviceCount {
+	rest := t.rests[name]
+	if rest == nil {
+		rest = &serviceCount{countKey: countKey{name: name}}
+		t.rests[name] = rest
+		t.counted = append(t.counted, rest)
+	}
+	return rest
+}
+
+// mergeLocked gives the numbers of a count to another one, and shows it no more.
+func (t *streamTable) mergeLocked(c, into *serviceCount) {
+	for i := range t.shards {
+		t.shards[i].mu.Lock()
+		into.parts[i].add(c.parts[i])
+		t.shards[i].mu.Unlock()
+	}
+	t.counted = slices.DeleteFunc(t.counted, func(other *serviceCount) bool { return other == c })
 }
 
 // begin enters a stream.

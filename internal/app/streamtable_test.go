@@ -174,6 +174,82 @@ func TestTableServices(t *testing.T) {
 	}
 }
 
+// Whatever places a service has had, what is kept of them is bounded by those that it
+// has: their numbers stay with its name, and with the totals when that is gone.
+func TestTableForgetsPlaces(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		table := newStreamTable()
+		names := []string{"a", "b"}
+		held := map[string][]*serviceCount{} // by name, one for each hold
+		carried := map[string]int64{}        // by name, since it has been shown
+		var all, forgotten int64
+		for range rapid.IntRange(1, 100).Draw(rt, "steps") {
+			name := rapid.SampledFrom(names).Draw(rt, "name")
+			if holds := held[name]; len(holds) > 0 && rapid.Bool().Draw(rt, "release") {
+				i := rapid.IntRange(0, len(holds)-1).Draw(rt, "which")
+				c := holds[i]
+				held[name] = slices.Delete(holds, i, i+1)
+				last := table.release(c)
+				if want := len(held[name]) == 0; last != want {
+					rt.Fatalf("release of %q says %v, want %v", name, last, want)
+				}
+				if last {
+					forgotten += carried[name]
+					carried[name] = 0
+				}
+			} else {
+				c := table.service(name, rapid.SampledFrom([]string{"", "x", "y", "z"}).Draw(rt, "place"))
+				if !table.retain(c) || table.release(c) {
+					rt.Fatal("what is held cannot be retained and released")
+				}
+				held[name] = append(held[name], c)
+				s, by := enter(table, c)
+				n := rapid.Int64Range(0, 100).Draw(rt, "bytes")
+				by.sent.Store(n)
+				table.end(s)
+				all += n
+				carried[name] += n
+			}
+			sums, byName := table.sums(), map[string]int64{}
+			for c, s := range sums {
+				if c != &table.gone {
+					byName[c.name] += s.sent
+				}
+			}
+			for _, name := range names {
+				if byName[name] != carried[name] {
+					rt.Fatalf("%q has carried %d bytes, want %d", name, byName[name], carried[name])
+				}
+			}
+			if got := sums[&table.gone].sent; got != forgotten || total(sums).sent != all {
+				rt.Fatalf("%d bytes of services that are gone and %d in all, want %d and %d", got, total(sums).sent, forgotten, all)
+			}
+		}
+		places := map[*serviceCount]bool{}
+		for _, holds := range held {
+			for _, c := range holds {
+				places[c] = true
+			}
+		}
+		if most := 1 + len(places) + len(names); len(table.counted) > most || len(table.byKey) != len(places) {
+			rt.Errorf("%d counts are kept, %d by key, of %d places that are held", len(table.counted), len(table.byKey), len(places))
+		}
+	})
+}
+
+// What was released for the last time is not retained again.
+func TestTableRetainsOnlyWhatIsHeld(t *testing.T) {
+	table := newStreamTable()
+	c := table.service("a", "")
+	table.release(c)
+	if table.retain(c) {
+		t.Error("a count that nobody holds was retained")
+	}
+	if again := table.service("a", ""); again == c || !table.retain(again) {
+		t.Error("the service's next count is the former one, or cannot be retained")
+	}
+}
+
 func BenchmarkStreamTable(b *testing.B) {
 	for _, live := range []int{0, 10_000} {
 		b.Run(fmt.Sprintf("live=%d", live), func(b *testing.B) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"time"
 
@@ -249,11 +250,19 @@ func (f *firstByteWriter) Write(b []byte) (int, error) {
 }
 
 // Pause waits as w does, before a buffer is taken.
-func (f *firstByteWriter) Pause() error {
-	if p, ok := f.w.(interface{ Pause() error }); ok {
+func (f *firstByteWriter) Pause() (most int, err error) {
+	if p, ok := f.w.(interface{ Pause() (int, error) }); ok {
 		return p.Pause()
 	}
-	return nil
+	return math.MaxInt, nil
+}
+
+// Moved is w's.
+func (f *firstByteWriter) Moved() uint64 {
+	if m, ok := f.w.(interface{ Moved() uint64 }); ok {
+		return m.Moved()
+	}
+	return 0
 }
 
 // A tracedSocket is an outlet's: the service is behind the socket.

@@ -27,8 +27,7 @@ func TestAllocsPerChunk(t *testing.T) {
 		}},
 		{"both", func() *copying { return startBoth(t) }},
 		{"both with limits", func() *copying {
-			c, l := startLimited(t, NewRate(0), NewRate(0))
-			l.Watch(time.Hour, func() {})
+			c, _ := startLimited(t, NewRate(0), NewRate(0))
 			return c
 		}},
 	} {

@@ -17,6 +17,14 @@ func eachWay(b *testing.B, size int, run func(b *testing.B, c *copying)) {
 		{"splice", func(b *testing.B) *copying { return startSplice(b, Options{Idle: time.Minute}) }},
 		{"buffers", func(b *testing.B) *copying { return startSplice(b, Options{Idle: time.Minute, Pipes: noPipes()}) }},
 		{"both", func(b *testing.B) *copying { return startBoth(b) }},
+		{"limits of none", func(b *testing.B) *copying {
+			c, _ := startLimited(b, NewRate(0), NewRate(0))
+			return c
+		}},
+		{"limits never met", func(b *testing.B) *copying {
+			c, _ := startLimited(b, NewRate(1<<40), NewRate(1<<40))
+			return c
+		}},
 	} {
 		b.Run(fmt.Sprintf("way=%s/size=%d", way.name, size), func(b *testing.B) {
 			c := way.start(b)

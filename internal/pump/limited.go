@@ -2,6 +2,7 @@ package pump
 
 import (
 	"io"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -15,9 +16,8 @@ import (
 // one chunk of each other.
 const limitedPart = 100
 
-// A Limited is a socket's conn that is kept to rates that it shares with others, and
-// that notices when it is idle. It is made for [Both], by which one goroutine reads
-// and one writes.
+// A Limited is a socket's conn that is kept to rates that it shares with others. It is
+// made for [Both], by which one goroutine reads and one writes.
 type Limited struct {
 	sock.Conn
 	reader  *sock.Reader
@@ -31,24 +31,18 @@ type Limited struct {
 	part   func() []byte // bound once: a chunk allocates nothing
 	giveUp func([]byte)
 
-	cut     chan struct{} // closed when nobody is to pause any more
-	cutOnce sync.Once
+	pausing atomic.Int32  // directions that wait to be paid for
+	pauses  atomic.Uint64 // how often one has begun to, or was seen to
 
-	base     time.Time
-	last     atomic.Int64 // when it was last not idle, in ns since base
-	watching atomic.Bool
-	pausing  atomic.Int32 // directions that wait to be paid for
-
-	mu    sync.Mutex
-	idle  time.Duration // 0: nobody watches
-	told  func()
-	timer *time.Timer
+	mu   sync.Mutex
+	cut  chan struct{} // closed when nobody is to pause any more; nil while nobody does
+	over bool          // so
 }
 
 // NewLimited returns a Limited of c, which it owns. in bounds what is read, out what
 // is written.
 func NewLimited(c sock.Conn, in, out *Rate) *Limited {
-	l := &Limited{Conn: c, reader: sock.NewReader(c), writer: c, in: in, out: out, cut: make(chan struct{}), base: time.Now()}
+	l := &Limited{Conn: c, reader: sock.NewReader(c), writer: c, in: in, out: out}
 	if nc, ok := c.(*net.TCPConn); ok {
 		l.writer = sock.NewWriter(nc)
 	}
@@ -66,38 +60,50 @@ func (l *Limited) NetConn() net.Conn { return l.Conn }
 // EndOrReset is [sock.EndOrReset] of the conn that is limited.
 func (l *Limited) EndOrReset() error { return sock.EndOrReset(l.Conn) }
 
-// ReadReady reads as [sock.Reader.ReadReady] does, once what was read before is paid
-// for. What get returns is used as far as the rate lets it, and put gets all of it,
-// up to its capacity.
+// ReadReady reads as [sock.Reader.ReadReady] does, once there is something to read, as
+// far as the conn can tell, and what was read before is paid for. What get returns is
+// used as far as the rate lets it, and put gets all of it, up to its capacity.
 func (l *Limited) ReadReady(get func() []byte, put func([]byte)) ([]byte, int, error) {
-	if err := l.pause(l.in, l.readAt); err != nil {
+	if err := l.awaitTurn(); err != nil {
 		return nil, 0, err
 	}
 	l.get, l.put = get, put
 	buf, n, err := l.reader.ReadReady(l.part, l.giveUp)
 	l.get, l.put = nil, nil
-	l.moved(&l.readAt, l.in, n)
+	l.readAt = l.in.moved(l.readAt, n)
 	return buf, n, err
 }
 
 // Read reads as ReadReady does, into b.
 func (l *Limited) Read(b []byte) (int, error) {
-	if err := l.pause(l.in, l.readAt); err != nil {
+	if err := l.awaitTurn(); err != nil {
 		return 0, err
 	}
 	n, err := l.reader.Read(b[:l.in.chunk(len(b), limitedPart)])
-	l.moved(&l.readAt, l.in, n)
+	l.readAt = l.in.moved(l.readAt, n)
 	return n, err
+}
+
+// awaitTurn pauses until a read is paid for, but only once there is something to read:
+// who has nothing to move waits for no rate.
+func (l *Limited) awaitTurn() error {
+	if !l.in.owed(l.readAt) {
+		return nil
+	}
+	if err := l.reader.Await(); err != nil {
+		return err
+	}
+	return l.pause(l.in, l.readAt)
 }
 
 // Write writes b in chunks, and pauses before each until the one before is paid for.
 func (l *Limited) Write(b []byte) (total int, err error) {
 	for {
-		if err := l.Pause(); err != nil {
+		if err := l.pause(l.out, l.writeAt); err != nil {
 			return total, err
 		}
 		n, err := l.writer.Write(b[:l.out.chunk(len(b), limitedPart)])
-		l.moved(&l.writeAt, l.out, n)
+		l.writeAt = l.out.moved(l.writeAt, n)
 		total, b = total+n, b[n:]
 		if err != nil || len(b) == 0 {
 			return total, err
@@ -105,37 +111,51 @@ func (l *Limited) Write(b []byte) (total int, err error) {
 	}
 }
 
-// Pause waits until what was written before is paid for. Whoever calls it before it
-// takes a buffer for the next Write holds none while that would wait.
-func (l *Limited) Pause() error { return l.pause(l.out, l.writeAt) }
+// Pause waits until what was written before is paid for, and returns how many bytes the
+// next Write takes without a pause. Whoever calls it before it takes a buffer for the
+// next Write, of no more than that, holds none while that would wait.
+func (l *Limited) Pause() (most int, err error) {
+	if err := l.pause(l.out, l.writeAt); err != nil {
+		return 0, err
+	}
+	return l.out.chunk(math.MaxInt, limitedPart), nil
+}
 
-// pause waits until it is paid for what was moved before. Whoever is made to wait is
-// not idle.
+// Moved returns a number that is another one later only if bytes move: those that were
+// written, as [sock.Writer.Moved] says, or those that wait for their rate.
+func (l *Limited) Moved() uint64 {
+	n := l.pauses.Load()
+	if l.pausing.Load() > 0 {
+		n = l.pauses.Add(1)
+	}
+	if w, ok := l.writer.(interface{ Moved() uint64 }); ok {
+		n += w.Moved()
+	}
+	return n
+}
+
+// pause waits until it is paid for what was moved before.
 func (l *Limited) pause(r *Rate, at turn) error {
-	if at == 0 {
+	if !r.owed(at) {
 		return nil
 	}
+	l.pauses.Add(1)
 	l.pausing.Add(1)
 	defer l.pausing.Add(-1)
-	err := r.wait(at, l.cut)
-	l.alive()
-	return err
+	return r.wait(at, l.untilCut())
 }
 
-// moved counts n bytes that were read or written now.
-func (l *Limited) moved(at *turn, r *Rate, n int) {
-	if n <= 0 {
-		return
+// untilCut returns what is closed when nobody is to pause any more.
+func (l *Limited) untilCut() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut == nil {
+		l.cut = make(chan struct{})
+		if l.over {
+			close(l.cut)
+		}
 	}
-	*at = r.take(n)
-	l.alive()
-}
-
-// alive notes that the conn is not idle now.
-func (l *Limited) alive() {
-	if l.watching.Load() {
-		l.last.Store(int64(time.Since(l.base)))
-	}
+	return l.cut
 }
 
 // SetDeadline sets both deadlines; one that has passed ends pauses, too.
@@ -146,52 +166,17 @@ func (l *Limited) SetDeadline(t time.Time) error {
 	return l.Conn.SetDeadline(t)
 }
 
-// Close closes the conn, and nothing watches it any more.
+// Close closes the conn.
 func (l *Limited) Close() error {
-	l.Watch(0, nil)
 	l.end()
 	return l.Conn.Close()
 }
 
-func (l *Limited) end() { l.cutOnce.Do(func() { close(l.cut) }) }
-
-// Watch has f called once no byte was read or written for d, and none had to wait for
-// its rate, in a goroutine of its own. Another call takes the place of the one before; with 0 for d nothing is called.
-func (l *Limited) Watch(d time.Duration, f func()) {
+func (l *Limited) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.timer != nil {
-		l.timer.Stop()
-		l.timer = nil
+	if !l.over && l.cut != nil {
+		close(l.cut)
 	}
-	if d > 0 && !l.watching.Load() {
-		l.last.Store(int64(time.Since(l.base))) // nobody has counted before
-	}
-	l.watching.Store(d > 0)
-	if l.idle, l.told = d, f; d > 0 {
-		l.timer = time.AfterFunc(d, l.look)
-	}
-}
-
-// look calls told, or looks again when that is due.
-func (l *Limited) look() {
-	l.mu.Lock()
-	quiet := time.Since(l.base) - time.Duration(l.last.Load())
-	f := l.told
-	switch {
-	case l.timer == nil:
-		f = nil // it has been stopped meanwhile
-	case l.pausing.Load() > 0:
-		l.timer.Reset(l.idle)
-		f = nil
-	case quiet < l.idle:
-		l.timer.Reset(l.idle - quiet)
-		f = nil
-	default:
-		l.timer = nil
-	}
-	l.mu.Unlock()
-	if f != nil {
-		f()
-	}
+	l.over = true
 }

@@ -7,7 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -93,72 +93,117 @@ func TestLimitedPauseEnds(t *testing.T) {
 	}
 }
 
-// A conn that is watched and moves nothing is told of once, and one that moves
-// either way is not.
-func TestLimitedWatch(t *testing.T) {
-	var told atomic.Int32
-	idle := make(chan struct{}, 2)
-	f := func() { told.Add(1); idle <- struct{}{} }
-	c, l := startLimited(t, NewRate(0), NewRate(0))
+// Whether bytes move is told: not while nothing does, but while one direction waits for
+// its rate, and when the peer takes what a write has left in the kernel.
+func TestLimitedMoved(t *testing.T) {
+	still := func(t *testing.T, l *Limited) {
+		t.Helper()
+		before := l.Moved()
+		for end := time.Now().Add(20 * time.Second); ; before = l.Moved() {
+			time.Sleep(5 * time.Millisecond)
+			if l.Moved() == before {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatal("it moves for ever")
+			}
+		}
+	}
+	t.Run("pause", func(t *testing.T) {
+		out := NewRate(1) // a chunk is paid for after minutes
+		c, l := startLimited(t, NewRate(0), out)
+		soon(c.left)
+		soon(c.right)
+		still(t, l)
+		if _, err := c.left.Write(make([]byte, 2*leastChunk)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c.right, make([]byte, leastChunk)); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(20 * time.Second); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the second chunk does not wait for its rate")
+			}
+		}
+		if last := l.Moved(); last == l.Moved() {
+			t.Fatal("one that waits for its rate does not move")
+		}
+		out.Set(0)
+		if _, err := io.ReadFull(c.right, make([]byte, leastChunk)); err != nil {
+			t.Fatal(err)
+		}
+		still(t, l)
+	})
+	t.Run("kernel", func(t *testing.T) {
+		if runtime.GOOS != "linux" {
+			t.Skip("the system does not tell what is acknowledged")
+		}
+		c, l := startLimited(t, NewRate(0), NewRate(0))
+		fill(t, c.left)
+		soon(c.right)
+		still(t, l)
+		before := l.Moved()
+		for end := time.Now().Add(20 * time.Second); l.Moved() == before; {
+			if time.Now().After(end) {
+				t.Fatal("the peer reads, and nothing moves")
+			}
+			if _, err := io.ReadFull(c.right, make([]byte, 64<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// Who has nothing to read waits for no rate, whatever is to be paid for.
+func TestLimitedPausesForBytes(t *testing.T) {
+	c, l := startLimited(t, NewRate(1), NewRate(0))
 	soon(c.left)
 	soon(c.right)
-	l.Watch(time.Hour, f)
-	exchange(t, c.left, c.right)
-	before := l.last.Load()
-	exchange(t, c.left, c.right)
-	if l.last.Load() == before {
-		t.Error("bytes that move are not noticed")
+	send := func() {
+		if _, err := c.right.Write(make([]byte, leastChunk)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	l.look() // as a timer would that comes too early
-	if told.Load() != 0 {
-		t.Fatal("told of a conn that has moved bytes a moment ago")
+	send()
+	if _, err := io.ReadFull(c.left, make([]byte, leastChunk)); err != nil {
+		t.Fatal(err)
 	}
-	l.Watch(20*time.Millisecond, f)
-	<-idle
-	l.Watch(0, nil)
-	l.Watch(time.Millisecond, f)
-	<-idle
-	_ = l.Close()
-	l.look()
-	if n := told.Load(); n != 2 {
-		t.Errorf("told %d times, want once a watch", n)
+	for range 20 {
+		if l.pausing.Load() != 0 {
+			t.Fatal("it waits for its rate, and there is nothing to read")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	send()
+	for end := time.Now().Add(20 * time.Second); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("there is something to read, which does not wait for its rate")
+		}
+	}
+	_ = c.right.CloseWrite() // which waits as what is before it
+	if l.pausing.Load() == 0 {
+		t.Error("an end has ended the pause")
 	}
 }
 
-// Who waits for its rate is not idle, however long that takes, and is once it has
-// waited.
-func TestLimitedPauseIsNotIdle(t *testing.T) {
-	out := NewRate(1) // a chunk is paid for after minutes
-	c, l := startLimited(t, NewRate(0), out)
+// An end is passed on at once, whatever is to be paid for.
+func TestLimitedEndIsNotPaidFor(t *testing.T) {
+	c, _ := startLimited(t, NewRate(1), NewRate(1))
 	soon(c.left)
 	soon(c.right)
-	if _, err := c.left.Write(make([]byte, 2*leastChunk)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(c.right, make([]byte, leastChunk)); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(20 * time.Second); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the second chunk does not wait for its rate")
+	for _, ends := range [][2]*net.TCPConn{{c.left, c.right}, {c.right, c.left}} {
+		if _, err := ends[0].Write(make([]byte, leastChunk)); err != nil {
+			t.Fatal(err)
 		}
+		if _, err := io.ReadFull(ends[1], make([]byte, leastChunk)); err != nil {
+			t.Fatal(err)
+		}
+		_ = ends[0].CloseWrite()
 	}
-	idle := make(chan struct{})
-	l.Watch(time.Millisecond, func() { close(idle) })
-	for range 3 {
-		time.Sleep(time.Millisecond) // for which it is quiet
-		l.look()
+	if _, err := c.right.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the limited side's peer: %v, want an end", err)
 	}
-	select {
-	case <-idle:
-		t.Fatal("one that waits for its rate is taken for idle")
-	default:
-	}
-	out.Set(0)
-	if _, err := io.ReadFull(c.right, make([]byte, leastChunk)); err != nil {
-		t.Fatal(err)
-	}
-	<-idle
 }
 
 // Limited is what it limits in all else.

@@ -78,6 +78,24 @@ func (r *Rate) take(n int) turn {
 	return turn(r.taken)
 }
 
+// moved is take of n bytes, if there are any, for one whose turn was before.
+func (r *Rate) moved(before turn, n int) turn {
+	if n <= 0 {
+		return before
+	}
+	return r.take(n)
+}
+
+// owed reports whether wait would pause.
+func (r *Rate) owed(t turn) bool {
+	if t == 0 {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leftLocked(t) > rateSlack
+}
+
 // payLocked counts what the time since at has paid for, and at most what was moved.
 func (r *Rate) payLocked(now time.Time) {
 	limit := float64(r.limit.Load())
@@ -113,12 +131,17 @@ func (r *Rate) wait(t turn, cut <-chan struct{}) error {
 func (r *Rate) left(t turn) (time.Duration, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.payLocked(time.Now())
-	if r.paid >= float64(t) {
-		return 0, nil
-	}
-	if r.changed == nil {
+	left := r.leftLocked(t)
+	if left > 0 && r.changed == nil {
 		r.changed = make(chan struct{})
 	}
-	return time.Duration((float64(t) - r.paid) / float64(r.limit.Load()) * float64(time.Second)), r.changed
+	return left, r.changed
+}
+
+func (r *Rate) leftLocked(t turn) time.Duration {
+	r.payLocked(time.Now())
+	if r.paid >= float64(t) {
+		return 0
+	}
+	return time.Duration((float64(t) - r.paid) / float64(r.limit.Load()) * float64(time.Second))
 }

@@ -4,6 +4,7 @@ package sock
 
 import (
 	"errors"
+	"io"
 	"os"
 	"syscall"
 
@@ -14,18 +15,35 @@ import (
 // is none. It has to look before it waits: the poller wakes only for what comes after
 // that.
 func awaitReadable(rc syscall.RawConn) error {
-	var one [1]byte
 	var err error
 	waitErr := rc.Read(func(fd uintptr) bool {
-		for {
-			_, _, err = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK)
-			if !errors.Is(err, unix.EINTR) {
-				return !errors.Is(err, unix.EAGAIN)
-			}
-		}
+		var ok bool
+		ok, err = readable(int(fd))
+		return ok
 	})
-	if waitErr != nil {
+	switch {
+	case waitErr != nil:
 		return waitErr
+	case err == io.EOF:
+		return nil
 	}
 	return os.NewSyscallError("recvfrom", err)
+}
+
+// readable reports whether a read of a socket would return at once, and the error that
+// it would return then.
+func readable(fd int) (bool, error) {
+	var one [1]byte
+	for {
+		n, _, err := unix.Recvfrom(fd, one[:], unix.MSG_PEEK)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return false, nil
+		case err == nil && n == 0:
+			err = io.EOF
+		}
+		return true, err
+	}
 }

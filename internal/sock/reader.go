@@ -62,3 +62,20 @@ func (r *Reader) Read(b []byte) (n int, err error) {
 }
 
 func leave([]byte) {}
+
+// An awaiter is a [ReadyReader] that can tell when it is ready.
+type awaiter interface{ Await() error }
+
+// Await waits until a read would return bytes or an error at once, and takes no byte. It
+// returns the error that the read would have returned, which a system tells only once,
+// io.EOF included. The read deadline bounds it. Where the conn cannot tell, as on Windows,
+// it returns nil, at once or too early.
+func (r *Reader) Await() error {
+	if own, ok := r.own.(awaiter); ok {
+		return own.Await()
+	}
+	if r.raw == nil {
+		return nil
+	}
+	return r.raw.await()
+}

@@ -17,7 +17,8 @@ type rawReader struct {
 	conn net.Conn
 	raw  syscall.RawConn
 	recv func(fd int, b []byte) (int, error)
-	try  func(fd uintptr) bool // r.attempt, bound once: read does not allocate
+	look func(fd int) (bool, error) // whether recv would return at once, and with what error
+	try  func(fd uintptr) bool      // r.attempt, bound once: read does not allocate
 
 	// For the time of one read.
 	get func() []byte
@@ -43,13 +44,14 @@ type socket interface {
 	syscall.Conn
 }
 
-// newRawReader returns what reads c by recv, which is read(2) or does its part.
+// newRawReader returns what reads c by recv, which is read(2) or does its part. That
+// is ready when read(2) would be, unless look says otherwise.
 func newRawReader(c socket, recv func(fd int, b []byte) (int, error)) *rawReader {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return nil // closed or nil; the plain Read says so
 	}
-	r := &rawReader{conn: c, raw: rc, recv: recv}
+	r := &rawReader{conn: c, raw: rc, recv: recv, look: readable}
 	r.try = r.attempt
 	return r
 }
@@ -63,14 +65,36 @@ func (r *rawReader) read(get func() []byte, put func([]byte)) ([]byte, int, erro
 	case n > 0:
 		return buf, n, nil
 	case err != nil:
-		return nil, 0, &net.OpError{
-			Op: "read", Net: r.conn.LocalAddr().Network(),
-			Source: r.conn.LocalAddr(), Addr: r.conn.RemoteAddr(), Err: os.NewSyscallError("read", err),
-		}
+		return nil, 0, r.failed(err)
 	case waitErr != nil:
 		return nil, 0, waitErr
 	}
 	return nil, 0, io.EOF
+}
+
+// failed returns an error of a read as package net has it.
+func (r *rawReader) failed(err error) error {
+	return &net.OpError{
+		Op: "read", Net: r.conn.LocalAddr().Network(),
+		Source: r.conn.LocalAddr(), Addr: r.conn.RemoteAddr(), Err: os.NewSyscallError("read", err),
+	}
+}
+
+// await waits until an attempt would not.
+func (r *rawReader) await() error {
+	var err error
+	waitErr := r.raw.Read(func(fd uintptr) bool {
+		var ok bool
+		ok, err = r.look(int(fd))
+		return ok
+	})
+	switch {
+	case waitErr != nil:
+		return waitErr
+	case err == nil, err == io.EOF:
+		return err
+	}
+	return r.failed(err)
 }
 
 // attempt reads once and reports whether the read is over; false sends the

@@ -40,6 +40,12 @@ func (u *Unix) ReadReady(get func() []byte, put func([]byte)) (buf []byte, n int
 	return u.r.ReadReady(get, put)
 }
 
+// Await is [Reader.Await].
+func (u *Unix) Await() error { return u.r.Await() }
+
+// Moved is [Writer.Moved].
+func (u *Unix) Moved() uint64 { return u.w.Moved() }
+
 // Write writes all of b, or returns an error.
 func (u *Unix) Write(b []byte) (int, error) { return u.w.Write(b) }
 

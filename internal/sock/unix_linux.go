@@ -34,7 +34,25 @@ func (k *keeper) keep(c *net.UnixConn) (*Reader, *Writer) {
 			k.plain = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0) != nil
 		})
 	}
-	return newReader(c, newRawReader(c, k.recv)), &Writer{conn: c, raw: newRawWriter(c, k.send)}
+	raw := newRawReader(c, k.recv)
+	if raw != nil {
+		raw.look = k.readable
+	}
+	return newReader(c, raw), &Writer{conn: c, raw: newRawWriter(c, k.send)}
+}
+
+// readable reports whether recv would return at once. It does not peek, which would
+// move the place where the next peek begins, and an error it leaves to recv.
+func (k *keeper) readable(fd int) (bool, error) {
+	k.mu.Lock()
+	kept := k.kept
+	k.mu.Unlock()
+	if waiting, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err != nil || waiting > kept {
+		return true, nil
+	}
+	ends := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}} // and errors, which poll tells unasked
+	n, err := unix.Poll(ends, 0)
+	return err != nil || n > 0, nil
 }
 
 // recv is read(2) that leaves the last byte of what it returns where it is.

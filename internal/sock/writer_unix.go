@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -18,9 +19,10 @@ type rawWriter struct {
 	try  func(fd uintptr) bool // w.attempt, bound once: write does not allocate
 
 	// For the time of one write.
-	buf []byte
-	n   int
-	err error
+	buf  []byte
+	n    int
+	sent *atomic.Uint64 // counts bytes as they are taken
+	err  error
 }
 
 func rawWriterOf(c net.Conn) *rawWriter {
@@ -41,8 +43,21 @@ func newRawWriter(c socket, send func(fd int, b []byte) (int, error)) *rawWriter
 	return w
 }
 
-func (w *rawWriter) write(b []byte) (int, error) {
-	w.buf, w.n, w.err = b, 0, nil
+// queued returns how many bytes the kernel has that the peer's has not acknowledged; 0
+// where it does not tell.
+func (w *rawWriter) queued() (n int) {
+	_ = control(w.raw, func(fd uintptr) (err error) {
+		if n, err = sendQueue(fd); err != nil {
+			n = 0
+		}
+		return err
+	})
+	return n
+}
+
+// write writes all of b, and counts in sent what is taken of it meanwhile.
+func (w *rawWriter) write(b []byte, sent *atomic.Uint64) (int, error) {
+	w.buf, w.n, w.sent, w.err = b, 0, sent, nil
 	waitErr := w.raw.Write(w.try)
 	n, err := w.n, w.err
 	w.buf, w.err = nil, nil
@@ -74,6 +89,7 @@ func (w *rawWriter) attempt(fd uintptr) bool {
 		switch {
 		case n > 0:
 			w.n += n
+			w.sent.Add(uint64(n))
 		case errors.Is(err, syscall.EINTR):
 		case errors.Is(err, syscall.EAGAIN):
 			return false

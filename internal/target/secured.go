@@ -58,6 +58,9 @@ func (s *secured) Write(b []byte) (int, error) {
 	return n, s.own("write", err)
 }
 
+// Moved is [sock.Writer.Moved] of the socket.
+func (s *secured) Moved() uint64 { return s.under.writer.Moved() }
+
 // CloseWrite says close_notify, and then ends what the socket sends, for targets that
 // look at that alone.
 func (s *secured) CloseWrite() error {
@@ -113,9 +116,13 @@ func (s *secured) own(op string, err error) error {
 // waits for nothing, so that nobody holds a buffer meanwhile.
 type carrier struct {
 	sock.Conn
-	open  bool // the handshake is over
-	ready bool // of the reader: there is something to be read, or an end
+	writer *sock.Writer // for package tls, which writes one record after another
+	open   bool         // the handshake is over
+	ready  bool         // of the reader: there is something to be read, or an end
 }
+
+// Write writes all of b, or returns an error.
+func (c *carrier) Write(b []byte) (int, error) { return c.writer.Write(b) }
 
 // Read reads once where there is something, and once only.
 func (c *carrier) Read(b []byte) (int, error) {

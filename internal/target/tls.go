@@ -213,7 +213,7 @@ func readPair(certFile, keyFile string) (tls.Certificate, error) {
 
 // secure speaks TLS on c, until ctx ends with the handshake.
 func secure(ctx context.Context, c sock.Conn, conf *tls.Config) (sock.Conn, error) {
-	under := &carrier{Conn: c}
+	under := &carrier{Conn: c, writer: sock.NewWriter(c)}
 	s := &secured{tls: tls.Client(under, conf), under: under}
 	if err := s.tls.HandshakeContext(ctx); err != nil {
 		if cause := context.Cause(ctx); cause != nil {

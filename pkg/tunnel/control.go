@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,14 +20,14 @@ import (
 const abortGrace = time.Second
 
 // maxQueue bounds what waits for a peer that does not read its control stream:
-// several times what 10,000 streams can have to say at once.
+// twice what 10,000 streams can have to say at once.
 const maxQueue = 1 << 20
 
 // A control is the session's first stream, for what cannot or need not go
 // inside the stream it is about.
 type control struct {
 	mu       sync.Mutex
-	queue    []byte // frames to be sent: one ABORT or STOP a stream at most, and one DRAIN
+	queue    []byte // frames to be sent: of each a stream has one at most, and there is one DRAIN
 	drained  bool
 	wake     chan struct{} // capacity 1
 	attached chan *yamux.Stream
@@ -176,13 +175,25 @@ func (s *Session) handleControl(t frameType, body []byte) error {
 			st.aborted(c)
 		}
 	case controlStop:
-		if len(body) != 4 {
-			return fmt.Errorf("%w: STOP of %d bytes", errProtocol, len(body))
+		id, err := parseStream("STOP", body)
+		if err != nil {
+			return err
 		}
-		id := binary.BigEndian.Uint32(body)
 		if st := s.streamOr(id, func(e *early) { e.stopped = true }); st != nil {
 			st.stopped()
 		}
+	case controlProbe:
+		id, err := parseStream("PROBE", body)
+		if err != nil {
+			return err
+		}
+		s.probed(id)
+	case controlProgress:
+		id, moved, err := parseProgress(body)
+		if err != nil {
+			return err
+		}
+		s.progressed(id, moved)
 	case controlDrain:
 		s.drainOnce.Do(func() { close(s.draining) })
 	case controlMove:

@@ -108,7 +108,7 @@ func (st *Stream) conclude(e ending) bool {
 	if st.over {
 		st.mu.Unlock()
 		if deserts {
-			st.tellEnd(-1)
+			st.tellEnd(nil)
 			if !isClosed(st.s.lost) {
 				st.s.spawn(st.discard)
 			}
@@ -129,7 +129,7 @@ func (st *Stream) conclude(e ending) bool {
 	st.readDeadline.set(time.Time{})
 	_ = st.y.SetReadDeadline(time.Unix(1, 0)) // frees a Read
 	st.win.wake()
-	st.tellEnd(-1)
+	st.tellEnd(nil)
 	if e.lost {
 		// Closing the mux's stream would look like an abort to the peer.
 		st.s.forget(st)
@@ -139,39 +139,43 @@ func (st *Stream) conclude(e ending) bool {
 	return true
 }
 
-// stallTime is how long whoever reads a stream that is over may take nothing of
-// what had come before the end.
+// stallTime is how long nothing may move, of what had come before a stream was over, on
+// its way to whoever reads it.
 const stallTime = time.Second
 
 // OnEnd has f called, once, when the stream is over and it was no [Stream.Close]
 // that ended it, with the error that Read and Write return. It is for a copy, which
 // can be kept from Read and Write by its other side. What had come before the end can
-// still be read, unless it was Reset: while somebody reads it, and takes some of it
-// every second, f waits. f must not block. Another f takes its place, nil for
-// nothing.
+// still be read, unless it was Reset: while somebody reads it, and some of it moves
+// every second, f waits. Deliver's writer may have a method Moved() uint64: what
+// another number says has moved, though Write waits. An end of which both directions
+// had ended well before is told to nobody. f must not block. Another f takes its place,
+// nil for nothing.
 func (st *Stream) OnEnd(f func(err error)) {
 	st.mu.Lock()
 	st.onEnd = f
 	over := st.over
 	st.mu.Unlock()
 	if over {
-		st.tellEnd(-1)
+		st.tellEnd(nil)
 	}
 }
 
 // tellEnd calls OnEnd's function for a stream that is over, or looks again later
-// whether its reader goes on. left is how much there was to be read the last time,
-// -1 the first time.
-func (st *Stream) tellEnd(left int64) {
+// whether its reader goes on. before is the stream's moved at the last time, nil the
+// first time.
+func (st *Stream) tellEnd(before *uint64) {
+	now := st.moved()
 	st.mu.Lock()
 	f, err := st.onEnd, st.err
-	now := st.win.left()
 	switch {
 	case f == nil || err == nil:
 		f = nil
-	case !st.deserted && !st.finRead && now != left:
+	case st.finRead && st.finSet:
+		f, st.onEnd = nil, nil
+	case !st.deserted && !st.finRead && (before == nil || *before != now):
 		f = nil
-		time.AfterFunc(stallTime, func() { st.tellEnd(now) })
+		time.AfterFunc(stallTime, func() { st.tellEnd(&now) })
 	default:
 		st.onEnd = nil
 	}

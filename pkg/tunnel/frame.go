@@ -26,6 +26,9 @@ import (
 //	STOP     stream id u32: its sender reads no more of that stream
 //	MOVE     reason; the path here is about to end, make another
 //	REFRESH  reserved (19)
+//	PROBE    stream id u32: does it move at your end?
+//	PROGRESS stream id u32, number u64; the answer to PROBE: another number than
+//	         the last time says that it has moved since
 type frameType byte
 
 const (
@@ -36,10 +39,12 @@ const (
 	frameFin     frameType = 5
 	frameRst     frameType = 6
 
-	controlAbort frameType = 16
-	controlDrain frameType = 17
-	controlMove  frameType = 18
-	controlStop  frameType = 20
+	controlAbort    frameType = 16
+	controlDrain    frameType = 17
+	controlMove     frameType = 18
+	controlStop     frameType = 20
+	controlProbe    frameType = 21
+	controlProgress frameType = 22
 )
 
 const (
@@ -113,6 +118,14 @@ func parseAbort(b []byte) (id uint32, c code.Code, err error) {
 		return 0, 0, fmt.Errorf("%w: ABORT of %d bytes", errProtocol, len(b))
 	}
 	return binary.BigEndian.Uint32(b), code.Code(binary.BigEndian.Uint16(b[4:])), nil
+}
+
+// parseStream reads the body of a frame that names a stream and says no more.
+func parseStream(frame string, b []byte) (id uint32, err error) {
+	if len(b) != 4 {
+		return 0, fmt.Errorf("%w: %s of %d bytes", errProtocol, frame, len(b))
+	}
+	return binary.BigEndian.Uint32(b), nil
 }
 
 // parseRefused reads a REFUSED frame's body, whose bounds checkFrame has seen

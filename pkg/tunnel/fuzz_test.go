@@ -67,6 +67,8 @@ func FuzzControl(f *testing.F) {
 	f.Add(byte(controlAbort), []byte{0, 0, 0, 3, 0, 70})
 	f.Add(byte(controlStop), []byte{0, 0, 0, 3})
 	f.Add(byte(controlDrain), []byte("bye"))
+	f.Add(byte(controlProbe), []byte{0, 0, 0, 3})
+	f.Add(byte(controlProgress), []byte{0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9})
 	f.Add(byte(18), []byte(nil))
 	f.Fuzz(func(t *testing.T, typ byte, body []byte) {
 		if len(body) > maxControl {
@@ -83,6 +85,9 @@ func FuzzControl(f *testing.F) {
 		}
 		if id, c, err := parseAbort(body); err == nil && !bytes.Equal(appendAbort(nil, id, c)[frameHeader:], body) {
 			t.Errorf("ABORT %x does not survive a round trip", body)
+		}
+		if id, moved, err := parseProgress(body); err == nil && !bytes.Equal(appendProgress(nil, id, moved)[frameHeader:], body) {
+			t.Errorf("PROGRESS %x does not survive a round trip", body)
 		}
 	})
 }

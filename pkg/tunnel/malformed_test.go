@@ -236,12 +236,15 @@ func TestMalformedFrames(t *testing.T) {
 
 func TestMalformedControl(t *testing.T) {
 	for name, b := range map[string][]byte{
-		"ABORT of 5": appendFrame(nil, controlAbort, 0, 0, 0, 3, 1),
-		"ABORT of 7": appendFrame(nil, controlAbort, 0, 0, 0, 3, 1, 1, 1),
-		"STOP of 0":  appendFrame(nil, controlStop),
-		"STOP of 5":  appendFrame(nil, controlStop, 0, 0, 0, 3, 1),
-		"too long":   {0x63, 0, 0x10, 1},
-		"u24":        {17, 255, 255, 255},
+		"ABORT of 5":     appendFrame(nil, controlAbort, 0, 0, 0, 3, 1),
+		"ABORT of 7":     appendFrame(nil, controlAbort, 0, 0, 0, 3, 1, 1, 1),
+		"STOP of 0":      appendFrame(nil, controlStop),
+		"STOP of 5":      appendFrame(nil, controlStop, 0, 0, 0, 3, 1),
+		"PROBE of 3":     appendFrame(nil, controlProbe, 0, 0, 3),
+		"PROGRESS of 11": appendFrame(nil, controlProgress, make([]byte, 11)...),
+		"PROGRESS of 13": appendFrame(nil, controlProgress, make([]byte, 13)...),
+		"too long":       {0x63, 0, 0x10, 1},
+		"u24":            {17, 255, 255, 255},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, c, _ := attack(t, joined(syn(1), data(1, b)))

@@ -22,6 +22,9 @@ type Progress struct {
 type counters struct {
 	sent, received atomic.Int64
 	active         atomic.Int64 // in ns since the session's base
+
+	inTurn atomic.Bool   // a DATA frame waits for its turn, or for the carrier
+	turns  atomic.Uint64 // how often it was seen to
 }
 
 // countSent counts data that the mux has taken.

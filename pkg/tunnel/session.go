@@ -16,6 +16,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -101,6 +102,8 @@ type Session struct {
 	over    bool // nothing is started any more
 
 	recent recent
+
+	answers atomic.Uint32 // of the peer: whether it answers PROBE
 
 	wg sync.WaitGroup // all goroutines of the session but Run's
 }

@@ -10,7 +10,7 @@ import (
 // A source reads straight behind the place of a frame's header.
 type source struct {
 	r     io.Reader
-	ready *sock.Reader // nil when r is no conn
+	ready sock.ReadyReader // nil when r is no conn
 	buf   *frameBuf
 	room  int
 	get   func() []byte
@@ -19,8 +19,11 @@ type source struct {
 
 func newSource(r io.Reader) *source {
 	s := &source{r: r}
-	if nc, ok := r.(net.Conn); ok {
-		s.ready = sock.NewReader(nc)
+	switch r := r.(type) {
+	case sock.ReadyReader:
+		s.ready = r
+	case net.Conn:
+		s.ready = sock.NewReader(r)
 	}
 	s.get = func() []byte {
 		s.buf = frameBufs.Get().(*frameBuf)

@@ -66,6 +66,8 @@ type Stream struct {
 
 	starving atomic.Bool   // a Read is in the mux, which may have nothing for it
 	recency  atomic.Uint32 // unlisted, listed or fresh
+
+	idle atomic.Pointer[IdleWatch] // nil: nobody wants to know
 }
 
 // ID returns the stream's number in its session.
@@ -369,8 +371,8 @@ func (st *Stream) sawFin() {
 }
 
 // WriteTo copies the stream's data to w until its FIN. It holds a buffer only
-// while there are bytes for it and, where w has a method Pause() error, after that
-// has returned.
+// while there are bytes for it and, where w has a method Pause() (most int, err error),
+// after that has returned, and for no more bytes than it says.
 func (st *Stream) WriteTo(w io.Writer) (int64, error) {
 	n, readErr, writeErr := st.copyTo(w)
 	if writeErr != nil { // even io.EOF: only the stream's own is an end
@@ -382,34 +384,39 @@ func (st *Stream) WriteTo(w io.Writer) (int64, error) {
 	return n, readErr
 }
 
-// A pauser is a writer that says when the next Write will not wait for its sake, so
-// that no buffer is held for the time of that.
-type pauser interface{ Pause() error }
+// A pauser is a writer that is kept to a rate. Pause returns when the next Write will
+// not wait for that, and how many bytes it takes then, so that no buffer is held for the
+// time of that, and none that waits is large.
+type pauser interface {
+	Pause() (most int, err error)
+}
 
 // copyTo copies to w until reading or writing fails.
 func (st *Stream) copyTo(w io.Writer) (total int64, readErr, writeErr error) {
 	p, pauses := w.(pauser)
-	for readErr == nil && writeErr == nil {
-		var n int64
+	for {
+		if readErr = st.awaitData(); readErr != nil {
+			return total, readErr, nil
+		}
+		most := maxData
 		if pauses {
-			if writeErr = p.Pause(); writeErr != nil {
-				break
+			if most, writeErr = p.Pause(); writeErr != nil {
+				return total, nil, writeErr
 			}
 		}
-		n, readErr, writeErr = st.writeSome(w)
+		n, readErr, writeErr := st.writeSome(w, most)
 		total += n
+		if readErr != nil || writeErr != nil {
+			return total, readErr, writeErr
+		}
 	}
-	return total, readErr, writeErr
 }
 
-// writeSome copies one piece of a DATA frame.
-func (st *Stream) writeSome(w io.Writer) (n int64, readErr, writeErr error) {
-	if err := st.awaitData(); err != nil {
-		return 0, err, nil
-	}
+// writeSome copies one piece of a DATA frame, of at most so many bytes.
+func (st *Stream) writeSome(w io.Writer, most int) (n int64, readErr, writeErr error) {
 	buf := frameBufs.Get().(*frameBuf)
 	defer frameBufs.Put(buf)
-	got, err := st.read(buf[:])
+	got, err := st.read(buf[:min(most, len(buf))])
 	if err != nil {
 		return 0, err, nil
 	}

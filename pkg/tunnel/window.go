@@ -36,6 +36,7 @@ type window struct {
 	allowed int64         // what the peer may still send
 	opened  chan struct{} // capacity 1: n has grown
 	unread  int64         // what the mux was given and the stream has not read
+	came    uint64        // what the mux was given
 	ignored bool          // nothing is read any more: the mux is given nothing
 	ended   bool          // the mux has ended, or is about to end, what comes
 	resting *Stream       // whose delivery goes on when something comes
@@ -175,8 +176,16 @@ func (ws *windows) received(id, n uint32) (ignored bool, err error) {
 		return true, nil
 	}
 	w.unread += int64(n)
+	w.came += uint64(n)
 	w.wakeLocked()
 	return false, nil
+}
+
+// cameIn returns how many bytes have come.
+func (w *window) cameIn() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.came
 }
 
 // ignore says that nothing is read of what comes from now on.
@@ -199,13 +208,6 @@ func (w *window) end() {
 	defer w.mu.Unlock()
 	w.ended = true
 	w.wakeLocked()
-}
-
-// left returns how many bytes have come and were not read.
-func (w *window) left() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.unread
 }
 
 // drained reports whether all that has come was read.

@@ -114,15 +114,16 @@ func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
 	} else {
 		st.small = true // bulk has one now and then; a request's stream has no others
 	}
+	st.counters.inTurn.Store(true)
 	err := st.enterLocked(frameHeader+n, true, (*Stream).writeErrLocked)
-	if err != nil {
-		return err
+	if err == nil {
+		err = st.sendLocked(buf[:frameHeader+n])
 	}
-	if err := st.sendLocked(buf[:frameHeader+n]); err != nil {
-		return err
+	if err == nil {
+		st.countSent(n)
 	}
-	st.countSent(n)
-	return nil
+	st.counters.inTurn.Store(false)
+	return err
 }
 
 // passLocked takes a small frame that is no data through the gate to the mux.
