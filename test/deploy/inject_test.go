@@ -67,8 +67,10 @@ func byHand(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	for i := range out.Spec.Volumes {
 		out.Spec.Volumes[i].Name = short(out.Spec.Volumes[i].Name)
 	}
+	delete(out.Labels, "culvert.dev/scrape")
 	for i := range out.Spec.InitContainers {
 		c := &out.Spec.InitContainers[i]
+		metricsByHand(c)
 		c.Name = short(c.Name)
 		for j := range c.VolumeMounts {
 			c.VolumeMounts[j].Name = short(c.VolumeMounts[j].Name)
@@ -81,6 +83,21 @@ func byHand(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	}
 	out.Spec = plain(out.Spec)
 	return out
+}
+
+// metricsByHand gives a sidecar's port the name that deploy/k8s has, where no other
+// program of the pod has one that could be called so, too.
+func metricsByHand(c *corev1.Container) {
+	for i, p := range c.Ports {
+		if p.Name == c.Name {
+			c.Ports[i].Name = "metrics"
+		}
+	}
+	for _, p := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe} {
+		if p != nil && p.HTTPGet != nil && p.HTTPGet.Port.StrVal == c.Name {
+			p.HTTPGet.Port.StrVal = "metrics"
+		}
+	}
 }
 
 // What is injected is what deploy/k8s has by hand.
