@@ -356,6 +356,60 @@ func TestExpired(t *testing.T) {
 	}
 }
 
+// A certificate whose end comes near while the process runs is told of, once a day.
+func TestExpiresSoon(t *testing.T) {
+	r := start(t)
+	end := time.Now().Add(serverLife)
+	for _, before := range []time.Duration{20 * 24 * time.Hour, 13 * 24 * time.Hour, 13*24*time.Hour - time.Minute, 12 * 24 * time.Hour, -time.Hour} {
+		r.cert.remind(end.Add(-before))
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(r.log.String(), "expires soon"); n != 3 {
+		t.Errorf("told %d times, want 3:\n%s", n, r.log)
+	}
+}
+
+// Files that cannot be taken are seen in the metrics until they can be.
+func TestFileInUse(t *testing.T) {
+	r := start(t)
+	inUse := func() float64 {
+		t.Helper()
+		families, err := r.o.Registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "culvert_webhook_certificate_file_in_use" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Fatal("no such metric")
+		return 0
+	}
+	if got := inUse(); got != 1 {
+		t.Errorf("at the start: %v, want 1", got)
+	}
+	file := filepath.Join(r.dir, ServerFile)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		text string
+		want float64
+	}{{"nonsense", 0}, {string(text), 1}} {
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.Reload()
+		if got := inUse(); got != tt.want {
+			t.Errorf("with %.20q: %v, want %v", tt.text, got, tt.want)
+		}
+	}
+}
+
 // A review that is under way when the process is to end is answered.
 func TestStop(t *testing.T) {
 	r := start(t)
