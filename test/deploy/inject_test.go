@@ -288,8 +288,8 @@ func wantAsked(t *testing.T, name, namespace, path string, c admissionv1.Webhook
 	}
 }
 
-// webhookValues are what the component has, with a bundle of nobody's.
-const webhookValues = chartValues + `
+// withWebhook are what the component has, with a bundle of nobody's.
+const withWebhook = `
 webhook:
   enabled: true
   caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t
@@ -298,7 +298,7 @@ webhook:
 
 // The chart's webhook is the component's.
 func TestHelmWebhook(t *testing.T) {
-	got, want := buildChart(t, webhookValues), buildWebhook(t)
+	got, want := buildChart(t, chartValues+withWebhook), buildWebhook(t)
 	got.wantWebhook(t, "culvert")
 	a, b := plain(got.pods()["webhook"]), plain(want.pods()["webhook"])
 	b.Containers[0].Env = slices.DeleteFunc(b.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == "CULVERT_SIDECAR_IMAGE" }) // it is in the chart's configuration
@@ -322,6 +322,11 @@ func TestHelmWebhook(t *testing.T) {
 	if len(got.policies) != 6 {
 		t.Errorf("%d network policies, want 6", len(got.policies))
 	}
+}
+
+// Beside an authority, which members may reach, the webhook still reaches nobody.
+func TestHelmWebhookAndAuthority(t *testing.T) {
+	buildChart(t, authorityValues+withWebhook).wantWebhook(t, "culvert")
 }
 
 // Without a certificate that somebody trusts there is no webhook.
