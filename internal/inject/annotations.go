@@ -23,6 +23,7 @@ type request struct {
 	Audience       string
 	Variables      []string
 	Wait           string // "true", "false", a service's name, or "" for what suits the pod
+	Scrape         bool
 	Image          string
 	PullPolicy     string
 	CPURequest     string
@@ -69,8 +70,8 @@ func (in *Injector) read(all map[string]string) (*request, error) {
 	in.metrics(r, all, f)
 	in.identity(r, f)
 	r.fits(all, f)
-	if len(*f) > 0 {
-		return nil, f.join()
+	if err := f.join(); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -83,7 +84,7 @@ func unknown(all map[string]string, f *faults) {
 			continue
 		}
 		if !slices.Contains(annotations, key) {
-			f.addf(key, "there is no such annotation: write one of %s", strings.Join(annotations, ", "))
+			f.addf(plain(key), "there is no such annotation: write one of %s", strings.Join(annotations, ", "))
 		} else if len(all[key]) > MaxAnnotation {
 			f.addf(key, "has %d bytes, at most %d are read: put the settings into a ConfigMap, and name that in %s or %s", len(all[key]), MaxAnnotation, InletConfig, OutletConfig)
 			delete(all, key)
@@ -96,7 +97,8 @@ func (in *Injector) common(all map[string]string, f *faults) *request {
 	d := &in.defaults
 	r := &request{
 		IdentitySecret: d.IdentitySecret, Authority: d.Authority, Audience: d.Audience, Variables: d.Variables,
-		Image: d.Image, PullPolicy: d.PullPolicy, CPURequest: d.CPURequest, MemoryRequest: d.MemoryRequest, MemoryLimit: d.MemoryLimit,
+		Scrape: true,
+		Image:  d.Image, PullPolicy: d.PullPolicy, CPURequest: d.CPURequest, MemoryRequest: d.MemoryRequest, MemoryLimit: d.MemoryLimit,
 	}
 	text := func(key string, to *string, check func(string) error) {
 		if value, ok := all[key]; ok {
@@ -114,6 +116,12 @@ func (in *Injector) common(all map[string]string, f *faults) *request {
 		}
 		return nil
 	})
+	if value, ok := all[Scrape]; ok {
+		if value = strings.TrimSpace(value); value != "true" && value != "false" {
+			f.addf(Scrape, `%s: write "true", or "false" for a pod whose sidecars Prometheus is not to scrape`, show(value))
+		}
+		r.Scrape = value == "true"
+	}
 	if value, ok := all[Authority]; ok {
 		routes, err := parseAuthority(value)
 		f.add(Authority, err)
@@ -200,7 +208,7 @@ func (in *Injector) routes(all map[string]string, f *faults) []string {
 
 // addOnce adds a fault of an annotation that is read for inlet and outlet.
 func addOnce(f *faults, where string, err error) {
-	if err != nil && !slices.ContainsFunc(*f, func(e error) bool { return e.Error() == where+": "+err.Error() }) {
+	if err != nil && !slices.ContainsFunc(f.list, func(e error) bool { return e.Error() == where+": "+err.Error() }) {
 		f.add(where, err)
 	}
 }

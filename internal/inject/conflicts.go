@@ -2,7 +2,10 @@ package inject
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // check reports what in a pod, from which nothing of ours is left, is in the way of
@@ -12,6 +15,7 @@ func (p *pod) check(r *request) error {
 	p.checkHost(f)
 	p.checkNames(f)
 	p.checkPorts(r, f)
+	p.checkGrace(f)
 	if r.IdentitySecret != "" {
 		p.checkGroup(f)
 	}
@@ -33,6 +37,19 @@ func (p *pod) checkHost(f *faults) {
 	}
 	if len(p.containers) == 0 {
 		f.addf("spec.containers", "the pod has no container that a sidecar could be beside")
+	}
+}
+
+// maxGrace is the longest time to end that is understood, in seconds: a century.
+const maxGrace = 100 * 365 * 24 * 60 * 60
+
+// checkGrace refuses a time to end to which the sidecar's cannot be added.
+func (p *pod) checkGrace(f *faults) {
+	const key = "terminationGracePeriodSeconds"
+	if v := p.spec[key]; v != nil {
+		if n, ok := number(v); !ok || n < 0 || n > maxGrace {
+			f.addf("spec."+key, "is no number of seconds from 0 to %d: write one, or leave it out for %d", maxGrace, defaultGrace)
+		}
 	}
 }
 
@@ -85,8 +102,12 @@ func (p *pod) checkLoop(r *request, f *faults) {
 		return
 	}
 	for _, s := range r.Outlet.Services {
+		host, number, err := net.SplitHostPort(s.Target)
+		if err != nil || host != "127.0.0.1" && !strings.EqualFold(host, "localhost") {
+			continue
+		}
 		for _, n := range r.Inlet.Ports {
-			if s.Target == fmt.Sprintf("127.0.0.1:%d", n.Number) {
+			if number == strconv.Itoa(int(n.Number)) {
 				f.addf(Outlet, "%s leads to port %d, which is the inlet's for %s: write the port of the program that is the service", s.Name, n.Number, n.Service)
 			}
 		}
@@ -106,7 +127,7 @@ func (p *pod) ports() map[uint16]string {
 					continue
 				}
 				if n, ok := number(one["containerPort"]); ok && n > 0 && n < 1<<16 {
-					taken[uint16(n)] = "container " + nameOf(c)
+					taken[uint16(n)] = "container " + plain(nameOf(c))
 				}
 			}
 		}

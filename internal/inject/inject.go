@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // The annotations of a pod, or of the template of one. A value has at most
@@ -53,6 +55,9 @@ const (
 	// MetricsPort is the sidecar's port for probes and metrics, 9100 without it. An
 	// outlet beside an inlet has the next one.
 	MetricsPort = "culvert.dev/metrics-port"
+	// Scrape is whether the pod gets the label of the same name, by which Prometheus finds
+	// the ports of its sidecars' metrics: "true", as without it, or "false".
+	Scrape = "culvert.dev/scrape"
 	// CPURequest, MemoryRequest and MemoryLimit are the sidecar's resources.
 	CPURequest    = "culvert.dev/cpu-request"
 	MemoryRequest = "culvert.dev/memory-request"
@@ -78,13 +83,21 @@ const prefix = "culvert.dev/"
 // annotations are those that people write; never written.
 var annotations = []string{
 	Inlet, InletConfig, Outlet, OutletConfig, Allow, Routes, IdentitySecret, Authority,
-	Variables, Wait, MetricsPort, CPURequest, MemoryRequest, MemoryLimit,
+	Variables, Wait, MetricsPort, Scrape, CPURequest, MemoryRequest, MemoryLimit,
 }
 
 // Bounds of what is read.
 const (
 	MaxAnnotation = 16 << 10 // bytes of one annotation
 	maxEntries    = 64       // ports of an inlet, services of an outlet, routes, variables
+
+	// maxAnnotations bounds all annotations of an object together, with their names, in
+	// bytes, as Kubernetes does (TotalAnnotationSizeLimitB of apimachinery).
+	maxAnnotations = 256 << 10
+	// maxSettings bounds the settings that annotations make, which are annotations
+	// themselves, in bytes: routes are written again for each port, and who may use a
+	// service for each service.
+	maxSettings = 96 << 10
 )
 
 // DefaultImage is the image of the sidecars where nothing else is said.
@@ -175,19 +188,47 @@ func (f *Fault) Error() string { return f.Where + ": " + f.Err.Error() }
 // Unwrap returns f.Err.
 func (f *Fault) Unwrap() error { return f.Err }
 
-// faults collect what is wrong with a pod.
-type faults []error
+// maxFaults is how many faults are told of at once. Annotations are anybody's, and
+// whoever has more to mend begins with these.
+const maxFaults = 16
+
+// errMore stands behind maxFaults of them.
+var errMore = errors.New("there are more faults: mend these first")
+
+// faults collect what is wrong with a pod, up to maxFaults.
+type faults struct {
+	list []error
+	more bool // some were left off
+}
 
 func (f *faults) add(where string, err error) {
-	if err != nil {
-		*f = append(*f, &Fault{where, err})
+	switch {
+	case err == nil:
+	case f.full():
+		f.more = true
+	default:
+		f.list = append(f.list, &Fault{where, err})
 	}
 }
 
-// join returns the faults as one error, nil if there are none.
-func (f *faults) join() error { return errors.Join(*f...) }
+func (f *faults) addf(where, format string, args ...any) {
+	if f.full() {
+		f.more = true
+		return
+	}
+	f.add(where, fmt.Errorf(format, args...))
+}
 
-func (f *faults) addf(where, format string, args ...any) { f.add(where, fmt.Errorf(format, args...)) }
+// full reports whether another fault would be left off.
+func (f *faults) full() bool { return len(f.list) == maxFaults }
+
+// join returns the faults as one error, nil if there are none.
+func (f *faults) join() error {
+	if f.more {
+		return errors.Join(append(slices.Clone(f.list), errMore)...)
+	}
+	return errors.Join(f.list...)
+}
 
 // quantity is a resource quantity of Kubernetes, without exponents and signs, which
 // nobody writes here.
@@ -217,4 +258,17 @@ func show(text string) string {
 		return fmt.Sprintf("%q…", strings.ToValidUTF8(text[:most], ""))
 	}
 	return fmt.Sprintf("%q", text)
+}
+
+// maxName is how long the name of anything in Kubernetes may be, in bytes: that of an
+// annotation, a DNS name, a slash and a label.
+const maxName = 253 + 1 + 63
+
+// plain returns a name of somebody's as an error has it without quotes: without the end
+// of one that is too long, and without what is not printed.
+func plain(name string) string {
+	if len(name) > maxName {
+		name = strings.ToValidUTF8(name[:maxName], "") + "…"
+	}
+	return code.Printable(name)
 }

@@ -54,6 +54,8 @@ func TestFaults(t *testing.T) {
 		{"allow of an inlet", map[string]string{Inlet: "5432=orders-db", Allow: relayID}, "", []string{Allow, Outlet}},
 		{"target", map[string]string{Outlet: "orders-db=http://x", Allow: relayID}, "", []string{Outlet, "SERVICE=PORT"}},
 		{"same service", map[string]string{Outlet: "a=1,a=2", Allow: relayID}, "", []string{Outlet, "twice"}},
+		{"loop by name", map[string]string{Inlet: "5432=orders-db", Outlet: "a=Localhost:5432", Allow: relayID}, "", []string{Outlet, "the inlet's"}},
+		{"scrape", map[string]string{Inlet: "5432=orders-db", Scrape: "no"}, "", []string{Scrape, `"no"`, `"false"`}},
 		{"loop", map[string]string{Inlet: "5432=orders-db", Outlet: "a=5432", Allow: relayID}, "", []string{Outlet, "the inlet's"}},
 
 		{"record", map[string]string{Inlet: "5432=orders-db", Injected: "yes"}, "", []string{Injected, "before it was injected"}},

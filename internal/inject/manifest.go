@@ -12,12 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// MaxManifest bounds what [Injector.Manifest] reads, in bytes. An object alone may
-// have as much as an API server takes, [MaxObject].
-const (
-	MaxManifest = 16 << 20
-	MaxObject   = 3 << 20
-)
+// MaxManifest bounds what [Injector.Manifest] reads, in bytes.
+const MaxManifest = 16 << 20
 
 // A Change is what was done to one object of a manifest.
 type Change struct {
@@ -46,10 +42,14 @@ func (in *Injector) Manifest(file string, manifest []byte) ([]byte, []Change, er
 	var out bytes.Buffer
 	var changes []Change
 	var faults []error
+	left := maxNodes
 	for _, d := range documents {
-		text, changed, err := in.document(d)
-		if err != nil {
-			faults = append(faults, located(fmt.Sprintf("%s:%d", file, d.line), err))
+		text, changed, wrong := in.document(d, &left)
+		for _, err := range wrong {
+			faults = append(faults, d.located(file, err))
+		}
+		if len(faults) >= maxFaults {
+			return nil, nil, errors.Join(append(faults[:maxFaults], errMore)...)
 		}
 		changes = append(changes, changed...)
 		out.Write(text)
@@ -72,31 +72,55 @@ type document struct {
 	json       bool
 }
 
-// document returns what becomes of one document.
-func (in *Injector) document(d document) ([]byte, []Change, error) {
+// located puts before an error the place in a file: its own, or else that of the
+// document's beginning.
+func (d document) located(file string, err error) error {
+	if p := (*placed)(nil); errors.As(err, &p) {
+		return located(fmt.Sprintf("%s:%d:%d", file, d.line-1+p.line, p.column), p.err)
+	}
+	return located(fmt.Sprintf("%s:%d", file, d.line), err)
+}
+
+// document returns what becomes of one document, or what is wrong with it, for
+// maxFaults objects at most. left is how many nodes it may make in the place of aliases.
+func (in *Injector) document(d document, left *int) ([]byte, []Change, []error) {
 	same := slices.Concat(d.head, d.text)
 	root, err := d.parse()
-	if err != nil || root == nil || !slices.ContainsFunc(itemsOf(root, 0), concerned) {
-		return same, nil, err
+	if err != nil {
+		return nil, nil, []error{err}
 	}
-	if err := resolve(root); err != nil {
-		return nil, nil, err
+	if root == nil {
+		return same, nil, nil
+	}
+	items, err := itemsOf(root)
+	if err == nil && slices.ContainsFunc(items, concerned) {
+		if root, err = resolve(root, left); err == nil {
+			items, err = itemsOf(root)
+		}
+	}
+	if err != nil {
+		return nil, nil, []error{err}
 	}
 	var changes []Change
 	var faults []error
-	for _, item := range itemsOf(root, 0) {
+	for _, item := range items {
 		change, err := in.item(item)
 		if err != nil {
-			faults = append(faults, err)
+			if faults = append(faults, err); len(faults) == maxFaults {
+				break
+			}
 		} else if change != nil {
 			changes = append(changes, *change)
 		}
 	}
-	if err := errors.Join(faults...); err != nil || len(changes) == 0 {
-		return same, nil, err
+	if len(faults) > 0 || len(changes) == 0 {
+		return same, nil, faults
 	}
 	text, err := d.print(root)
-	return slices.Concat(d.head, text), changes, err
+	if err != nil {
+		return nil, nil, []error{err}
+	}
+	return slices.Concat(d.head, text), changes, nil
 }
 
 // item changes one object of a document; nil is returned if nothing is to be done.
@@ -107,7 +131,7 @@ func (in *Injector) item(n *yaml.Node) (*Change, error) {
 	name := describe(n)
 	whole, err := value(n, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, named(name, err)
 	}
 	result, err := in.Object(whole.(object))
 	if err != nil {
@@ -131,36 +155,58 @@ func concerned(n *yaml.Node) bool {
 // describe names an object for a person.
 func describe(n *yaml.Node) string {
 	metadata := get(n, "metadata")
-	name := textAt(metadata, "name")
+	name := plain(textAt(metadata, "name"))
 	if name == "" {
-		name = textAt(metadata, "generateName")
+		name = plain(textAt(metadata, "generateName"))
 	}
 	if namespace := textAt(metadata, "namespace"); namespace != "" {
-		name = namespace + "/" + name
+		name = plain(namespace) + "/" + name
 	}
 	return strings.TrimSpace(textAt(n, "kind") + " " + name)
 }
 
-// maxLists bounds lists in lists.
-const maxLists = 4
+// maxLists bounds lists in lists, maxItems the objects that they have: a list can be
+// an alias of one that it is in, or have the same one a thousand times.
+const (
+	maxLists = 4
+	maxItems = 1 << 16
+)
 
 // itemsOf returns the objects that a document is: itself, or those of a List.
-func itemsOf(n *yaml.Node, depth int) []*yaml.Node {
+func itemsOf(root *yaml.Node) ([]*yaml.Node, error) {
+	w := itemWalk{left: maxItems}
+	err := w.add(root, 0)
+	return w.items, err
+}
+
+// An itemWalk collects objects.
+type itemWalk struct {
+	items []*yaml.Node
+	left  int // how many objects and lists may still be looked at
+}
+
+func (w *itemWalk) add(n *yaml.Node, depth int) error {
+	from := n
 	if n = target(n); n.Kind == yaml.DocumentNode {
 		n = target(n.Content[0])
 	}
 	if n.Kind != yaml.MappingNode {
 		return nil
 	}
+	if w.left--; w.left < 0 {
+		return placedAt(from, "here the list has, with lists in it and what aliases stand for, more than %d objects: split it", maxItems)
+	}
 	items := target(get(n, "items"))
 	if !strings.HasSuffix(textAt(n, "kind"), "List") || items == nil || items.Kind != yaml.SequenceNode || depth > maxLists {
-		return []*yaml.Node{n}
+		w.items = append(w.items, n)
+		return nil
 	}
-	var all []*yaml.Node
 	for _, item := range items.Content {
-		all = append(all, itemsOf(item, depth+1)...)
+		if err := w.add(item, depth+1); err != nil {
+			return err
+		}
 	}
-	return all
+	return nil
 }
 
 // splitYAML splits a stream at the lines that begin a document, which nothing within

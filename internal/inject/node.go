@@ -14,11 +14,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxDepth and maxNodes bound an object: its nesting, and what its aliases, which a
-// few bytes can make endless, stand for.
+// maxDepth and maxNodes bound an object's nesting, and what the aliases of a manifest,
+// which a few bytes can make endless, stand for.
 const (
 	maxDepth = 200
-	maxNodes = 1 << 18
+	maxNodes = 1 << 19
 )
 
 // parse returns the document's root, nil if it is empty.
@@ -175,72 +175,11 @@ func textAt(n *yaml.Node, key string) string {
 	return ""
 }
 
-// resolve replaces the aliases in a document by what they stand for, so that a change
-// of one place is none of another.
-func resolve(n *yaml.Node) error {
-	if !hasAlias(n) {
-		return nil
-	}
-	left := maxNodes
-	return resolveAll(n, 0, &left)
-}
-
-func hasAlias(n *yaml.Node) bool {
-	return n.Kind == yaml.AliasNode || slices.ContainsFunc(n.Content, hasAlias)
-}
-
-func resolveAll(n *yaml.Node, depth int, left *int) error {
-	if *left--; *left < 0 || depth > maxDepth {
-		return fmt.Errorf("is too large: its aliases stand for more than %d values, or it is nested more than %d deep", maxNodes, maxDepth)
-	}
-	if n.Kind == yaml.AliasNode {
-		copied := *n.Alias
-		*n = copied
-	}
-	n.Anchor = ""
-	if n.Kind == yaml.MappingNode {
-		if err := mergeKeys(n); err != nil {
-			return err
-		}
-	}
-	n.Content = slices.Clone(n.Content)
-	for i, c := range n.Content {
-		child := *c
-		n.Content[i] = &child
-		if err := resolveAll(&child, depth+1, left); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mergeKeys puts what merge keys (<<) bring in their place.
-func mergeKeys(n *yaml.Node) error {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Tag != "!!merge" {
-			continue
-		}
-		from := target(n.Content[i+1])
-		if from.Kind != yaml.MappingNode {
-			return fmt.Errorf("line %d: a merge key (<<) of several mappings is not understood here: write the keys themselves", n.Content[i].Line)
-		}
-		kept := slices.Concat(n.Content[:i], n.Content[i+2:])
-		for k := 0; k+1 < len(from.Content); k += 2 {
-			if get(&yaml.Node{Kind: yaml.MappingNode, Content: kept}, from.Content[k].Value) == nil {
-				kept = append(kept, from.Content[k], from.Content[k+1])
-			}
-		}
-		n.Content = kept
-		return mergeKeys(n)
-	}
-	return nil
-}
-
 // value returns a node without aliases as a JSON value, with numbers as
 // [json.Number].
 func value(n *yaml.Node, depth int) (any, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("is nested more than %d deep", maxDepth)
+		return nil, placedAt(n, "is nested more than %d deep", maxDepth)
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -264,10 +203,10 @@ func valueOfMapping(n *yaml.Node, depth int) (any, error) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode {
-			return nil, fmt.Errorf("line %d: a key is no text", key.Line)
+			return nil, placedAt(key, "a key is no text")
 		}
 		if _, ok := o[key.Value]; ok {
-			return nil, fmt.Errorf("line %d: the key %s is there twice: remove one", key.Line, show(key.Value))
+			return nil, placedAt(key, "the key %s is there twice: remove one", show(key.Value))
 		}
 		v, err := value(n.Content[i+1], depth+1)
 		if err != nil {

@@ -25,11 +25,14 @@ const (
 
 // A record is what [Injected] holds.
 type record struct {
-	Hash    string `json:"hash"`              // of what was added
-	Grace   *int64 `json:"grace,omitempty"`   // terminationGracePeriodSeconds that the pod had
-	Label   bool   `json:"label,omitempty"`   // the label was added
-	FSGroup bool   `json:"fsGroup,omitempty"` // the group was set
+	Hash    string   `json:"hash"`              // of what was added
+	Grace   *int64   `json:"grace,omitempty"`   // terminationGracePeriodSeconds that the pod had
+	Labels  []string `json:"labels,omitempty"`  // that were added, of ownLabels
+	FSGroup bool     `json:"fsGroup,omitempty"` // the group was set
 }
+
+// ownLabels are all that this package may add, with the value "true"; never written.
+var ownLabels = []string{relayClient, Scrape}
 
 // Pod returns what has to be done to a pod, or to a template with metadata and spec,
 // that was decoded with UseNumber, and that it leaves as it is. A pod that has what
@@ -59,6 +62,9 @@ func (in *Injector) Pod(pod map[string]any) (*Result, error) {
 	if r != nil {
 		result.Sidecars = r.sidecars()
 		a := r.additions(p.once())
+		if err := a.check(); err != nil {
+			return nil, err
+		}
 		if before != nil && before.Hash == a.hash && p.has(a, r) {
 			return result, nil
 		}
@@ -67,6 +73,9 @@ func (in *Injector) Pod(pod map[string]any) (*Result, error) {
 			return nil, err
 		}
 		result.Warnings = p.add(a, r)
+		if err := p.checkAnnotations(); err != nil {
+			return nil, err
+		}
 	} else {
 		p.strip(before)
 	}
@@ -88,24 +97,39 @@ func (r *request) sidecars() (list []string) {
 type additions struct {
 	containers, volumes []any
 	settings            map[string]string // annotations
+	labels              []string          // of ownLabels
 	hash                string
 }
 
 func (r *request) additions(once bool) additions {
-	a := additions{containers: r.initContainers(once), volumes: r.volumes(), settings: map[string]string{}}
+	a := additions{containers: r.initContainers(once), volumes: r.volumes(), settings: map[string]string{}, labels: []string{relayClient}}
+	if r.Scrape {
+		a.labels = append(a.labels, Scrape)
+	}
 	if r.Inlet != nil && r.Inlet.ConfigMap == "" {
 		a.settings[inletSettings] = r.inletYAML()
 	}
 	if r.Outlet != nil && r.Outlet.ConfigMap == "" {
 		a.settings[outletSettings] = r.outletYAML()
 	}
-	text, err := json.Marshal([]any{a.containers, a.volumes, a.settings})
+	text, err := json.Marshal([]any{a.containers, a.volumes, a.settings, a.labels})
 	if err != nil {
 		panic("what is added is always JSON: " + err.Error())
 	}
 	sum := sha256.Sum256(text)
 	a.hash = hex.EncodeToString(sum[:16])
 	return a
+}
+
+// check refuses settings that are larger than an annotation should be.
+func (a *additions) check() error {
+	f := &faults{}
+	for _, s := range []struct{ settings, of, config string }{{inletSettings, Inlet, InletConfig}, {outletSettings, Outlet, OutletConfig}} {
+		if len(a.settings[s.settings]) > maxSettings {
+			f.addf(s.of, "makes settings of more than %d bytes, with the routes of each port, or who may use each service: put them into a ConfigMap, and name that in %s", maxSettings, s.config)
+		}
+	}
+	return f.join()
 }
 
 // annotationsOf returns a pod's annotations.
@@ -118,16 +142,40 @@ func annotationsOf(pod object) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	size := 0
+	for key, v := range found {
+		text, _ := v.(string)
+		if size += len(key) + len(text); size > maxAnnotations {
+			return nil, errTooMany
+		}
+	}
 	f := &faults{}
 	all := map[string]string{}
 	for _, key := range sortedKeys(found) {
 		text, ok := found[key].(string)
 		if !ok {
-			f.addf(key, "is no text: write the annotation's value in quotes")
+			f.addf(plain(key), "is no text: write the annotation's value in quotes")
 		}
 		all[key] = text
 	}
 	return all, f.join()
+}
+
+// errTooMany is about annotations that Kubernetes would not take either.
+var errTooMany = &Fault{"metadata.annotations", fmt.Errorf("have more than %d bytes together, which is the most that Kubernetes takes: put large ones elsewhere", maxAnnotations)}
+
+// checkAnnotations refuses a pod whose annotations are too many with those that were
+// added.
+func (p *pod) checkAnnotations() error {
+	size := 0
+	for key, v := range p.annotations {
+		text, _ := v.(string)
+		size += len(key) + len(text)
+	}
+	if size > maxAnnotations {
+		return &Fault{"metadata.annotations", fmt.Errorf("have %d bytes together with the sidecar's settings, and Kubernetes takes %d: put the settings into a ConfigMap, and name that in %s or %s", size, maxAnnotations, InletConfig, OutletConfig)}
+	}
+	return nil
 }
 
 // recordOf returns what was added before, nil if nothing was.
@@ -268,9 +316,13 @@ func (p *pod) has(a additions, r *request) bool {
 			return false
 		}
 	}
+	for _, key := range a.labels {
+		if _, ok := p.labels[key]; !ok {
+			return false
+		}
+	}
 	_, grouped := number(p.security["fsGroup"])
-	_, labelled := p.labels[relayClient]
-	return labelled && (grouped || r.IdentitySecret == "")
+	return grouped || r.IdentitySecret == ""
 }
 
 // strip takes out what was added before.
@@ -283,8 +335,10 @@ func (p *pod) strip(r *record) {
 	for _, key := range []string{Injected, inletSettings, outletSettings} {
 		delete(p.annotations, key)
 	}
-	if r.Label {
-		delete(p.labels, relayClient)
+	for _, key := range ownLabels {
+		if slices.Contains(r.Labels, key) {
+			delete(p.labels, key)
+		}
 	}
 	if r.FSGroup {
 		delete(p.security, "fsGroup")
@@ -315,8 +369,10 @@ func (p *pod) add(a additions, r *request) (warnings []string) {
 	for key, text := range a.settings {
 		p.annotations[key] = text
 	}
-	if _, ok := p.labels[relayClient]; !ok {
-		p.labels[relayClient], rec.Label = "true", true
+	for _, key := range a.labels {
+		if _, ok := p.labels[key]; !ok {
+			p.labels[key], rec.Labels = "true", append(rec.Labels, key)
+		}
 	}
 	own := int64(defaultGrace)
 	if n, ok := number(p.spec["terminationGracePeriodSeconds"]); ok {

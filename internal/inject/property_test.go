@@ -145,6 +145,9 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte(manifestYAML))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"annotations":{"culvert.dev/inlet":"1=orders-db"}},"spec":{"containers":[{"name":"a"}]}}]}`))
 	f.Add([]byte("a: &a [*a]\n---\n<<: {kind: Pod}\n"))
+	f.Add([]byte("apiVersion: v1\nkind: Pod\na: &a {<<: *a}\n"))
+	f.Add([]byte("apiVersion: v1\nkind: Pod\nb: &b {c: 1}\nmetadata: {annotations: {<<: *b, culvert.dev/inlet: 1=orders-db}}\nspec: {containers: [{name: a}]}\n"))
+	f.Add([]byte("kind: List\nitems: &i\n- {kind: List, items: *i}\n- {apiVersion: v1, kind: Pod}\n"))
 	f.Fuzz(func(t *testing.T, manifest []byte) {
 		in := injector(t)
 		out, changes, err := in.Manifest("-", manifest)

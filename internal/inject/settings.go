@@ -16,11 +16,15 @@ const (
 	identityFile = identityDir + "/identity.key"
 )
 
-// inletYAML returns the settings file of an inlet (docs/settings.md).
+// inletYAML returns the settings file of an inlet (docs/settings.md). It ends early
+// beyond maxSettings.
 func (r *request) inletYAML() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "identity: %s\nservices:\n", identityFile)
 	for _, p := range r.Inlet.Ports {
+		if b.Len() > maxSettings {
+			break
+		}
 		fmt.Fprintf(&b, "  - listen: tcp://127.0.0.1:%d\n    service: %s\n", p.Number, quoted(p.Service))
 		if p.Outlet != "" {
 			fmt.Fprintf(&b, "    outlet: %s\n", quoted(p.Outlet))
@@ -31,11 +35,14 @@ func (r *request) inletYAML() string {
 	return b.String()
 }
 
-// outletYAML returns the settings file of an outlet.
+// outletYAML returns the settings file of an outlet. It ends early beyond maxSettings.
 func (r *request) outletYAML() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "identity: %s\nrelays: %s\nservices:\n", identityFile, quoted(r.Outlet.Routes))
 	for _, s := range r.Outlet.Services {
+		if b.Len() > maxSettings {
+			break
+		}
 		fmt.Fprintf(&b, "  - name: %s\n    target: %s\n", quoted(s.Name), quoted("tcp://"+s.Target))
 		if r.Outlet.Allow != "" {
 			fmt.Fprintf(&b, "    allow: %s\n", quoted(r.Outlet.Allow))

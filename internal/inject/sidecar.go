@@ -70,19 +70,22 @@ func (r *request) waitsFor(once bool) []any {
 }
 
 // container returns a sidecar. health is what its startup probe asks; nil: only
-// whether it is alive.
+// whether it is alive. Its port is called as it is: "metrics" may be the application's,
+// and the names of a pod's ports are its own.
 func (r *request) container(kind string, s *sidecar, health []any) object {
+	name := "culvert-" + kind
 	command := []any{kind, "--config", configDir + "/" + kind + ".yaml"}
+	alive := object{"path": "/healthz", "port": name}
 	c := object{
-		"name":          "culvert-" + kind,
+		"name":          name,
 		"restartPolicy": "Always",
 		"image":         r.Image,
 		"command":       command,
-		"ports":         []any{object{"name": "metrics", "containerPort": num(int64(s.Metrics))}},
+		"ports":         []any{object{"name": name, "containerPort": num(int64(s.Metrics))}},
 		"startupProbe": object{
-			"httpGet": object{"path": "/healthz", "port": "metrics"}, "periodSeconds": num(1), "failureThreshold": num(30),
+			"httpGet": alive, "periodSeconds": num(1), "failureThreshold": num(30),
 		},
-		"livenessProbe":   object{"httpGet": object{"path": "/healthz", "port": "metrics"}, "periodSeconds": num(10)},
+		"livenessProbe":   object{"httpGet": alive, "periodSeconds": num(10)},
 		"resources":       object{"requests": object{"cpu": r.CPURequest, "memory": r.MemoryRequest}, "limits": object{"memory": r.MemoryLimit}},
 		"securityContext": restricted(),
 		"volumeMounts":    r.mounts(kind),

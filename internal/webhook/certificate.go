@@ -21,8 +21,9 @@ const (
 	// certificateEvery is how often the files are looked at. A Secret takes up to two
 	// minutes to reach a pod anyway.
 	certificateEvery = 10 * time.Second
-	// certificateSoon is when its end is told of.
+	// certificateSoon is how long before its end that is told of, remindEvery how often.
 	certificateSoon = 14 * 24 * time.Hour
+	remindEvery     = 24 * time.Hour
 	// maxPEM bounds a file, in bytes.
 	maxPEM = 256 << 10
 )
@@ -37,6 +38,7 @@ type certificate struct {
 	mu                sync.Mutex
 	certText, keyText []byte // that are in use
 	failed            string // why the files could not be taken when they were last read; "" when they could
+	reminded          time.Time
 }
 
 // newCertificate reads the files.
@@ -49,17 +51,31 @@ func newCertificate(certFile, keyFile string, o *obs.Obs) (*certificate, error) 
 	o.Registry.MustRegister(c.reloads, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "culvert_webhook_certificate_expiry_timestamp_seconds",
 		Help: "When the certificate in use expires, in seconds since 1970.",
-	}, func() float64 { return float64(c.now.Load().Leaf.NotAfter.Unix()) }))
+	}, func() float64 { return float64(c.now.Load().Leaf.NotAfter.Unix()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "culvert_webhook_certificate_file_in_use",
+		Help: "1 while the certificate is as its files have it, 0 while they cannot be taken and an older one is used.",
+	}, c.inUse))
 	c.reloads.WithLabelValues("ok")
 	c.reloads.WithLabelValues("failed")
 	if _, err := c.read(); err != nil {
 		return nil, err
 	}
+	c.remind(time.Now())
 	return c, nil
 }
 
 // get is for [tls.Config].
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.now.Load(), nil }
+
+// inUse is 1 while the files could be taken when they were last read, else 0.
+func (c *certificate) inUse() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed != "" {
+		return 0
+	}
+	return 1
+}
 
 // valid says why API servers will not take the certificate; nil if they will.
 func (c *certificate) valid(now time.Time) error {
@@ -83,6 +99,7 @@ func (c *certificate) follow(ctx context.Context) {
 			return
 		case <-t.C:
 			c.reload(false)
+			c.remind(time.Now())
 		}
 	}
 }
@@ -131,10 +148,20 @@ func (c *certificate) read() (changed bool, err error) {
 	}
 	c.now.Store(&pair)
 	c.certText, c.keyText = certText, keyText
-	if left := time.Until(pair.Leaf.NotAfter); left < certificateSoon {
-		c.log.Warn("the certificate expires soon", zap.Time("not_after", pair.Leaf.NotAfter))
-	}
+	c.reminded = time.Time{}
 	return true, nil
+}
+
+// remind tells of a certificate that expires soon, once a day while it is in use.
+func (c *certificate) remind(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	notAfter := c.now.Load().Leaf.NotAfter
+	if notAfter.Sub(now) >= certificateSoon || now.Sub(c.reminded) < remindEvery {
+		return
+	}
+	c.reminded = now
+	c.log.Warn("the certificate expires soon: put a new one in its place, which is read without a restart", zap.Time("not_after", notAfter), zap.String("file", c.certFile))
 }
 
 // readPEM reads a file up to its bound.

@@ -1,14 +1,13 @@
 package webhook
 
 import (
-	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,6 +67,8 @@ const (
 	resultUnchanged = "unchanged"
 	resultRefused   = "refused"
 	resultInvalid   = "invalid" // no review at all
+	// resultOverloaded is that of a review for which there was no place in its time.
+	resultOverloaded = "overloaded"
 )
 
 // handler serves reviews: of pods, which are changed, at /inject; and of what has
@@ -83,81 +84,113 @@ func (s *Server) handler() http.Handler {
 func (s *Server) serve(decide func(object map[string]any) answer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
-		body, code, err := s.read(w, r)
-		if err == nil {
-			if !enter(r, s.deciding) {
-				return // nobody waits any more
-			}
-			defer func() { <-s.deciding }()
-		}
-		var in *request
-		var object map[string]any
-		if err == nil {
-			in, object, err = decodeReview(body)
-			code = http.StatusBadRequest
-		}
-		if err != nil {
-			s.reviews.count(resultInvalid, begun)
-			s.note(func() { s.log.Warn("no review", zap.Error(err), zap.String("from", r.RemoteAddr)) })
-			http.Error(w, err.Error(), code)
+		ctx, cancel := context.WithTimeout(r.Context(), patience(r.URL.Query()))
+		defer cancel()
+		if err := s.gate.admit(); err != nil {
+			s.sendAway(w, r, begun, http.StatusServiceUnavailable, err)
 			return
 		}
-		a := decide(object)
-		s.reviews.count(a.result, begun)
-		s.tell(in, a)
-		s.write(w, in, a)
+		defer leave(s.gate.waiting)
+		body, release, code, err := s.read(ctx, w, r)
+		defer release()
+		if err != nil {
+			s.sendAway(w, r, begun, code, err)
+			return
+		}
+		s.answer(ctx, w, r, body, decide, begun)
 	}
 }
 
-// enter takes a place, and reports false if the request ends before there is one.
-func enter(r *http.Request, places chan struct{}) bool {
-	select {
-	case places <- struct{}{}:
-		return true
-	case <-r.Context().Done():
-		return false
+// answer decides about a review that was read, and answers it.
+func (s *Server) answer(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte, decide func(object map[string]any) answer, begun time.Time) {
+	if err := enter(ctx, s.gate.deciding); err != nil {
+		s.sendAway(w, r, begun, http.StatusServiceUnavailable, err)
+		return
 	}
+	defer leave(s.gate.deciding)
+	in, err := decodeReview(body)
+	if err != nil {
+		s.sendAway(w, r, begun, http.StatusBadRequest, err)
+		return
+	}
+	var a answer
+	object, err := decodeObject(in.Object)
+	switch {
+	case errors.Is(err, errLarge):
+		a = answer{result: resultRefused, refused: err}
+	case err != nil:
+		s.sendAway(w, r, begun, http.StatusBadRequest, err)
+		return
+	default:
+		a = decide(object)
+	}
+	s.reviews.count(a.result, begun)
+	s.tell(in, a)
+	s.write(w, in, a)
 }
 
-// read reads what a request carries, apart from the deciding, so that who sends it
-// byte by byte keeps no other from that; code is for the error.
-func (s *Server) read(w http.ResponseWriter, r *http.Request) (body []byte, code int, err error) {
+// sendAway answers what is no review, or one for which there is no place.
+func (s *Server) sendAway(w http.ResponseWriter, r *http.Request, begun time.Time, code int, err error) {
+	result, line := resultInvalid, "no review"
+	if errors.Is(err, errBusy) {
+		result, line = resultOverloaded, "a review was sent away"
+	}
+	s.reviews.count(result, begun)
+	text := oneLine(err)
+	s.note(func() { s.log.Warn(line, zap.String("error", text), zap.String("from", r.RemoteAddr)) })
+	http.Error(w, text, code)
+}
+
+// read reads what a request carries; code is for the error. Whoever sends more than most
+// pods have needs a place for it, which release gives back: so those who send a large one
+// byte by byte keep nobody else from an answer, and each has its time.
+func (s *Server) read(ctx context.Context, w http.ResponseWriter, r *http.Request) (body []byte, release func(), code int, err error) {
+	release = func() {}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
-		return nil, http.StatusUnsupportedMediaType, errors.New("want an AdmissionReview as application/json")
+		return nil, release, http.StatusUnsupportedMediaType, errors.New("want an AdmissionReview as application/json")
 	}
-	if !enter(r, s.reading) {
-		return nil, http.StatusServiceUnavailable, errors.New("too many reviews at once")
+	if r.ContentLength > maxReview {
+		return nil, release, http.StatusRequestEntityTooLarge, errTooLong
 	}
-	defer func() { <-s.reading }()
-	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
-		return nil, http.StatusInternalServerError, err
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(s.bodyTimeout)); err != nil {
+		return nil, release, http.StatusInternalServerError, err
 	}
-	body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+	limited := http.MaxBytesReader(w, r.Body, maxReview)
+	body, err = io.ReadAll(io.LimitReader(limited, smallReview))
+	if err == nil && len(body) == smallReview {
+		if err := enter(ctx, s.gate.reading); err != nil {
+			return nil, release, http.StatusServiceUnavailable, err
+		}
+		release = func() { leave(s.gate.reading) }
+		if err := control.SetReadDeadline(time.Now().Add(s.bodyTimeout)); err != nil {
+			return nil, release, http.StatusInternalServerError, err
+		}
+		body, err = readRest(limited, body, r.ContentLength)
+	}
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the review has more than %d bytes", maxReview)
+		return nil, release, http.StatusRequestEntityTooLarge, errTooLong
 	}
 	if err != nil {
-		return nil, http.StatusBadRequest, fmt.Errorf("reading the review: %w", err)
+		return nil, release, http.StatusBadRequest, fmt.Errorf("reading the review: %w", err)
 	}
-	return body, 0, nil
+	return body, release, 0, nil
 }
 
-// decodeReview decodes a review and its object.
-func decodeReview(body []byte) (req *request, object map[string]any, err error) {
-	var in review
-	if err := json.Unmarshal(body, &in); err != nil {
-		return nil, nil, fmt.Errorf("decoding the review: %w", err)
+// readRest reads what stands behind the beginning of a body. length is that of all, -1
+// while it is not known; it saves the copies that a buffer makes when it grows.
+func readRest(r io.Reader, begun []byte, length int64) ([]byte, error) {
+	if length < int64(len(begun)) {
+		rest, err := io.ReadAll(r)
+		return append(begun, rest...), err
 	}
-	if in.APIVersion != reviewVersion || in.Kind != "AdmissionReview" || in.Request == nil || in.Request.UID == "" {
-		return nil, nil, fmt.Errorf("want an AdmissionReview of %s with a request: write admissionReviewVersions: [v1] in the webhook's configuration", reviewVersion)
-	}
-	decoder := json.NewDecoder(bytes.NewReader(in.Request.Object))
-	decoder.UseNumber() // or large numbers would change
-	if err := decoder.Decode(&object); err != nil || object == nil {
-		return nil, nil, errors.New("the request has no object: let the webhook's rules name operations that have one, CREATE and UPDATE")
-	}
-	return in.Request, object, nil
+	body := make([]byte, length)
+	_, err := io.ReadFull(r, body[copy(body, begun):])
+	return body, err
 }
+
+// errTooLong is about a review that is not read to its end.
+var errTooLong = fmt.Errorf("the review has more than %d bytes", maxReview)
 
 // injectPod decides about a pod.
 func (s *Server) injectPod(object map[string]any) answer {
@@ -197,23 +230,18 @@ func (s *Server) checkTemplate(object map[string]any) answer {
 	return answer{result: resultUnchanged, warnings: result.Warnings}
 }
 
-// Bounds of warnings, by which API servers cut them.
-const (
-	maxWarnings = 8
-	maxWarning  = 256 // characters
-)
+// maxWarnings is how many warnings are given: an API server shows 4,096 characters of
+// all webhooks.
+const maxWarnings = 8
 
 // write sends what is decided.
 func (s *Server) write(w http.ResponseWriter, in *request, a answer) {
 	out := &response{UID: in.UID, Allowed: a.refused == nil, Warnings: a.warnings[:min(len(a.warnings), maxWarnings)]}
 	for i, text := range out.Warnings {
-		out.Warnings[i] = text[:min(len(text), maxWarning)]
+		out.Warnings[i] = cut(text, maxWarning)
 	}
 	if a.refused != nil {
-		out.Status = &status{
-			Message: strings.ReplaceAll(a.refused.Error(), "\n", "; "),
-			Reason:  "BadRequest", Code: http.StatusBadRequest,
-		}
+		out.Status = &status{Message: oneLine(a.refused), Reason: "BadRequest", Code: http.StatusBadRequest}
 	}
 	if len(a.patch) > 0 {
 		patch, err := json.Marshal(a.patch)
@@ -234,11 +262,11 @@ func (s *Server) tell(in *request, a answer) {
 	}
 	s.note(func() {
 		fields := []zap.Field{
-			zap.String("namespace", in.Namespace), zap.String("name", in.Name),
-			zap.String("operation", in.Operation), zap.Bool("dry_run", in.DryRun),
+			zap.String("namespace", cut(in.Namespace, maxName)), zap.String("name", cut(in.Name, maxName)),
+			zap.String("operation", cut(in.Operation, maxName)), zap.Bool("dry_run", in.DryRun),
 		}
 		if a.refused != nil {
-			s.log.Info("refused", append(fields, zap.Error(a.refused))...)
+			s.log.Info("refused", append(fields, zap.String("error", oneLine(a.refused)))...)
 			return
 		}
 		s.log.Info("injected", append(fields, zap.Strings("sidecars", a.sidecars))...)

@@ -27,19 +27,30 @@ import (
 	"github.com/culvert-net/culvert/internal/obs"
 )
 
-// Bounds of the server. An API server waits for 10 s at most (timeoutSeconds), and
-// keeps a few connections for good.
+// Bounds of the server, beside those of its gate. An API server keeps a connection or two
+// for each webhook of a configuration, and sends reviews side by side on it.
 const (
-	maxReview     = inject.MaxObject // bytes of one review
-	maxConns      = 256
-	maxReading    = 32 // reviews that are read at once
-	maxDeciding   = 8  // and decoded: one of 3 MiB takes some 30
+	// maxReview bounds the bytes of one review. etcd takes objects of 1.5 MiB, in a
+	// shorter form than JSON; real pods have some 10 KiB. The review of an update has the
+	// object twice: a template beyond 1 MiB is not looked at early (failurePolicy Ignore),
+	// and its pods are when they are made.
+	maxReview = 2 << 20
+
+	maxConns      = 128
 	bodyTimeout   = 5 * time.Second
 	headerTimeout = 5 * time.Second
-	readTimeout   = 10 * time.Second
-	writeTimeout  = 15 * time.Second
+	readTimeout   = maxPatience + bodyTimeout // a body is read when there is a place for it
+	writeTimeout  = readTimeout + 5*time.Second
 	idleTimeout   = 2 * time.Minute
-	maxHeader     = 16 << 10
+	maxHeader     = 4 << 10
+
+	// What HTTP/2 takes on beside. A stream's buffer is no smaller than what a client may
+	// send before it has heard of it (RFC 9113, section 6.9.2). A connection's has room for
+	// all of its streams', or those that wait for their place could keep from those that
+	// have one what they have still to read.
+	maxStreams   = 32       // at once on one connection
+	streamBuffer = 64 << 10 // bytes of a body that nobody has read
+	frameBuffer  = 16 << 10 // bytes of one frame, the least that may be
 
 	// Lines about reviews: so many at once, and so many a second for good. Whoever
 	// reaches the port can have them written.
@@ -68,11 +79,12 @@ type Server struct {
 	log      *zap.Logger
 	reviews  *reviewMetrics
 	cert     *certificate
-	reading  chan struct{}
-	deciding chan struct{}
+	gate     *gate
 	lines    *rate.Limiter
 	stopping atomic.Bool
 	ln       net.Listener // nil before Listen
+
+	bodyTimeout time.Duration // bodyTimeout, but in tests
 }
 
 // New reads the certificate, and registers metrics and readiness. It starts nothing.
@@ -86,7 +98,7 @@ func New(cfg Config, o *obs.Obs) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, obs: o, log: o.Log, cert: c, reviews: newReviewMetrics(o.Registry),
-		reading: make(chan struct{}, maxReading), deciding: make(chan struct{}, maxDeciding), lines: rate.NewLimiter(reviewLinesPerSecond, reviewLines),
+		gate: newGate(), lines: newLines(), bodyTimeout: bodyTimeout,
 	}
 	o.Ready.SetFunc("certificate", func() error { return c.valid(time.Now()) })
 	o.Ready.SetFunc("webhook", func() error {
@@ -97,6 +109,9 @@ func New(cfg Config, o *obs.Obs) (*Server, error) {
 	})
 	return s, nil
 }
+
+// newLines bounds the lines about reviews.
+func newLines() *rate.Limiter { return rate.NewLimiter(reviewLinesPerSecond, reviewLines) }
 
 // Reload reads the certificate now, and not only in a moment.
 func (s *Server) Reload() { s.cert.reload(true) }
@@ -182,6 +197,10 @@ func (s *Server) server() *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          errorLog,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameBuffer,
+			MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: maxStreams * streamBuffer,
+		},
+		ErrorLog: errorLog,
 	}
 }

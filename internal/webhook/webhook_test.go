@@ -38,6 +38,12 @@ type running struct {
 // start makes a certificate and serves with it until the test ends.
 func start(t *testing.T) *running {
 	t.Helper()
+	return startWith(t, func(*Server) {})
+}
+
+// startWith is start with something done to the server before it runs.
+func startWith(t *testing.T, prepare func(s *Server)) *running {
+	t.Helper()
 	r := &running{dir: t.TempDir(), log: &bytes.Buffer{}}
 	if _, err := Issue(r.dir, Order{Names: []string{serverName}}, time.Now()); err != nil {
 		t.Fatal(err)
@@ -62,6 +68,7 @@ func start(t *testing.T) *running {
 	if err := r.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	prepare(r.Server)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -298,15 +305,20 @@ func TestRenewed(t *testing.T) {
 	}
 }
 
-// Those who send their reviews byte by byte keep no others from an answer.
+// Those who send their reviews byte by byte keep no others from an answer, large ones and
+// more than there is place for included.
 func TestSlow(t *testing.T) {
-	r := start(t)
+	r := startWith(t, func(s *Server) { s.bodyTimeout = time.Hour })
 	c := r.client(t)
+	const slow = maxStreams - 2
 	var writers []*io.PipeWriter
-	ended := make(chan struct{}, maxReading)
-	for range maxReading - 1 {
+	ended := make(chan struct{}, slow)
+	for i := range slow {
 		body, write := io.Pipe()
 		writers = append(writers, write)
+		if i%3 != 0 { // more than maxReading of them
+			go write.Write(make([]byte, 2*smallReview)) // returns when it was read, or the pipe is closed
+		}
 		go func() {
 			resp, err := c.Post("https://"+r.Addr().String()+"/inject", "application/json", body)
 			if err == nil {
@@ -315,7 +327,7 @@ func TestSlow(t *testing.T) {
 			ended <- struct{}{}
 		}()
 	}
-	for len(r.reading) < maxReading-1 {
+	for len(r.gate.reading) < maxReading || len(r.gate.waiting) < slow {
 		time.Sleep(time.Millisecond) // no event says that all have begun
 	}
 	if got := r.ask(t, r.client(t), "/inject", podWith(inletPod)); !got.Allowed {
@@ -344,6 +356,60 @@ func TestExpired(t *testing.T) {
 	}
 }
 
+// A certificate whose end comes near while the process runs is told of, once a day.
+func TestExpiresSoon(t *testing.T) {
+	r := start(t)
+	end := time.Now().Add(serverLife)
+	for _, before := range []time.Duration{20 * 24 * time.Hour, 13 * 24 * time.Hour, 13*24*time.Hour - time.Minute, 12 * 24 * time.Hour, -time.Hour} {
+		r.cert.remind(end.Add(-before))
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(r.log.String(), "expires soon"); n != 3 {
+		t.Errorf("told %d times, want 3:\n%s", n, r.log)
+	}
+}
+
+// Files that cannot be taken are seen in the metrics until they can be.
+func TestFileInUse(t *testing.T) {
+	r := start(t)
+	inUse := func() float64 {
+		t.Helper()
+		families, err := r.o.Registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "culvert_webhook_certificate_file_in_use" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Fatal("no such metric")
+		return 0
+	}
+	if got := inUse(); got != 1 {
+		t.Errorf("at the start: %v, want 1", got)
+	}
+	file := filepath.Join(r.dir, ServerFile)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		text string
+		want float64
+	}{{"nonsense", 0}, {string(text), 1}} {
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.Reload()
+		if got := inUse(); got != tt.want {
+			t.Errorf("with %.20q: %v, want %v", tt.text, got, tt.want)
+		}
+	}
+}
+
 // A review that is under way when the process is to end is answered.
 func TestStop(t *testing.T) {
 	r := start(t)
@@ -364,7 +430,7 @@ func TestStop(t *testing.T) {
 	if _, err := io.WriteString(write, head); err != nil { // it has arrived when somebody reads
 		t.Fatal(err)
 	}
-	for len(r.reading) == 0 {
+	for len(r.gate.waiting) == 0 {
 		time.Sleep(time.Millisecond) // no event says that the request has arrived
 	}
 	stopped := make(chan error, 1)
@@ -391,16 +457,20 @@ func TestStop(t *testing.T) {
 func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "a", "object": ` + podWith(inletPod) + `}}`))
 	f.Add([]byte(base64.StdEncoding.EncodeToString([]byte("{"))))
-	in, err := inject.New(inject.Defaults{IdentitySecret: "a", Routes: []string{"tcp://relay:4000/" + strings.Repeat("b", 51) + "a"}})
+	injector, err := inject.New(inject.Defaults{IdentitySecret: "a", Routes: []string{"tcp://relay:4000/" + strings.Repeat("b", 51) + "a"}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		_, object, err := decodeReview(body)
+		in, err := decodeReview(body)
 		if err != nil {
 			return
 		}
-		s := &Server{cfg: Config{Injector: in}}
+		object, err := decodeObject(in.Object)
+		if err != nil {
+			return
+		}
+		s := &Server{cfg: Config{Injector: injector}}
 		s.injectPod(object)
 		s.checkTemplate(object)
 	})

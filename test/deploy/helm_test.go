@@ -214,7 +214,7 @@ func TestHelmSwitches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := files["culvert/templates/podmonitor.yaml"]; !strings.Contains(got, "kind: PodMonitor") || !strings.Contains(got, "kubernetes.io/metadata.name: watch") {
+	if got := files["culvert/templates/podmonitor.yaml"]; strings.Count(got, "kind: PodMonitor") != 2 || !strings.Contains(got, "kubernetes.io/metadata.name: watch") {
 		t.Errorf("podmonitor.yaml: %s", got)
 	}
 }

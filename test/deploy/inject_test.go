@@ -13,7 +13,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 )
 
@@ -67,8 +70,10 @@ func byHand(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	for i := range out.Spec.Volumes {
 		out.Spec.Volumes[i].Name = short(out.Spec.Volumes[i].Name)
 	}
+	delete(out.Labels, "culvert.dev/scrape")
 	for i := range out.Spec.InitContainers {
 		c := &out.Spec.InitContainers[i]
+		metricsByHand(c)
 		c.Name = short(c.Name)
 		for j := range c.VolumeMounts {
 			c.VolumeMounts[j].Name = short(c.VolumeMounts[j].Name)
@@ -81,6 +86,21 @@ func byHand(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	}
 	out.Spec = plain(out.Spec)
 	return out
+}
+
+// metricsByHand gives a sidecar's port the name that deploy/k8s has, where no other
+// program of the pod has one that could be called so, too.
+func metricsByHand(c *corev1.Container) {
+	for i, p := range c.Ports {
+		if p.Name == c.Name {
+			c.Ports[i].Name = "metrics"
+		}
+	}
+	for _, p := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe} {
+		if p != nil && p.HTTPGet != nil && p.HTTPGet.Port.StrVal == c.Name {
+			p.HTTPGet.Port.StrVal = "metrics"
+		}
+	}
 }
 
 // What is injected is what deploy/k8s has by hand.
@@ -183,10 +203,47 @@ func (m *manifests) wantWebhook(t *testing.T, namespace string) {
 		wantSelected(t, "Service webhook", m.services[s].Spec.Selector, d.Template.Labels)
 	}
 	m.wantConfigurations(t, namespace)
+	m.wantAlone(t, d.Template.Labels)
+	wantMemoryLimit(t, d.Template.Spec.Containers[0])
 	for _, name := range m.configMaps {
 		if text, ok := name.Data["webhook.yaml"]; ok {
 			checkConfig(t, "webhook.yaml", []byte(text), "RELAY="+identifier, "OUTLET="+identifier, "CULVERT_SIDECAR_IMAGE=culvert")
 		}
+	}
+}
+
+// wantAlone holds that a pod with these labels may reach nobody, not even the cluster's
+// DNS: policies add up.
+func (m *manifests) wantAlone(t *testing.T, of map[string]string) {
+	t.Helper()
+	denied := false
+	for _, p := range m.policies {
+		selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !selector.Matches(labels.Set(of)) {
+			continue
+		}
+		denied = denied || slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
+		if len(p.Spec.Egress) != 0 {
+			t.Errorf("NetworkPolicy %s lets it reach %+v", p.Name, p.Spec.Egress)
+		}
+	}
+	if !denied {
+		t.Error("no policy keeps it from reaching everybody")
+	}
+}
+
+// wantMemoryLimit holds that a container's program knows what memory it has.
+func wantMemoryLimit(t *testing.T, c corev1.Container) {
+	t.Helper()
+	i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
+	if i < 0 || c.Env[i].ValueFrom == nil || c.Env[i].ValueFrom.ResourceFieldRef == nil || c.Env[i].ValueFrom.ResourceFieldRef.Resource != "limits.memory" {
+		t.Errorf("%s: its program does not know the container's limit of memory: %+v", c.Name, c.Env)
+	}
+	if want := resource.MustParse("384Mi"); c.Resources.Limits.Memory().Cmp(want) < 0 {
+		t.Errorf("%s: has %s, less than its reviews may need", c.Name, c.Resources.Limits.Memory())
 	}
 }
 
@@ -231,8 +288,8 @@ func wantAsked(t *testing.T, name, namespace, path string, c admissionv1.Webhook
 	}
 }
 
-// webhookValues are what the component has, with a bundle of nobody's.
-const webhookValues = chartValues + `
+// withWebhook are what the component has, with a bundle of nobody's.
+const withWebhook = `
 webhook:
   enabled: true
   caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t
@@ -241,10 +298,10 @@ webhook:
 
 // The chart's webhook is the component's.
 func TestHelmWebhook(t *testing.T) {
-	got, want := buildChart(t, webhookValues), buildWebhook(t)
+	got, want := buildChart(t, chartValues+withWebhook), buildWebhook(t)
 	got.wantWebhook(t, "culvert")
 	a, b := plain(got.pods()["webhook"]), plain(want.pods()["webhook"])
-	b.Containers[0].Env = nil // which image pods get is in the chart's configuration
+	b.Containers[0].Env = slices.DeleteFunc(b.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == "CULVERT_SIDECAR_IMAGE" }) // it is in the chart's configuration
 	wantSame(t, "the webhook's pods", a, b)
 	wantSame(t, "budgets", got.namespaceless().budgets, want.namespaceless().budgets)
 	wantSame(t, "services", got.namespaceless().services, want.namespaceless().services)
@@ -265,6 +322,11 @@ func TestHelmWebhook(t *testing.T) {
 	if len(got.policies) != 6 {
 		t.Errorf("%d network policies, want 6", len(got.policies))
 	}
+}
+
+// Beside an authority, which members may reach, the webhook still reaches nobody.
+func TestHelmWebhookAndAuthority(t *testing.T) {
+	buildChart(t, authorityValues+withWebhook).wantWebhook(t, "culvert")
 }
 
 // Without a certificate that somebody trusts there is no webhook.

@@ -385,13 +385,19 @@ func TestKubernetesPodMonitor(t *testing.T) {
 				t.Errorf("lets Prometheus reach port %v, want 9100", port)
 			}
 		case "PodMonitor":
-			if !bytes.Contains(text, []byte("port: metrics")) {
-				t.Errorf("scrapes no port called metrics:\n%s", text)
+			want := []string{"port: metrics"}
+			if r.GetName() == "culvert-injected" { // docs/inject.md
+				want = []string{"port: culvert-inlet", "port: culvert-outlet", "any: true", `culvert.dev/scrape: "true"`}
+			}
+			for _, line := range want {
+				if !bytes.Contains(text, []byte(line)) {
+					t.Errorf("%s lacks %q:\n%s", r.GetName(), line, text)
+				}
 			}
 		}
 	}
 	slices.Sort(kinds)
-	if want := []string{"NetworkPolicy", "PodMonitor"}; !slices.Equal(kinds, want) {
+	if want := []string{"NetworkPolicy", "PodMonitor", "PodMonitor"}; !slices.Equal(kinds, want) {
 		t.Errorf("got %v, want %v", kinds, want)
 	}
 }

@@ -256,14 +256,24 @@ func (p *prometheus) wantRules(known func(where, expr string)) {
 	}
 	if !eventually(10*time.Second, func() bool {
 		err := p.api("rules", nil, &data)
-		return err == nil && len(data.Groups) > 0 && data.Groups[0].Rules[0].Health != "unknown"
+		unknown := 0
+		for _, g := range data.Groups {
+			for _, r := range g.Rules {
+				if r.Health == "unknown" {
+					unknown++
+				}
+			}
+		}
+		return err == nil && len(data.Groups) > 0 && unknown == 0
 	}) {
 		p.t.Fatal("the rules were not evaluated")
 	}
 	rules := 0
 	for _, g := range data.Groups {
 		for _, r := range g.Rules {
-			known("alert "+r.Name, r.Query)
+			if !strings.Contains(r.Query, "culvert_webhook_") { // which does not run here: its own test asks
+				known("alert "+r.Name, r.Query)
+			}
 			if r.Health != "ok" || r.State == "firing" {
 				p.t.Errorf("alert %s: %s, %s: %s", r.Name, r.Health, r.State, r.LastError)
 			}
