@@ -222,7 +222,7 @@ func (d *decoder) relay(root *value) *Relay {
 	s.servesSomebody()
 	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxRelayDial)
 	if v := s.get("limits"); v != nil {
-		c.Limits = d.limits(v, len(c.Listen))
+		c.Limits = d.limits(v)
 	}
 	s.finish()
 	c.origins, c.file, c.info = d.origins, d.file, d.info
@@ -245,8 +245,8 @@ func (s *section) servesSomebody() {
 	}
 }
 
-// limits reads a relay's limits; listeners is how many addresses it listens at.
-func (d *decoder) limits(v *value, listeners int) Limits {
+// limits reads a relay's limits.
+func (d *decoder) limits(v *value) Limits {
 	s := d.section(v, "limits")
 	l := Limits{
 		HandshakesPerSecond:      s.count("handshakes_per_second"),
@@ -256,10 +256,6 @@ func (d *decoder) limits(v *value, listeners int) Limits {
 		RegistrationsPerIdentity: s.count("registrations_per_identity"),
 		WaitingCallers:           s.count("waiting_callers"),
 		BytesPerSecond:           s.size("bytes_per_second"),
-	}
-	if n := l.HandshakesInFlight; n > 0 && n < listeners {
-		s.fault(s.v.get("handshakes_in_flight").value.at, "limits.handshakes_in_flight",
-			"want at least %d: each of the %d addresses under listen holds one while it waits for a caller", listeners, listeners)
 	}
 	if n := l.BytesPerSecond; n > 0 && n < minRate {
 		s.fault(s.v.get("bytes_per_second").value.at, "limits.bytes_per_second",
