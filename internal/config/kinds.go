@@ -83,7 +83,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 // trusts reports whether credentials count here, or may: those of the authority
 // that the folder state knows do, once there is one.
 func (s *section) trusts() bool {
-	return slices.ContainsFunc([]string{"authorities", "authority", "ticket", "kubernetes_token", "state"}, s.has)
+	return slices.ContainsFunc([]string{"authorities", "authority", "ticket", "ticket_file", "kubernetes_token", "state"}, s.has)
 }
 
 // inletService reads an item of services. Where no credentials count, nobody can
