@@ -14,6 +14,7 @@ import (
 	"github.com/culvert-net/culvert/internal/cli"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/ping"
+	"github.com/culvert-net/culvert/internal/watch"
 )
 
 // pingOptions are the flags of "culvert ping" beside an inlet's.
@@ -105,14 +106,22 @@ func runPing(ctx context.Context, opt pingOptions, cfg *config.Inlet, service st
 	}
 	report := p.Run(ctx)
 	if opt.json {
-		enc := json.NewEncoder(stdout)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(report)
+		err = printJSON(stdout, report)
 	} else {
 		err = printer.Summary(report)
 	}
 	if err == nil && !report.Works {
 		err = cli.ErrSilent
 	}
+	return err
+}
+
+// printJSON prints v as JSON that a terminal can show.
+func printJSON(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("printing JSON: %w", err)
+	}
+	_, err = w.Write(watch.Indent(b))
 	return err
 }

@@ -99,7 +99,7 @@ func statusJSON(ctx context.Context, client *watch.Client, section string, strea
 			return &cli.UsageError{Err: err}
 		}
 	}
-	if _, err := fmt.Fprintf(stdout, "%s\n", strings.TrimSpace(string(raw))); err != nil {
+	if _, err := stdout.Write(watch.Indent(raw)); err != nil {
 		return err
 	}
 	if ready.Ready {

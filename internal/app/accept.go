@@ -17,7 +17,8 @@ import (
 
 // An acceptor accepts conns and hands each to a goroutine. A slot is taken
 // before Accept, and its turn by the rate waited for: meanwhile callers wait in
-// the kernel's queue, not in this process.
+// the kernel's queue, not in this process. Where who holds a slot gives way to
+// others, one conn waits here for a slot: nobody is to give way to nobody.
 type acceptor struct {
 	ln    net.Listener
 	slots chan struct{} // shared by acceptors; its capacity is the bound
@@ -45,20 +46,34 @@ func (a *acceptor) run(ctx context.Context) error {
 	}()
 	free := func() { <-a.slots }
 	for {
-		if !a.turns.Take(ctx, a.slots) {
-			return nil
-		}
-		if a.rate != nil && a.rate.Wait(ctx) != nil {
-			free()
-			return nil // ctx has ended
-		}
-		nc, err := a.accept(ctx)
+		nc, err := a.next(ctx)
 		if nc == nil {
-			free()
 			return err
 		}
 		a.start(func() { a.handle(nc, free) })
 	}
+}
+
+// next returns the next conn, for which a slot is taken, or nil when ctx has ended or
+// the listener failed.
+func (a *acceptor) next(ctx context.Context) (net.Conn, error) {
+	first := a.turns == nil
+	if first && !a.turns.Take(ctx, a.slots) {
+		return nil, nil
+	}
+	var nc net.Conn
+	var err error
+	if a.rate == nil || a.rate.Wait(ctx) == nil { // else ctx has ended
+		nc, err = a.accept(ctx)
+	}
+	switch {
+	case first && nc == nil:
+		<-a.slots
+	case !first && nc != nil && !a.turns.Take(ctx, a.slots):
+		_ = sock.ResetClose(nc) // nothing was said on it
+		return nil, nil
+	}
+	return nc, err
 }
 
 // accept returns the next conn, or nil when ctx has ended. Errors that pass,

@@ -33,6 +33,7 @@ type agent struct {
 	until context.Context    // of the registration
 	stop  context.CancelFunc // ends the registration; nil before it has begun
 	slots chan struct{}      // its part of the outlet's handshakes under way
+	turns turns.Turns        // of those
 	told  quiet
 }
 
@@ -98,18 +99,19 @@ func (a *agent) handle(ctx context.Context, nc net.Conn, address string) {
 		_ = sock.ResetClose(nc) // it is given up either way
 		return
 	}
-	a.out.serveConn(cmp.Or(a.live, ctx), nc, a.via(address), func() {
+	a.out.serveConn(cmp.Or(a.live, ctx), nc, a.via(address), &a.turns, func() {
 		<-a.out.slots
 		<-a.slots
 	})
 }
 
 // turn waits for room for one more handshake, not for long: the caller has
-// other ways.
+// other ways. A relay may let in anybody, so among its callers the oldest handshake
+// gives way, too.
 func (a *agent) turn(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
-	mine := (*turns.Turns)(nil).Take(ctx, a.slots) // the relay lets in whom it knows
+	mine := a.turns.Take(ctx, a.slots)
 	if mine && a.out.turns.Take(ctx, a.out.slots) {
 		return true
 	}

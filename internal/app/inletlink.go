@@ -37,11 +37,17 @@ func (in *Inlet) newLink(outlet identity.Identifier, routes []route.Route) *inle
 			}
 			return nc, err
 		},
+		Direct:   func(i int) bool { return isDirect(l.routes.of(i), outlet) },
 		Timing:   channel.Timing{Renew: in.cfg.Rekey},
 		Settings: in.channelSettings(&in.cfg.Channels, &channel.Trace{Lost: l.pathLost, Moved: l.pathMoved}),
 		Failed:   l.attemptFailed,
 	}
 	return l
+}
+
+// isDirect reports whether a route leads to the outlet in one connection.
+func isDirect(r route.Route, outlet identity.Identifier) bool {
+	return len(r) == 1 && r[0].Identifier == outlet
 }
 
 // connect makes a session on a new channel.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -66,6 +67,9 @@ func (b *base) newMembership(cfg *config.Trust) (*membership, error) {
 		}
 		if err := m.complete(cfg, stored); err != nil {
 			return nil, b.common.Fault("state", err)
+		}
+		if cfg.TicketFile != "" && m.authority.IsZero() { // there is neither a ticket nor a credential
+			return nil, b.common.Fault("ticket_file", fmt.Errorf("%s: %w, and the folder %s has no credential yet: put a ticket there (\"culvert ticket create\" makes one)", cfg.TicketFile, fs.ErrNotExist, b.common.State))
 		}
 	}
 	if m.authority.IsZero() {

@@ -262,7 +262,7 @@ func (out *Outlet) work(ctx context.Context) error {
 	for i, ln := range out.lns {
 		out.log.Info("listening", zap.Stringer("address", ln.Addr()))
 		a := &acceptor{ln: ln, slots: out.slots, turns: &out.turns, rate: out.rate, log: out.log, start: conns.Go, handle: func(nc net.Conn, free func()) {
-			out.serveConn(liveCtx, nc, "", free)
+			out.serveConn(liveCtx, nc, "", nil, free)
 		}}
 		accepting.Go(func() {
 			if errs[i] = a.run(acceptCtx); errs[i] != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/culvert-net/culvert/internal/pump"
 	"github.com/culvert-net/culvert/internal/sock"
 	"github.com/culvert-net/culvert/internal/trace"
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -22,12 +23,15 @@ import (
 )
 
 // serveConn serves a conn on which an inlet is to open a channel, until the
-// channel has ended, or to make another path for one, until that is in use. free
-// is called when the handshake is over.
-func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, free func()) {
+// channel has ended, or to make another path for one, until that is in use. The
+// handshake gives way to others that want its place among the outlet's, or in the part
+// of them that it takes one of, if that is not nil. free is called when it is over.
+func (out *Outlet) serveConn(ctx context.Context, nc net.Conn, via string, part *turns.Turns, free func()) {
 	out.tune(nc)
 	turn, done := out.turns.Begin(ctx)
+	turn, left := part.Begin(turn)
 	in, err := channel.Respond(turn, nc, out.local, channel.PurposeChannel, channel.Options{})
+	left()
 	done()
 	free()
 	if err != nil {

@@ -121,15 +121,26 @@ func tracesNames(t *config.Tracing) bool {
 
 // trustFiles are what a process opens to have a credential.
 func trustFiles(t *config.Trust) (f sandbox.Files) {
-	if t.KubernetesToken != "" {
-		f.Read = append(f.Read, t.KubernetesToken)
+	for _, path := range []string{t.KubernetesToken, t.TicketFile} {
+		if path != "" {
+			f.Read = append(f.Read, path)
+		}
 	}
 	return f
+}
+
+// traceFiles are what a process reads again with its settings, to send traces.
+func traceFiles(t *config.Tracing) (read []string) {
+	if t.HeadersFile != "" {
+		read = append(read, t.HeadersFile)
+	}
+	return read
 }
 
 // inletFiles are what an inlet opens beside what all do.
 func inletFiles(c *config.Inlet) sandbox.Files {
 	f := trustFiles(&c.Trust)
+	f.Read = append(f.Read, traceFiles(&c.Tracing)...)
 	f.Names = tracesNames(&c.Tracing)
 	for i := range c.Services {
 		f.Names = f.Names || hasNames(c.Services[i].Routes...)
@@ -143,6 +154,7 @@ func inletFiles(c *config.Inlet) sandbox.Files {
 // outletFiles are those of an outlet.
 func outletFiles(c *config.Outlet) sandbox.Files {
 	f := trustFiles(&c.Trust)
+	f.Read = append(f.Read, traceFiles(&c.Tracing)...)
 	f.Names = hasNames(c.Relays...) || tracesNames(&c.Tracing)
 	for i := range c.Services {
 		s := &c.Services[i]

@@ -33,7 +33,7 @@ var (
 		relayGauge("connections_limit", "How many of them there may be (limits.connections).", func(c *relay.Counts) float64 { return float64(c.MostConns) }),
 		relayCounter("connections_total", "Connections that were authenticated, and had a place.", func(c *relay.Counts) float64 { return float64(c.Admitted) }),
 		relayCounter("joins_total", "Callers that were joined to an outlet or to another relay.", func(c *relay.Counts) float64 { return float64(c.Joined) }),
-		relayGauge("handshakes_in_flight", "Handshakes that are under way, one that waits for its connection included for each listener.", func(c *relay.Counts) float64 { return float64(c.Handshakes) }),
+		relayGauge("handshakes_in_flight", "Handshakes that are under way.", func(c *relay.Counts) float64 { return float64(c.Handshakes) }),
 		relayGauge("draining", "1 while the relay joins nobody any more, since it is stopping.", func(c *relay.Counts) float64 {
 			if c.Draining {
 				return 1

@@ -52,19 +52,15 @@ func (p *served) caller() *target.Caller {
 	return c
 }
 
-// peerAddress returns where the channel's path comes from, if that is the peer itself.
-// Behind a relay nobody knows more than the relay says, and its own address is not the
-// peer's.
+// peerAddress returns where the channel's path comes from, if that is the peer itself:
+// the peer says that it has this address, and so does the socket. The other end of a
+// connection that this outlet has made to a relay is the relay, whatever a peer says.
 func (ch *openChannel) peerAddress() netip.AddrPort {
-	c := ch.session.ch
-	if c.State().Via != "" {
+	st := ch.session.ch.State()
+	if st.Via != "" {
 		return netip.AddrPort{}
 	}
-	at := target.AddressOf(c.RemoteAddr())
-	if c.State().Via != "" { // the path has changed meanwhile
-		return netip.AddrPort{}
-	}
-	return at
+	return st.PeerAddr
 }
 
 // inForce puts the limits of what is offered into force.

@@ -64,8 +64,6 @@ func TestProxyProtocol(t *testing.T) {
 	}{
 		{"v1 behind a relay", 1, false, false, nil},
 		{"v2 behind a relay", 2, false, false, nil},
-		{"v1 direct", 1, false, true, func(*system, net.Addr) string { return "127.0.0.1" }},
-		{"v2 direct", 2, false, true, func(*system, net.Addr) string { return "127.0.0.1" }},
 		{"v1 trusted", 1, true, false, func(_ *system, client net.Addr) string { return client.String() }},
 		{"v2 trusted", 2, true, true, func(_ *system, client net.Addr) string { return client.String() }},
 	} {

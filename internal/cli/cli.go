@@ -15,6 +15,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // Exit codes of all commands.
@@ -88,10 +89,15 @@ func isUsage(err error) bool {
 	return errors.As(err, &u) || errors.As(err, &faults) && faults.Usage()
 }
 
-// printError prints each line of err behind a command's name.
+// printError prints each line of err behind a command's name. Whoever was asked may have
+// made a part of it, as of an answer that is no HTTP: it does nothing to a terminal.
 func printError(w io.Writer, name string, err error) {
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(w, "%s: %s\n", name, strings.TrimRight(line, "\r\n"))
+		parts := strings.Split(strings.TrimRight(line, "\r\n"), "\t")
+		for i, part := range parts {
+			parts[i] = code.Printable(part)
+		}
+		fmt.Fprintf(w, "%s: %s\n", name, strings.Join(parts, "\t"))
 	}
 }
 

@@ -41,6 +41,7 @@ func TestExecute(t *testing.T) {
 		{"done", nil, work, 0, ""},
 		{"failure", errors.New("no luck"), work, 1, "tool: no luck\n"},
 		{"two lines", fmt.Errorf("one\r\ntwo%s", "\n"), work, 1, "tool: one\ntool: two\n"},
+		{"what others have said", errors.New("they say: \x1b]0;gone\a\u009b2J\u202e\tyes\n\x00"), work, 1, "tool: they say: ?]0;gone??2J?\tyes\ntool: ?\n"},
 		{"reported already", fmt.Errorf("x: %w", ErrSilent), work, 1, ""},
 		{"usage", Usagef("no %s", "sense"), work, 2, "tool: no sense\n" + hint},
 		{"wrapped usage", fmt.Errorf("x: %w", Usagef("no sense")), work, 2, "tool: x: no sense\n" + hint},

@@ -9,7 +9,7 @@ import (
 
 // onceOnly are keys that matter at a process's first start alone: whether a change of them
 // is one to the process that runs, those that know what it is have to say.
-var onceOnly = []string{"ticket", "ticket_routes"}
+var onceOnly = []string{"ticket", "ticket_file", "ticket_routes"}
 
 // Changed returns the keys at the top of a settings file whose settings are not the
 // same in was and is, in the order of the struct, but for those in except. Policies

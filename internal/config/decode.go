@@ -14,6 +14,7 @@ type decoder struct {
 	faults    Faults
 	origins   map[string]Origin
 	listening []use // to find addresses taken twice
+	elsewhere bool  // the settings may be another machine's, which has the files that they name
 }
 
 // A use is an address that is to be listened at.

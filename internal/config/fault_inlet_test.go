@@ -38,10 +38,10 @@ inlet.yaml:2:1: service: unknown key (this key belongs to an item of services)
 inlet.yaml:3:1: routes: unknown key (this key belongs to an item of services)
 inlet.yaml:4:1: register: unknown key (it is a key of the command relay)
 inlet.yaml:5:1: relays: unknown key (it is a key of the command outlet)
-inlet.yaml:6:1: foo: unknown key: there are admin, audit, audit_failure, authorities, authority, buffers, clock_skew, connect_timeout, drain_timeout, grace, identity, keepalive, kubernetes_token, log_format, log_level, metrics, name, rekey, sandbox, services, state, ticket, tracing
+inlet.yaml:6:1: foo: unknown key: there are admin, audit, audit_failure, authorities, authority, buffers, clock_skew, connect_timeout, drain_timeout, grace, identity, keepalive, kubernetes_token, log_format, log_level, metrics, name, rekey, sandbox, services, state, ticket, ticket_file, tracing
 inlet.yaml:7:1: log-level: unknown key (did you mean "log_level"?)
 inlet.yaml:8:1: keep_alive: unknown key (did you mean "keepalive"?)
-inlet.yaml:9:1: "a\nb": unknown key: there are admin, audit, audit_failure, authorities, authority, buffers, clock_skew, connect_timeout, drain_timeout, grace, identity, keepalive, kubernetes_token, log_format, log_level, metrics, name, rekey, sandbox, services, state, ticket, tracing
+inlet.yaml:9:1: "a\nb": unknown key: there are admin, audit, audit_failure, authorities, authority, buffers, clock_skew, connect_timeout, drain_timeout, grace, identity, keepalive, kubernetes_token, log_format, log_level, metrics, name, rekey, sandbox, services, state, ticket, ticket_file, tracing
 `,
 		},
 		{

@@ -162,7 +162,6 @@ limits:
 `,
 			want: `
 relay.yaml:4:15: dial_timeout: 5s is out of range: want 1ms to 4s
-relay.yaml:6:25: limits.handshakes_in_flight: want at least 2: each of the 2 addresses under listen holds one while it waits for a caller
 relay.yaml:7:21: limits.bytes_per_second: 10 is less than a handshake needs: want at least 1024, or leave it out for no limit
 `,
 		},

@@ -48,7 +48,8 @@ var commonSettings = []setting{
 // trustSettings are those about credentials, which inlets, outlets and relays have.
 var trustSettings = []setting{
 	{flag: "authority", key: "authorities", repeated: true, usage: "the `IDENTIFIER` of an authority whose credentials count; repeat for several"},
-	{flag: "ticket", key: "ticket", usage: "enrol by this `TICKET` at the first start; better in the environment, where other users do not see it"},
+	{flag: "ticket", key: "ticket", usage: "enrol by this `TICKET` at the first start; better in a file, where nobody else sees it"},
+	{flag: "ticket-file", key: "ticket_file", usage: "enrol at the first start by the ticket in this `FILE`, which only its owner may read"},
 	{flag: "kubernetes-token", key: "kubernetes_token", usage: "enrol and renew by the projected service account token in this `FILE`"},
 }
 
@@ -56,6 +57,7 @@ var trustSettings = []setting{
 var tracingSettings = []setting{
 	{flag: "tracing-endpoint", section: tracingSection, key: "endpoint", usage: "send traces of connections to the OTLP collector at this `URL`, https://host:4318"},
 	{flag: "tracing-sample", section: tracingSection, key: "sample", usage: "record this `SHARE` of the traces that begin here (0 to 1, default 0.01)"},
+	{flag: "tracing-headers-file", section: tracingSection, key: "headers_file", usage: "send the headers in this `FILE`, which only its owner may read, with each request: lines of NAME: VALUE"},
 	{flag: "tracing-ca-file", section: tracingSection, key: "ca_file", usage: "the certificate authorities in this `FILE` vouch for the collector (default: those of the system)"},
 }
 

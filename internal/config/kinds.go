@@ -83,7 +83,7 @@ func (d *decoder) inlet(root *value) *Inlet {
 // trusts reports whether credentials count here, or may: those of the authority
 // that the folder state knows do, once there is one.
 func (s *section) trusts() bool {
-	return slices.ContainsFunc([]string{"authorities", "authority", "ticket", "kubernetes_token", "state"}, s.has)
+	return slices.ContainsFunc([]string{"authorities", "authority", "ticket", "ticket_file", "kubernetes_token", "state"}, s.has)
 }
 
 // inletService reads an item of services. Where no credentials count, nobody can
@@ -222,7 +222,7 @@ func (d *decoder) relay(root *value) *Relay {
 	s.servesSomebody()
 	c.DialTimeout = s.duration("dial_timeout", MinTimeout, MaxRelayDial)
 	if v := s.get("limits"); v != nil {
-		c.Limits = d.limits(v, len(c.Listen))
+		c.Limits = d.limits(v)
 	}
 	s.finish()
 	c.origins, c.file, c.info = d.origins, d.file, d.info
@@ -245,8 +245,8 @@ func (s *section) servesSomebody() {
 	}
 }
 
-// limits reads a relay's limits; listeners is how many addresses it listens at.
-func (d *decoder) limits(v *value, listeners int) Limits {
+// limits reads a relay's limits.
+func (d *decoder) limits(v *value) Limits {
 	s := d.section(v, "limits")
 	l := Limits{
 		HandshakesPerSecond:      s.count("handshakes_per_second"),
@@ -256,10 +256,6 @@ func (d *decoder) limits(v *value, listeners int) Limits {
 		RegistrationsPerIdentity: s.count("registrations_per_identity"),
 		WaitingCallers:           s.count("waiting_callers"),
 		BytesPerSecond:           s.size("bytes_per_second"),
-	}
-	if n := l.HandshakesInFlight; n > 0 && n < listeners {
-		s.fault(s.v.get("handshakes_in_flight").value.at, "limits.handshakes_in_flight",
-			"want at least %d: each of the %d addresses under listen holds one while it waits for a caller", listeners, listeners)
 	}
 	if n := l.BytesPerSecond; n > 0 && n < minRate {
 		s.fault(s.v.get("bytes_per_second").value.at, "limits.bytes_per_second",

@@ -17,13 +17,14 @@ func LoadInlet(src Source) (*Inlet, error) {
 }
 
 // LoadInletWays is LoadInlet for one who goes the inlet's ways and does not listen:
-// where that is to be need not be said, and what is wrong with it is passed over.
+// where that is to be need not be said, and what is wrong with it is passed over, as is
+// what is wrong with files of secrets, for which such a one has no use.
 func LoadInletWays(src Source) (*Inlet, error) {
 	d, root := start(KindInlet, src)
 	return finish(d, func(root *value) *Inlet {
 		c := d.inlet(root)
 		d.faults = slices.DeleteFunc(d.faults, func(f *Fault) bool {
-			return f.Key == "metrics" || f.Key == "admin" || strings.HasPrefix(f.Key, "services[") && strings.HasSuffix(f.Key, "].listen")
+			return f.Key == "metrics" || f.Key == "admin" || f.Key == "ticket_file" || f.Key == join(tracingSection, "headers_file") || strings.HasPrefix(f.Key, "services[") && strings.HasSuffix(f.Key, "].listen")
 		})
 		return c
 	}, root)
@@ -193,7 +194,7 @@ func Check(file string, kind Kind, environ []string) (*Report, error) {
 	} else if f := wrongKind(root, file, kind); f != nil {
 		return nil, append(faults, f)
 	}
-	d := &decoder{kind: kind, file: file, text: fileText(data), origins: map[string]Origin{}, faults: faults}
+	d := &decoder{kind: kind, file: file, text: fileText(data), origins: map[string]Origin{}, faults: faults, elsewhere: true}
 	d.faults = append(d.faults, expandAll(root, "", newEnviron(environ))...)
 	return d.report(root)
 }

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -30,9 +30,11 @@ type Tracing struct {
 	Endpoint       string         // the URL that spans are posted to, whole; "": nothing is recorded
 	Sample         *float64       // which share of the traces that begin here is recorded, 0 to 1; nil: DefaultTracingSample
 	SpansPerSecond int            // the most that begin here, and as many that peers ask for; zero: what internal/trace takes
-	Headers        TracingHeaders // sent with each request
+	Headers        TracingHeaders // sent with each request, those of HeadersFile included
+	HeadersFile    string         // the file that more of them are from; "": none
 	CAFile         string         // who may vouch for the collector; "": whom the system trusts
 	ClientAddress  bool           // spans say which address a client has
+	Insecure       bool           // Headers may go to another machine in the clear
 }
 
 // TracingHeaders are headers of HTTP requests, by name. They may hold a token, and
@@ -49,7 +51,7 @@ func (s *section) tracing() (t Tracing) {
 		return t
 	}
 	in := s.section(v, tracingSection)
-	in.synonyms = map[string]string{"url": "endpoint", "collector": "endpoint", "ratio": "sample", "sampling": "sample", "header": "headers", "ca": "ca_file"}
+	in.synonyms = map[string]string{"url": "endpoint", "collector": "endpoint", "ratio": "sample", "sampling": "sample", "header": "headers", "header_file": "headers_file", "ca": "ca_file"}
 	in.need("endpoint", "say where the collector is (endpoint: https://HOST:4318 or --tracing-endpoint)")
 	in.read("endpoint", func(text string) (err error) {
 		t.Endpoint, err = tracesURL(text)
@@ -58,6 +60,8 @@ func (s *section) tracing() (t Tracing) {
 	t.Sample = in.share("sample")
 	t.CAFile = in.filePath("ca_file")
 	t.Headers = in.headers("headers")
+	t.Headers, t.HeadersFile = in.headersFile("headers_file", t.Headers)
+	t.Insecure = in.boolean("insecure")
 	t.ClientAddress = in.boolean("client_address")
 	if t.SpansPerSecond = in.count("spans_per_second"); t.SpansPerSecond > maxSpanRate {
 		in.fault(in.origins[join(tracingSection, "spans_per_second")], join(tracingSection, "spans_per_second"), "want at most %d", maxSpanRate)
@@ -65,8 +69,34 @@ func (s *section) tracing() (t Tracing) {
 	if t.CAFile != "" && strings.HasPrefix(t.Endpoint, "http://") {
 		in.fault(in.origins[join(tracingSection, "ca_file")], join(tracingSection, "ca_file"), "nobody has to vouch for a collector at http://: write https://, or remove it")
 	}
+	in.secret(t)
 	in.finish()
 	return t
+}
+
+// secret reports headers, which may hold a token, that would go to another machine in
+// the clear.
+func (s *section) secret(t Tracing) {
+	plain := strings.HasPrefix(t.Endpoint, "http://")
+	switch {
+	case t.Insecure && t.Endpoint != "" && !plain:
+		key := join(s.path, "insecure")
+		s.fault(s.origins[key], key, "nothing is insecure about a collector at https://: remove it")
+	case plain && (len(t.Headers) > 0 || t.HeadersFile != "") && !t.Insecure && !isLoopbackURL(t.Endpoint):
+		key := join(s.path, "endpoint")
+		s.fault(s.origins[key], key, "http:// to another machine would show the headers, which may hold a token, to everybody on the way: "+
+			"write https://, or insecure: true where nobody but you is on it")
+	}
+}
+
+// isLoopbackURL reports whether a URL is this machine's alone.
+func isLoopbackURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 // tracesURL returns the URL that spans are posted to, for a collector's.
@@ -118,44 +148,28 @@ func (s *section) headers(key string) TracingHeaders {
 		s.fault(v.at, path, "there are %d, at most %d are sent", len(v.entries), maxHeaders)
 		return nil
 	}
-	h, names := TracingHeaders{}, map[string]bool{}
+	h := TracingHeaders{}
 	for _, e := range v.entries {
-		name := strings.ToLower(e.key)
-		text, err := headerText(e.value)
-		switch {
-		case e.value.shape == shapeBad:
+		if e.value.shape == shapeBad {
 			continue
-		case err != nil:
-		case !isToken(e.key):
-			err = errors.New("is no name that a header can have")
-		case slices.Contains(strings.Fields(reservedWithOTLP), name):
-			err = errors.New("is set by the protocol: remove it")
-		case names[name]:
-			err = errors.New("is there twice: upper and lower case are the same")
+		}
+		text, err := headerText(e.value)
+		if err == nil {
+			err = h.add(e.key, text)
 		}
 		if err != nil {
 			s.fault(e.at, join(path, e.key), "%w", err)
-			continue
 		}
-		h[e.key], names[name] = text, true
 	}
 	return h
 }
 
 // headerText returns the text that a header's value is.
 func headerText(v *value) (string, error) {
-	text, err := scalarText(v)
-	switch {
-	case v.shape == shapeNumber || v.shape == shapeBool:
+	if v.shape == shapeNumber || v.shape == shapeBool {
 		return v.text, nil
-	case err != nil:
-		return "", err
-	case len(text) > maxHeaderLen:
-		return "", fmt.Errorf("has %d bytes: at most %d fit", len(text), maxHeaderLen)
-	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }):
-		return "", errors.New("holds other characters than those of ASCII that can be seen")
 	}
-	return text, nil
+	return scalarText(v)
 }
 
 // isToken reports whether text is one of RFC 9110, section 5.6.2.

@@ -23,6 +23,9 @@ type Trust struct {
 	Authority AuthorityRef
 	// Ticket enrols at the first start; nil: none.
 	Ticket *credential.Ticket
+	// TicketFile is the file that Ticket is from, which may be gone once it has
+	// enrolled; "": none.
+	TicketFile string
 	// TicketRoutes are the ticket's.
 	TicketRoutes []route.Route
 	// KubernetesToken is the file of a projected service account token, which
@@ -45,15 +48,7 @@ func (s *section) trust() (t Trust) {
 	if v := s.get("authority"); v != nil {
 		t.Authority = s.authority(v)
 	}
-	s.read("ticket", func(text string) error {
-		ticket, err := credential.ParseTicket(text)
-		if err != nil {
-			return fmt.Errorf("%w; \"culvert ticket create\" makes another", err)
-		}
-		t.Ticket = &ticket
-		t.TicketRoutes, err = ticketRoutes(ticket)
-		return err
-	})
+	s.ticket(&t)
 	s.read("kubernetes_token", func(text string) error {
 		t.KubernetesToken = resolve(text, s.origins["kubernetes_token"])
 		return nil
@@ -92,18 +87,21 @@ func ticketRoutes(t credential.Ticket) (routes []route.Route, err error) {
 
 // trustFits reports settings that contradict each other.
 func (s *section) trustFits(t Trust) {
-	state := s.has("state")
+	state, key := s.has("state"), "ticket"
+	if s.has("ticket_file") {
+		key = "ticket_file"
+	}
 	switch a := t.Authority.Identifier; {
-	case t.Ticket != nil && !state:
-		s.fault(s.origins["ticket"], "ticket", "%w", errors.New("what it brings has to be kept for the next start, which does not use it again: name a folder (state: FOLDER or --state)"))
+	case (t.Ticket != nil || t.TicketFile != "") && !state:
+		s.fault(s.origins[key], key, "%w", errors.New("what it brings has to be kept for the next start, which does not use it again: name a folder (state: FOLDER or --state)"))
 	case t.Ticket != nil && !a.IsZero() && t.Ticket.Authority != a:
-		s.fault(s.origins["ticket"], "ticket", "it is of the authority %s, and authority.identifier is another: have a ticket made by that one, or remove the section authority", t.Ticket.Authority)
-	case t.Ticket != nil && t.KubernetesToken != "":
+		s.fault(s.origins[key], key, "it is of the authority %s, and authority.identifier is another: have a ticket made by that one, or remove the section authority", t.Ticket.Authority)
+	case (t.Ticket != nil || t.TicketFile != "") && t.KubernetesToken != "":
 		s.fault(s.origins["kubernetes_token"], "kubernetes_token", "a ticket enrols already: give one of the two")
 	case t.KubernetesToken != "" && !s.has("authority"):
 		s.fault(s.origins["kubernetes_token"], "kubernetes_token", "say which authority takes it (authority: with identifier and routes)")
-	case s.has("authority") && t.Ticket == nil && !s.has("ticket") && t.KubernetesToken == "" && !state:
-		s.fault(s.origins["authority"], "authority", "this process has no credential that could be renewed there: enrol it (ticket or kubernetes_token), or name the folder that has one (state)")
+	case s.has("authority") && t.Ticket == nil && !s.has(key) && t.KubernetesToken == "" && !state:
+		s.fault(s.origins["authority"], "authority", "this process has no credential that could be renewed there: enrol it (ticket, ticket_file or kubernetes_token), or name the folder that has one (state)")
 	}
 }
 

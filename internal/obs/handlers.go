@@ -31,11 +31,12 @@ func (o *Obs) metricsHandler() http.Handler {
 func (o *Obs) adminHandler(e *Endpoints, unix bool) http.Handler {
 	mux := http.NewServeMux()
 	o.handlePublic(mux)
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { o.status(w, r, e.Status) })
+	answers := make(chan struct{}, maxAnswers)
+	mux.HandleFunc("GET /status", few(answers, func(w http.ResponseWriter, r *http.Request) { o.status(w, r, e.Status) }))
 	if e.History != nil {
-		mux.HandleFunc("GET /status/history", func(w http.ResponseWriter, _ *http.Request) {
+		mux.HandleFunc("GET /status/history", few(answers, func(w http.ResponseWriter, _ *http.Request) {
 			o.writeJSON(w, http.StatusOK, e.History())
-		})
+		}))
 	}
 	all := http.NewServeMux()
 	all.Handle("/", bounded(mux))
@@ -59,6 +60,31 @@ func (o *Obs) status(w http.ResponseWriter, r *http.Request, of func(url.Values)
 		}
 	}
 	o.writeJSON(w, http.StatusOK, v)
+}
+
+// maxAnswers is how many of the answers that are large there are at a time, being made or
+// on their way to who asked, and answerWait how long another one waits for its turn.
+const (
+	maxAnswers = 4
+	answerWait = time.Second
+)
+
+// few lets as many requests through at a time as there are places, and sends others
+// away that have waited for a moment.
+func few(places chan struct{}, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		late := time.NewTimer(answerWait)
+		defer late.Stop()
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			next(w, r)
+		case <-r.Context().Done(): // nobody waits any more
+		case <-late.C:
+			w.Header().Set("Retry-After", "1")
+			writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("%d others are being answered, which is as many as there may be at a time: ask again in a moment\n", cap(places)))
+		}
+	}
 }
 
 // bounded bounds what requests carry.

@@ -66,7 +66,14 @@ func (p *Printer) Summary(r *Report) error {
 	return p.err
 }
 
+// printf prints a line. Texts, which others may have made a part of, do nothing to a
+// terminal, and are no lines of their own.
 func (p *Printer) printf(format string, args ...any) {
+	for i, a := range args {
+		if text, ok := a.(string); ok {
+			args[i] = code.Printable(text)
+		}
+	}
 	if _, err := fmt.Fprintf(p.w, format, args...); err != nil && p.err == nil {
 		p.err = err
 	}

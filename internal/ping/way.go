@@ -103,6 +103,7 @@ func (p *Pinger) open(ctx context.Context, r *recorder) (*channel.Channel, error
 			r.pathed(err)
 			return nc, err
 		},
+		Direct: func(int) bool { return len(r.at.route) == 1 && r.at.route[0].Identifier == r.at.outlet },
 		Settings: channel.Settings{
 			Keepalive: p.cfg.Inlet.Keepalive,
 			Handshake: channel.Options{Admit: func(peer channel.Peer) error {

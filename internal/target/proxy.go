@@ -37,9 +37,9 @@ func ParseClient(claim string) netip.AddrPort {
 	return plain(ap)
 }
 
-// AddressOf returns what a socket's conn calls its other end, the zero AddrPort where
+// addressOf returns what a socket's conn calls its other end, the zero AddrPort where
 // that is no TCP address.
-func AddressOf(a net.Addr) netip.AddrPort {
+func addressOf(a net.Addr) netip.AddrPort {
 	if t, ok := a.(*net.TCPAddr); ok {
 		return plain(t.AddrPort())
 	}
@@ -64,7 +64,7 @@ func header(version int, from *Caller, reached net.Addr) ([]byte, error) {
 			h.TransportProtocol = proxyproto.TCPv4
 		}
 		h.SourceAddr = net.TCPAddrFromAddrPort(from.Address)
-		h.DestinationAddr = net.TCPAddrFromAddrPort(destination(from.Address.Addr(), AddressOf(reached)))
+		h.DestinationAddr = net.TCPAddrFromAddrPort(destination(from.Address.Addr(), addressOf(reached)))
 	}
 	if version == 2 {
 		if err := h.SetTLVs(tlvs(from)); err != nil {

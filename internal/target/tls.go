@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // TLS says how TLS is spoken with a target, whose certificate is always verified.
@@ -42,7 +43,8 @@ type TLSError struct{ Err error }
 
 // Error says what to do.
 func (e *TLSError) Error() string {
-	text := fmt.Sprintf("TLS with the target: %v", e.Err)
+	// The names in a certificate are of any number and characters.
+	text := "TLS with the target: " + code.CutReason(code.Printable(e.Err.Error()))
 	if remedy := e.remedy(); remedy != "" {
 		text += ": " + remedy
 	}

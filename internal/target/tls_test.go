@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/pires/go-proxyproto"
 
@@ -374,5 +375,17 @@ func TestDialEnds(t *testing.T) {
 	defer stop()
 	if _, err := target.Dial(timed, d.DialContext, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the deadline", err)
+	}
+}
+
+// What a target's certificate says goes into logs: it is printable there, and short.
+func TestTLSErrorOfAnyCertificate(t *testing.T) {
+	names := make([]string, 90)
+	for i := range names {
+		names[i] = strings.Repeat("x", 500) + "\x1b]0;gone\a\n\x7f"
+	}
+	err := (&TLSError{Err: x509.HostnameError{Certificate: &x509.Certificate{DNSNames: names}, Host: "db.internal"}}).Error()
+	if strings.ContainsFunc(err, func(r rune) bool { return !unicode.IsPrint(r) }) || len(err) > 2000 || !strings.Contains(err, "tls.server_name") {
+		t.Errorf("an error of %d bytes: %.300q", len(err), err)
 	}
 }

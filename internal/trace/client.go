@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/culvert-net/culvert/internal/wait"
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 const (
@@ -140,8 +141,8 @@ type retryError struct {
 	after time.Duration // the collector wants no other attempt before
 }
 
-// Error implements error.
-func (e *retryError) Error() string { return e.err.Error() }
+// Error implements error. What is no HTTP is in an error as it came.
+func (e *retryError) Error() string { return code.CutReason(code.Printable(e.err.Error())) }
 
 // Unwrap returns what failed.
 func (e *retryError) Unwrap() error { return e.err }
@@ -165,7 +166,7 @@ func (c *client) post(ctx context.Context, body []byte) error {
 	case taken:
 		return rejected(answer)
 	}
-	err = fmt.Errorf("%s answers %q: check the endpoint, and the headers if it wants a token", c.url, resp.Status)
+	err = fmt.Errorf("%s answers %q: check the endpoint, and the headers if it wants a token", c.url, code.CutReason(resp.Status))
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return &retryError{err: err, after: retryAfter(resp.Header.Get("Retry-After"), time.Now())}

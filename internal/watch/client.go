@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 const (
@@ -111,10 +113,20 @@ func (c *Client) Raw(ctx context.Context, streams int) (json.RawMessage, error) 
 	switch {
 	case err != nil:
 		return nil, err
-	case status != http.StatusOK || !json.Valid(b):
+	case status == http.StatusServiceUnavailable:
+		return nil, fmt.Errorf("%s answers %d at /status: %s", c.address, status, said(b))
+	case status != http.StatusOK:
 		return nil, fmt.Errorf("%s answers %d at /status, and no status: is that the admin address of a Culvert?", c.address, status)
 	}
+	if err := checkJSON(b); err != nil {
+		return nil, fmt.Errorf("%s answers at /status, and no status: %w: is that the admin address of a Culvert?", c.address, err)
+	}
 	return b, nil
+}
+
+// said returns what a refusal says, as far as it can be shown.
+func said(b []byte) string {
+	return code.Printable(code.CutReason(strings.TrimSpace(string(b))))
 }
 
 // Status returns what /status answers.
@@ -146,7 +158,7 @@ func (c *Client) Ready(ctx context.Context) (*Readiness, error) {
 		return nil, err
 	}
 	var r Readiness
-	if (status != http.StatusOK && status != http.StatusServiceUnavailable) || json.Unmarshal(b, &r) != nil {
+	if (status != http.StatusOK && status != http.StatusServiceUnavailable) || checkJSON(b) != nil || json.Unmarshal(b, &r) != nil {
 		return nil, fmt.Errorf("%s answers %d at /readyz, and not who is ready: is that the admin address of a Culvert?", c.address, status)
 	}
 	return &r, nil

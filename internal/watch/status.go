@@ -240,5 +240,6 @@ type SectionError struct {
 
 // Error names those that there are.
 func (e *SectionError) Error() string {
-	return fmt.Sprintf("there is no section %q: one of %s", e.Name, strings.Join(e.Known, ", "))
+	known := code.CutReason(code.Printable(strings.Join(e.Known, ", "))) // a process may have made them up
+	return fmt.Sprintf("there is no section %q: one of %s", e.Name, known)
 }

@@ -122,7 +122,7 @@ func (c *Channel) resume(in *Incoming, via string) error {
 		c.leaving = old
 	}
 	p := in.conn
-	c.epoch, c.via, c.peer = r.Epoch, via, p.peer
+	c.epoch, c.via, c.peer, c.peerAddr = r.Epoch, via, p.peer, in.peerAddr()
 	c.window = min(r.Window, maxWindow)
 	c.attachLocked(p, max(r.Received, c.confirmed), Move{Cause: cause, Route: -1, Via: via})
 	c.mu.Unlock()

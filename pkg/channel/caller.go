@@ -37,6 +37,10 @@ type Caller struct {
 	// 0 on, at the route's end, behind which another may be. Past the last one, and
 	// past 0 where an instance can be asked for, the error is ErrNoAddress.
 	Path func(ctx context.Context, route int, instance *Instance, address int) (net.Conn, error)
+	// Direct reports whether a route is one connection, to the peer itself. The peer
+	// is then told the address of this side's end ([State.PeerAddr]). Nil means that
+	// none is.
+	Direct func(route int) bool
 
 	Settings Settings
 	Timing   Timing
@@ -224,7 +228,11 @@ func (d *Caller) handshake(ctx context.Context, route int, instance *Instance, a
 	if err != nil {
 		return nil, err
 	}
-	b, err := request().encode()
+	r := request()
+	if d.Direct != nil && d.Direct(route) {
+		r.From = fromOf(nc)
+	}
+	b, err := r.encode()
 	if err != nil {
 		_ = nc.Close()
 		return nil, err

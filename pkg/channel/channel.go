@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -128,6 +129,7 @@ type Channel struct {
 	epoch     uint64        // of the last attempt, at the responder of path
 	installed uint64        // the initiator's: of the path
 	via       string
+	peerAddr  netip.AddrPort // the responder's: of the peer's end of path
 	route     int
 	cause     Cause // why the last path was made
 	pathUp    time.Time
@@ -254,14 +256,20 @@ func (c *Channel) Err() error {
 
 // A State is a channel's, for people.
 type State struct {
-	Up      bool
-	Since   time.Time // of Up, or of its end
-	Epoch   uint64    // attempts at another path so far
-	Route   int       // the initiator's route of the path, or of the last one
-	Via     string    // what the responder's Table was told of it
-	Err     error     // why there is no path
-	Keys    time.Time // when the handshake was that the keys of the path, or of the last one, are from
-	Changes uint64    // how often the channel has got another path
+	Up    bool
+	Since time.Time // of Up, or of its end
+	Epoch uint64    // attempts at another path so far
+	Route int       // the initiator's route of the path, or of the last one
+	Via   string    // what the responder's Table was told of it
+	// PeerAddr is, at the responder, the address of the peer itself, of which the peer
+	// says, inside the encryption, what this side's socket does. Where something is between
+	// the two (a relay, a balancer, an address translation), they differ, or the peer
+	// says nothing, and it is the zero AddrPort, as it is while there is no path. A peer
+	// that lies can have no other address named than one that its path comes from.
+	PeerAddr netip.AddrPort
+	Err      error     // why there is no path
+	Keys     time.Time // when the handshake was that the keys of the path, or of the last one, are from
+	Changes  uint64    // how often the channel has got another path
 	// Ping is how long the peer took to answer the path's last PING, what has waited
 	// before it on the way included; 0 while none was answered. A peer can lie about
 	// it.
@@ -293,6 +301,8 @@ func (c *Channel) State() State {
 	}
 	if c.path == nil {
 		s.Since, s.Err = c.lostAt, c.lostErr
+	} else {
+		s.PeerAddr = c.peerAddr
 	}
 	return s
 }

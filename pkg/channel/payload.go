@@ -124,6 +124,7 @@ type channelRequest struct {
 	Received uint64 `cbor:"3,keyasint,omitempty"` // resume: bytes the initiator has
 	Epoch    uint64 `cbor:"4,keyasint,omitempty"` // resume: one higher at each attempt
 	Window   uint64 `cbor:"5,keyasint"`           // bytes the responder may have on their way
+	From     string `cbor:"6,keyasint,omitempty"` // ip:port of the initiator's end of the path's connection; "": that does not lead to the responder, or it is not known
 }
 
 const (
@@ -168,6 +169,9 @@ func parseChannelRequest(b []byte) (channelRequest, error) {
 		return channelRequest{}, fmt.Errorf("%w: resume without an epoch", ErrProtocol)
 	case r.Mode != modeNew && r.Mode != modeResume:
 		return channelRequest{}, fmt.Errorf("%w: channel mode %d", ErrProtocol, r.Mode)
+	}
+	if _, err := parseFrom(r.From); err != nil {
+		return channelRequest{}, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return r, nil
 }

@@ -77,7 +77,7 @@ func (t *Table) Open(in *Incoming, via string) (*Channel, error) {
 	}
 	p := in.conn
 	c := newChannel(ID(in.channel.ID), t.set, p.peer)
-	c.table, c.via, c.window = t, via, min(in.channel.Window, maxWindow)
+	c.table, c.via, c.window, c.peerAddr = t, via, min(in.channel.Window, maxWindow), in.peerAddr()
 	c.mu.Lock() // a Resume that finds c waits until it has its first path
 	replaced, ok := t.add(keyOf(in), c)
 	if !ok {

@@ -63,8 +63,8 @@ type Grant struct {
 
 // Limits bound what a [Server] takes on. Zero means the default.
 type Limits struct {
-	// Handshakes is how many handshakes are in flight at most; 256. Each Serve
-	// holds one of these slots while it waits in Accept.
+	// Handshakes is how many handshakes are in flight at most; 256. Beside them one
+	// conn of each Serve waits.
 	Handshakes int
 	// HandshakesPerSecond is how many are begun in a second at most; 500. More
 	// than that wait in the listener's backlog.

@@ -274,10 +274,7 @@ func TestStatus(t *testing.T) {
 	if got.Admitted < uint64(st.Conns) {
 		t.Errorf("%d conns were admitted, and %d are here", got.Admitted, st.Conns)
 	}
-	if got.Handshakes < 1 { // the slot of the conn that comes next
-		t.Error("no handshake is under way, not even the next one")
-	}
-	if got.Handshakes = 0; got != want {
+	if got.Handshakes = 0; got != want { // a spare's may be under way
 		t.Errorf("got counts %+v, want %+v", got, want)
 	}
 	eventually(t, "the agent knows of both", func() bool { return agent.Status()[0].Spares == SpareConns })

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/canon"
@@ -184,7 +185,7 @@ const (
 //	2 count     more: how many
 //	3 lease     ok to register: the lease in milliseconds
 //	4 ping      ok to park: the relay's ping interval in milliseconds
-//	5 address   ok to extend: the IP address and port that were reached
+//	5 address   ok to extend: the IP address and port that were reached; see isReached
 //	6 replicas  listed: 1 to 8 outlets
 //	7 left out  end: there are more than were listed
 //
@@ -270,13 +271,31 @@ func readMessage(r io.Reader) (message, error) {
 	if err := m.checkListed(); err != nil {
 		return message{}, err
 	}
-	if m.Address != "" {
-		if _, err := netip.ParseAddrPort(m.Address); err != nil {
-			return message{}, fmt.Errorf("%w: address %q", errMessage, m.Address)
-		}
+	if m.Address != "" && !isReached(m.Address) {
+		return message{}, fmt.Errorf("%w: address %q", errMessage, m.Address)
 	}
 	return m, nil
 }
+
+// isReached reports whether an address that a relay says it has reached is an IP address
+// and a port. The zone, which may be of any characters otherwise, is the name or number
+// of an interface of the relay's (RFC 4007, section 11.2), and goes into logs and
+// terminals.
+func isReached(address string) bool {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil || len(ap.Addr().Zone()) > maxZone {
+		return false
+	}
+	for _, r := range ap.Addr().Zone() {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-", r) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxZone bounds a zone, in bytes: an interface's name has 15 on Linux (IFNAMSIZ).
+const maxZone = 15
 
 // millis is a duration on the wire.
 func millis(d time.Duration) uint32 {

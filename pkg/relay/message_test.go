@@ -120,6 +120,7 @@ func messages() []message {
 		{Kind: msgOK, Lease: 30_000},
 		{Kind: msgOK, Ping: 5_000},
 		{Kind: msgOK, Address: "[2001:db8::1]:4000"},
+		{Kind: msgOK, Address: "[fe80::1%br-0.100_a]:4000"},
 		{Kind: msgRenew},
 		{Kind: msgRenewed},
 		{Kind: msgMore, Count: 2},
@@ -193,9 +194,12 @@ func TestMessageRefused(t *testing.T) {
 		}
 		return b
 	}
-	address, err := canon.Marshal(message{Kind: msgOK, Address: "relay-b:4000"})
-	if err != nil {
-		t.Fatal(err)
+	reached := func(address string) []byte {
+		b, err := canon.Marshal(message{Kind: msgOK, Address: address})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
 	}
 	for _, tc := range []struct {
 		name string
@@ -226,7 +230,12 @@ func TestMessageRefused(t *testing.T) {
 		{"no kind", frame(0xa0), errMessage},
 		{"long form of 1", frame(0xa1, 0x01, 0x18, 0x01), errMessage},
 		{"two values", frame(0xa1, 0x01, 0x01, 0xa1, 0x01, 0x01), errMessage},
-		{"address is a name", frame(address...), errMessage},
+		{"address is a name", frame(reached("relay-b:4000")...), errMessage},
+		{"address whose zone is for a terminal", frame(reached("[fe80::1%\x1b]0;gone\a]:4000")...), errMessage},
+		{"address whose zone is another line", frame(reached("[fe80::1%eth0\nroute 2 of 2]:4000")...), errMessage},
+		{"address whose zone turns text around", frame(reached("[fe80::1%\u202e0hte]:4000")...), errMessage},
+		{"address whose zone is C1", frame(reached("[fe80::1%\u009b2J]:4000")...), errMessage},
+		{"address whose zone is long", frame(reached("[fe80::1%" + strings.Repeat("e", maxZone+1) + "]:4000")...), errMessage},
 	} {
 		if got, err := readMessage(bytes.NewReader(tc.in)); !errors.Is(err, tc.want) {
 			t.Errorf("%s: got %+v, %v; want %v", tc.name, got, err, tc.want)

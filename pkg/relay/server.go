@@ -111,22 +111,21 @@ type serving struct {
 func (v *serving) accept(ctx context.Context, ln net.Listener) error {
 	pause := time.Duration(0)
 	for {
-		// The slot comes before the conn: more than that many wait in the
-		// kernel, where they cost no descriptor.
-		if !v.turns.Take(ctx, v.slots) {
-			return nil
-		}
 		if v.rate.Wait(ctx) != nil {
-			<-v.slots
 			return nil
 		}
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0
+			// The conn comes before the slot, so that nobody gives way to nobody: one
+			// waits here, all others in the kernel, where they cost no descriptor.
+			if !v.turns.Take(ctx, v.slots) {
+				_ = sock.ResetClose(nc) // nothing was said on it
+				return nil
+			}
 			v.handlers.Go(func() { v.handle(ctx, nc) })
 			continue
 		}
-		<-v.slots
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -13,7 +13,7 @@ import (
 // A Status is what a [Server] holds at one moment. It is the caller's.
 type Status struct {
 	Draining      bool
-	Handshakes    int // slots taken, those waiting in Accept included
+	Handshakes    int // that are under way
 	Conns         int // authenticated conns
 	Registrations []RegistrationStatus
 	Joins         []JoinStatus
@@ -50,7 +50,7 @@ type JoinStatus struct {
 // Counts are the numbers of a [Status], which cost little to ask for often.
 type Counts struct {
 	Registrations, Joins, Conns int
-	Handshakes                  int    // slots taken, those waiting in Accept included
+	Handshakes                  int    // that are under way
 	Spares                      int    // conns parked
 	Waiting                     int    // callers held for a spare conn
 	Draining                    bool   // the relay joins nobody any more

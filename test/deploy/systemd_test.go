@@ -82,3 +82,33 @@ func TestUnitsReadme(t *testing.T) {
 		}
 	}
 }
+
+// What a unit's Environment= says every user of the machine can read: no secret is
+// proposed for it, here or in the README.
+func TestUnitsShowNoSecrets(t *testing.T) {
+	files, err := filepath.Glob(units + "/*")
+	if err != nil || len(files) < 6 {
+		t.Fatalf("files: %q, %v", files, err)
+	}
+	secret := regexp.MustCompile(`(?m)^.*(?:CULVERT_TICKET\b|_TOKEN=).*$`)
+	for _, file := range files {
+		if line := secret.FindString(string(read(t, file))); line != "" {
+			t.Errorf("%s proposes a secret for all to read: %s", file, line)
+		}
+	}
+}
+
+// Each unit has a folder for its unix sockets, through which others can pass.
+func TestUnitsHaveAFolderForSockets(t *testing.T) {
+	files, err := filepath.Glob(units + "/*.service")
+	if err != nil || len(files) != 4 {
+		t.Fatalf("units: %q, %v", files, err)
+	}
+	for _, file := range files {
+		text := string(read(t, file))
+		state := regexp.MustCompile(`(?m)^StateDirectory=(.*)$`).FindStringSubmatch(text)
+		if state == nil || !strings.Contains(text, "\nRuntimeDirectory="+state[1]+"\nRuntimeDirectoryMode=0755\n") {
+			t.Errorf("%s has no folder of its own in /run", file)
+		}
+	}
+}
