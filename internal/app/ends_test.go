@@ -73,7 +73,7 @@ func TestOwnCloseIsNotThePeers(t *testing.T) {
 // Whatever made the new path, a channel that was without one was down.
 func TestDowntimeIsCounted(t *testing.T) {
 	o, _ := newObs(t, "inlet")
-	m := newPathMetrics(o.Registry, channel.NewBuffers(1<<20))
+	m := newPathMetrics(o.Registry, "inlet", channel.NewBuffers(1<<20))
 	m.lost(errors.New("reset"))
 	m.moved(channel.Move{Cause: channel.Lost, Down: time.Second})
 	m.moved(channel.Move{Cause: channel.Asked, Down: time.Second}) // it was lost while another was made

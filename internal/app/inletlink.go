@@ -139,6 +139,7 @@ func (l *inletLink) ended(h *held, err error, settled bool) {
 	case code.OK.String(), code.Shutdown.String(), code.Draining.String():
 		l.sayOf(h, zapcore.InfoLevel, "channel closed", c, err)
 	default:
+		l.in.paths.channelLost(c)
 		l.sayOf(h, zapcore.WarnLevel, "channel lost", c, err)
 	}
 }

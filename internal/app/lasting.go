@@ -147,14 +147,16 @@ func (b *base) tunnelConfig(c *config.Channels) tunnel.Config {
 type pathMetrics struct {
 	changes *prometheus.CounterVec // cause
 	losses  *prometheus.CounterVec // code
+	ended   *prometheus.CounterVec // code; of channels
 	down    prometheus.Histogram
 	resent  prometheus.Counter
 }
 
-func newPathMetrics(r prometheus.Registerer, buffers *channel.Buffers) *pathMetrics {
+func newPathMetrics(r prometheus.Registerer, command string, buffers *channel.Buffers) *pathMetrics {
 	m := &pathMetrics{
 		changes: newCounterVec(r, "culvert_channel_path_changes_total", "Paths that channels have gone on over, by why.", "cause"),
 		losses:  newCounterVec(r, "culvert_channel_path_losses_total", "Paths that have ended by themselves, by how.", "code"),
+		ended:   newCounterVec(r, "culvert_"+command+"_channels_lost_total", "Channels that could not be kept, whose streams were reset, by why; timeout is that there was no path for grace.", "code"),
 		down: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "culvert_channel_downtime_seconds",
 			Help:    "How long channels were without a path, for those that have got another.",
@@ -171,15 +173,21 @@ func newPathMetrics(r prometheus.Registerer, buffers *channel.Buffers) *pathMetr
 	for _, l := range []string{labelEnded, code.Dead.String()} {
 		m.losses.WithLabelValues(l)
 	}
+	for _, c := range []code.Code{code.Timeout, code.UnknownChannel, code.Gone, code.Limit, code.Protocol} {
+		m.ended.WithLabelValues(c.String())
+	}
 	r.MustRegister(m.down, m.resent)
 	newGauge(r, "culvert_channel_buffer_bytes", "Bytes that channels hold for sending again, or for a reader, in whole chunks.",
 		func() float64 { return float64(buffers.Used()) })
-	newGauge(r, "culvert_channel_buffer_limit_bytes", "How many of them make writers wait (buffers).",
+	newGauge(r, "culvert_channel_buffer_limit_bytes", "How many bytes channels may hold before writers wait (buffers).",
 		func() float64 { return float64(buffers.Limit()) })
 	return m
 }
 
 func (m *pathMetrics) lost(err error) { m.losses.WithLabelValues(pathLabel(err)).Inc() }
+
+// channelLost counts a channel that was lost, under a word that label has returned.
+func (m *pathMetrics) channelLost(why string) { m.ended.WithLabelValues(why).Inc() }
 
 func (m *pathMetrics) moved(mv channel.Move) {
 	m.changes.WithLabelValues(string(mv.Cause)).Inc()
