@@ -70,6 +70,18 @@ func TestOwnCloseIsNotThePeers(t *testing.T) {
 	}
 }
 
+// A channel that has ended as it was meant to wants nothing done, and the log says so of
+// none.
+func TestAnEndThatIsMeantHasNoRemedy(t *testing.T) {
+	sys := startSystem(t, setup{})
+	wantEcho(t, sys.dial(t), "hello")
+	sys.stopInlet()
+	lines := sys.inletLog.lines(t, map[string]string{"msg": "channel closed", "code": "shutdown"})
+	if len(lines) != 1 || lines[0]["remedy"] != nil {
+		t.Errorf("%v, want one line without a remedy", lines)
+	}
+}
+
 // Whatever made the new path, a channel that was without one was down.
 func TestDowntimeIsCounted(t *testing.T) {
 	o, _ := newObs(t, "inlet")

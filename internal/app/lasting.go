@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -170,7 +171,7 @@ func newPathMetrics(r prometheus.Registerer, command string, buffers *channel.Bu
 	for _, c := range channel.Causes() {
 		m.changes.WithLabelValues(string(c)) // shown from the start
 	}
-	for _, l := range []string{labelEnded, code.Dead.String()} {
+	for _, l := range []string{remedy.Ended, code.Dead.String()} {
 		m.losses.WithLabelValues(l)
 	}
 	for _, c := range []code.Code{code.Timeout, code.UnknownChannel, code.Gone, code.Limit, code.Protocol} {
@@ -202,14 +203,10 @@ func moveFields(m channel.Move, fields ...zap.Field) []zap.Field {
 	return append(fields, zap.String("cause", string(m.Cause)), zap.Duration("down", m.Down), zap.Int64("resent", m.Resent))
 }
 
-// labelEnded counts paths that have ended in no way that has a name: a reset,
-// or an end without a close.
-const labelEnded = "ended"
-
 // pathLabel is label for the end of a path.
 func pathLabel(err error) string {
 	if l := label(err, code.ChannelLost); l != code.ChannelLost.String() {
 		return l
 	}
-	return labelEnded
+	return remedy.Ended // in no way that has a name: a reset, or an end without a close
 }

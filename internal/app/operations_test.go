@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
@@ -57,7 +58,7 @@ func TestOperationsCodes(t *testing.T) {
 		t.Errorf("docs/operations.md explains codes that there are not: %v", codes)
 	}
 	words := firstColumn(t, text, "| word | the cause, usually | what to do |")
-	for _, word := range []string{labelHandshake, labelWrongIdentity, labelVersion, labelCancelled, labelEnded, known(65535)} {
+	for _, word := range remedy.Words() {
 		if !words[word] {
 			t.Errorf("docs/operations.md does not explain the word %s", word)
 		}
