@@ -1,12 +1,13 @@
 # All four programs in one image, as one static file under four names: from
 # nothing, without a shell and without root. What runs is chosen by the command:
 #
-#   docker build -t culvert .
+#   docker build --build-arg VERSION=$(git describe --tags --always) --build-arg REVISION=$(git rev-parse HEAD) -t culvert .
 #   docker run culvert relay --config /etc/culvert/relay.yaml
 #   docker run culvert culvert identity show /etc/culvert/relay.key
 #
 # Target `build` is the same programs (in /out) with a shell beside them.
-# `make images` makes the same image without docker, and each time the same bytes.
+# `make images` makes the same image without docker, and each time the same bytes. VERSION and
+# REVISION are what --version says; without them, (devel).
 
 FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
 ARG TARGETOS
@@ -17,7 +18,11 @@ RUN go mod download
 COPY cmd cmd
 COPY internal internal
 COPY pkg pkg
-RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -tags image -trimpath -buildvcs=false -ldflags='-s -w' -o /out/culvert ./cmd/culvert \
+ARG VERSION
+ARG REVISION
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -tags image -trimpath -buildvcs=false \
+      -ldflags="-s -w -X 'github.com/culvert-net/culvert/internal/obs.version=$VERSION' -X 'github.com/culvert-net/culvert/internal/obs.revision=$REVISION'" \
+      -o /out/culvert ./cmd/culvert \
  && for name in inlet outlet relay; do ln -s culvert /out/$name; done
 
 FROM scratch

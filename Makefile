@@ -6,6 +6,8 @@ FUZZTIME ?= 10s
 BENCHTIME  ?= 200ms
 BENCHCOUNT ?= 1
 IMAGE    ?= ghcr.io/culvert-net/culvert:dev
+VERSION  ?=
+REVISION ?=
 
 # Tools are built into a folder named by the hash of what they are made of, so
 # that a change of version builds them anew and nothing else does.
@@ -40,9 +42,10 @@ $(LINT): tools/go.mod tools/go.sum
 build: ## static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
 
-# Made without docker, so that the digests are the same wherever they are made.
+# Made without docker, so that the digests are the same wherever they are made. What
+# the programs say they are is VERSION and REVISION, or what git says.
 images: ## container images into bin/images, reproducible, named IMAGE; docker gets the one of this machine, if it runs
-	$(GO) run ./scripts/images -o bin/images -name $(IMAGE)
+	$(GO) run ./scripts/images -o bin/images -name $(IMAGE) -version "$(VERSION)" -revision "$(REVISION)"
 	@if docker info >/dev/null 2>&1; then docker load -i bin/images/culvert-$$($(GO) env GOHOSTARCH).tar; \
 	  else echo "docker does not run here: load bin/images/culvert-ARCH.tar where images are wanted"; fi
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -100,17 +102,27 @@ func authorityBackupCommand() *cobra.Command {
 		Short: "write the store to a new file, while the authority runs or not",
 		Long: `backup writes the store as it is at one moment to a new file, reads all of it
 again, and only then gives it its name. It holds no key: back up the identity
-file, too.`,
+file, too.
+
+With - as TO it prints the backup, made and read beside the store before that: what
+was printed is whole where the exit code is 0.`,
+		Example: `  culvert authority backup --config authority.yaml authority.backup
+  kubectl exec authority-0 -- culvert authority backup --config /etc/culvert/authority.yaml - >authority.backup`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, owner, err := loadOwner(cmd)
 			if err != nil {
 				return err
 			}
-			err = withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
-				return authority.WriteBackup(args[0], owner, func(w io.Writer) error { return s.Backup(ctx, w) })
-			})
-			if err != nil {
+			write := func(path string) error {
+				return withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
+					return authority.WriteBackup(path, owner, func(w io.Writer) error { return s.Backup(ctx, w) })
+				})
+			}
+			if args[0] == "-" {
+				return printBackup(cmd.OutOrStdout(), filepath.Dir(cfg.Store), write)
+			}
+			if err := write(args[0]); err != nil {
 				return err
 			}
 			return printLine(cmd.OutOrStdout(), "wrote a backup of %s to %s", cfg.Store, args[0])
@@ -118,6 +130,29 @@ file, too.`,
 	}
 	configFlag(cmd)
 	return cmd
+}
+
+// printBackup prints what write has written to a file, which it makes in a folder of its own
+// in dir and removes.
+func printBackup(stdout io.Writer, dir string, write func(path string) error) error {
+	own, err := os.MkdirTemp(dir, ".backup-*") // mode 0700
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(own) }() // what cannot be removed is whole, and its owner's alone
+	path := filepath.Join(own, "store")
+	if err := write(path); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(stdout, f); err != nil {
+		return fmt.Errorf("printing the backup: %w", err)
+	}
+	return nil
 }
 
 // authorityRestoreCommand is "culvert authority restore".

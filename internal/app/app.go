@@ -120,7 +120,8 @@ func newBase(c *config.Common, channels *config.Channels, credentials *config.Tr
 	}
 	if channels != nil {
 		b.buffers = channel.NewBuffers(channels.Buffers)
-		b.paths = newPathMetrics(o.Registry, b.buffers)
+		b.paths = newPathMetrics(o.Registry, o.Command(), b.buffers)
+		newGauge(o.Registry, "culvert_"+o.Command()+"_draining", "1 while the process takes nothing new, since it is stopping, else 0.", b.drainingGauge)
 		b.flaps = rate.NewLimiter(pathLinesPerSecond, pathLines)
 	}
 	if b.audit, err = b.openAudit(); err != nil {
@@ -149,6 +150,14 @@ func (b *base) reread() []<-chan struct{} {
 
 // Identifier returns the process's own identifier, by which others know it.
 func (b *base) Identifier() identity.Identifier { return b.local.Identifier() }
+
+// drainingGauge is 1 from the moment on that the process is to stop.
+func (b *base) drainingGauge() float64 {
+	if state, _ := b.obs.Ready.CheckOne("process"); errors.Is(state.Err, errShutdown) {
+		return 1
+	}
+	return 0
+}
 
 // userTimeout bounds how long the kernel waits for the far end of a leg. It is
 // no less than what a slow link can need to make room; silence is noticed by

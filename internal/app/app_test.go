@@ -311,6 +311,12 @@ func TestRelayStaysAway(t *testing.T) {
 	sys.stopRelay()
 	wantReset(t, nc)
 	wantEnds(t, sys, "channel_lost")
+	for command, o := range map[string]*base{"inlet": sys.inlet.base, "outlet": sys.outlet.base} {
+		eventually(t, command+" counts the channel as lost for want of a path, and as waiting no more", func() bool {
+			prefix := "culvert_" + command + "_channels_"
+			return metric(t, o.obs, prefix+"lost_total", "timeout") == 1 && metric(t, o.obs, prefix+"detached") == 0 && metric(t, o.obs, prefix+"detached_seconds") == 0
+		})
+	}
 	waiting := sys.dial(t)
 	startRelay(t, rc)
 	wantEcho(t, waiting, "here again")

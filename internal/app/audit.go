@@ -10,6 +10,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/audit"
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -271,7 +272,7 @@ func (r *Relay) auditFound(f *relay.Finding) {
 // auditAbandoned records that a caller left before the answer.
 func (r *Relay) auditAbandoned(p channel.Peer, request string, grant uint64, err error) {
 	if r.audit != nil && grant != 0 {
-		r.end(&audit.Event{Action: audit.Action(request), ID: r.grantID(grant), Peer: auditPeer(p)}, labelCancelled, err.Error(), 0)
+		r.end(&audit.Event{Action: audit.Action(request), ID: r.grantID(grant), Peer: auditPeer(p)}, remedy.Cancelled, err.Error(), 0)
 	}
 }
 

@@ -70,10 +70,22 @@ func TestOwnCloseIsNotThePeers(t *testing.T) {
 	}
 }
 
+// A channel that has ended as it was meant to wants nothing done, and the log says so of
+// none.
+func TestAnEndThatIsMeantHasNoRemedy(t *testing.T) {
+	sys := startSystem(t, setup{})
+	wantEcho(t, sys.dial(t), "hello")
+	sys.stopInlet()
+	lines := sys.inletLog.lines(t, map[string]string{"msg": "channel closed", "code": "shutdown"})
+	if len(lines) != 1 || lines[0]["remedy"] != nil {
+		t.Errorf("%v, want one line without a remedy", lines)
+	}
+}
+
 // Whatever made the new path, a channel that was without one was down.
 func TestDowntimeIsCounted(t *testing.T) {
 	o, _ := newObs(t, "inlet")
-	m := newPathMetrics(o.Registry, channel.NewBuffers(1<<20))
+	m := newPathMetrics(o.Registry, "inlet", channel.NewBuffers(1<<20))
 	m.lost(errors.New("reset"))
 	m.moved(channel.Move{Cause: channel.Lost, Down: time.Second})
 	m.moved(channel.Move{Cause: channel.Asked, Down: time.Second}) // it was lost while another was made

@@ -109,7 +109,10 @@ func (l *inletLink) say(loud zapcore.Level, message string, r route.Route, code 
 	fields, text := append(l.fields(r), more...), ""
 	if err != nil {
 		text = err.Error()
-		fields = remedied(append(fields, zap.String("code", code), zap.String("reason", text)), code)
+		fields = append(fields, zap.String("code", code), zap.String("reason", text))
+		if loud >= zapcore.WarnLevel { // an end that is meant wants nothing done
+			fields = remedied(fields, code)
+		}
 	}
 	l.in.quietly(l.told, loud, message, r.String()+text, fields...)
 }
@@ -145,6 +148,7 @@ func (l *inletLink) ended(h *held, err error, settled bool) {
 	case code.OK.String(), code.Shutdown.String(), code.Draining.String():
 		l.sayOf(h, zapcore.InfoLevel, "channel closed", c, err)
 	default:
+		l.in.paths.channelLost(c)
 		l.sayOf(h, zapcore.WarnLevel, "channel lost", c, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -147,14 +148,16 @@ func (b *base) tunnelConfig(c *config.Channels) tunnel.Config {
 type pathMetrics struct {
 	changes *prometheus.CounterVec // cause
 	losses  *prometheus.CounterVec // code
+	ended   *prometheus.CounterVec // code; of channels
 	down    prometheus.Histogram
 	resent  prometheus.Counter
 }
 
-func newPathMetrics(r prometheus.Registerer, buffers *channel.Buffers) *pathMetrics {
+func newPathMetrics(r prometheus.Registerer, command string, buffers *channel.Buffers) *pathMetrics {
 	m := &pathMetrics{
 		changes: newCounterVec(r, "culvert_channel_path_changes_total", "Paths that channels have gone on over, by why.", "cause"),
 		losses:  newCounterVec(r, "culvert_channel_path_losses_total", "Paths that have ended by themselves, by how.", "code"),
+		ended:   newCounterVec(r, "culvert_"+command+"_channels_lost_total", "Channels that could not be kept, whose streams were reset, by why; timeout is that there was no path for grace.", "code"),
 		down: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "culvert_channel_downtime_seconds",
 			Help:    "How long channels were without a path, for those that have got another.",
@@ -168,18 +171,24 @@ func newPathMetrics(r prometheus.Registerer, buffers *channel.Buffers) *pathMetr
 	for _, c := range channel.Causes() {
 		m.changes.WithLabelValues(string(c)) // shown from the start
 	}
-	for _, l := range []string{labelEnded, code.Dead.String()} {
+	for _, l := range []string{remedy.Ended, code.Dead.String()} {
 		m.losses.WithLabelValues(l)
+	}
+	for _, c := range []code.Code{code.Timeout, code.UnknownChannel, code.Gone, code.Limit, code.Protocol} {
+		m.ended.WithLabelValues(c.String())
 	}
 	r.MustRegister(m.down, m.resent)
 	newGauge(r, "culvert_channel_buffer_bytes", "Bytes that channels hold for sending again, or for a reader, in whole chunks.",
 		func() float64 { return float64(buffers.Used()) })
-	newGauge(r, "culvert_channel_buffer_limit_bytes", "How many of them make writers wait (buffers).",
+	newGauge(r, "culvert_channel_buffer_limit_bytes", "How many bytes channels may hold before writers wait (buffers).",
 		func() float64 { return float64(buffers.Limit()) })
 	return m
 }
 
 func (m *pathMetrics) lost(err error) { m.losses.WithLabelValues(pathLabel(err)).Inc() }
+
+// channelLost counts a channel that was lost, under a word that label has returned.
+func (m *pathMetrics) channelLost(why string) { m.ended.WithLabelValues(why).Inc() }
 
 func (m *pathMetrics) moved(mv channel.Move) {
 	m.changes.WithLabelValues(string(mv.Cause)).Inc()
@@ -194,14 +203,10 @@ func moveFields(m channel.Move, fields ...zap.Field) []zap.Field {
 	return append(fields, zap.String("cause", string(m.Cause)), zap.Duration("down", m.Down), zap.Int64("resent", m.Resent))
 }
 
-// labelEnded counts paths that have ended in no way that has a name: a reset,
-// or an end without a close.
-const labelEnded = "ended"
-
 // pathLabel is label for the end of a path.
 func pathLabel(err error) string {
 	if l := label(err, code.ChannelLost); l != code.ChannelLost.String() {
 		return l
 	}
-	return labelEnded
+	return remedy.Ended // in no way that has a name: a reset, or an end without a close
 }

@@ -419,6 +419,12 @@ func (m *membership) register(r prometheus.Registerer) {
 		}
 		return 0
 	})
+	newGauge(r, "culvert_channel_credential_lifetime_seconds", "How long this process's credential was issued for; 0 while there is none.", func() float64 {
+		if c := m.member.Status().Credential; c != nil {
+			return c.NotAfter.Sub(c.NotBefore).Seconds()
+		}
+		return 0
+	})
 	newGauge(r, "culvert_channel_authority_connected", "1 while there is a stream to the authority.", func() float64 {
 		if m.member.Status().Connected {
 			return 1

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
@@ -57,7 +58,7 @@ func TestOperationsCodes(t *testing.T) {
 		t.Errorf("docs/operations.md explains codes that there are not: %v", codes)
 	}
 	words := firstColumn(t, text, "| word | the cause, usually | what to do |")
-	for _, word := range []string{labelHandshake, labelWrongIdentity, labelVersion, labelCancelled, labelEnded, known(65535)} {
+	for _, word := range remedy.Words() {
 		if !words[word] {
 			t.Errorf("docs/operations.md does not explain the word %s", word)
 		}
@@ -113,7 +114,18 @@ func TestOperationsAnchors(t *testing.T) {
 	}
 }
 
-// What an alert points to is a heading of the page.
+// sectionOf returns what stands below the heading of that anchor.
+func sectionOf(text, anchor string) string {
+	for section := range strings.SplitSeq(text, "\n### ") {
+		title, body, _ := strings.Cut(section, "\n")
+		if strings.ReplaceAll(strings.ToLower(title), " ", "-") == anchor {
+			return body
+		}
+	}
+	return ""
+}
+
+// What an alert points to is a heading of the page, and says what to do about it.
 func TestAlertsPointSomewhere(t *testing.T) {
 	rules, err := os.ReadFile("../../deploy/grafana/alerts.yaml")
 	if err != nil {
@@ -123,13 +135,21 @@ func TestAlertsPointSomewhere(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(operations(t), -1) {
 		headings[strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")] = true
 	}
-	points := regexp.MustCompile(`operations\.md#([a-z0-9-]+)`).FindAllStringSubmatch(string(rules), -1)
+	points := regexp.MustCompile(`(?s)- alert: (\w+)\n(.*?)operations\.md#([a-z0-9-]+)\n`).FindAllStringSubmatch(string(rules), -1)
+	metrics := regexp.MustCompile(`culvert_[a-z_]+[a-z]`)
 	for _, m := range points {
-		if !headings[m[1]] {
-			t.Errorf("docs/operations.md has no heading for #%s", m[1])
+		if !headings[m[3]] {
+			t.Errorf("docs/operations.md has no heading for #%s", m[3])
+		}
+		section, about := sectionOf(operations(t), m[3]), false
+		for _, name := range append(metrics.FindAllString(m[2], -1), m[1]) {
+			about = about || strings.Contains(section, "`"+name+"`")
+		}
+		if !about {
+			t.Errorf("docs/operations.md names under #%s neither %s nor a metric that it asks for", m[3], m[1])
 		}
 	}
-	if len(points) == 0 {
-		t.Error("no alert points to docs/operations.md")
+	if want := strings.Count(string(rules), "- alert: "); len(points) != want || want == 0 {
+		t.Errorf("%d of %d alerts point to docs/operations.md", len(points), want)
 	}
 }

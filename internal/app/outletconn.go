@@ -199,6 +199,7 @@ func (out *Outlet) serveChannel(ctx context.Context, ch *openChannel, via string
 	var lost *channel.LostError
 	if errors.As(err, &lost) && lost.Code != code.Shutdown || c == code.ChannelLost.String() || c == code.Protocol.String() {
 		level, message = zapcore.WarnLevel, "channel lost"
+		out.paths.channelLost(c)
 	}
 	fields := []zap.Field{zap.String("code", c), zap.Duration("duration", time.Since(ch.since))}
 	if err != nil {

@@ -30,7 +30,7 @@ var (
 		relayGauge("callers_waiting", "Callers that wait for a parked connection of their outlet.", func(c *relay.Counts) float64 { return float64(c.Waiting) }),
 		relayGauge("joins_active", "Callers that are joined now.", func(c *relay.Counts) float64 { return float64(c.Joins) }),
 		relayGauge("connections", "Connections that are open and authenticated.", func(c *relay.Counts) float64 { return float64(c.Conns) }),
-		relayGauge("connections_limit", "How many of them there may be (limits.connections).", func(c *relay.Counts) float64 { return float64(c.MostConns) }),
+		relayGauge("connections_limit", "How many connections may be open and authenticated (limits.connections).", func(c *relay.Counts) float64 { return float64(c.MostConns) }),
 		relayCounter("connections_total", "Connections that were authenticated, and had a place.", func(c *relay.Counts) float64 { return float64(c.Admitted) }),
 		relayCounter("joins_total", "Callers that were joined to an outlet or to another relay.", func(c *relay.Counts) float64 { return float64(c.Joined) }),
 		relayGauge("handshakes_in_flight", "Handshakes that are under way.", func(c *relay.Counts) float64 { return float64(c.Handshakes) }),

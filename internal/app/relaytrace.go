@@ -62,7 +62,7 @@ func (r *Relay) trace() *relay.Trace {
 			r.metrics.refusals.WithLabelValues(known(f.Code)).Inc()
 			r.quietly(&r.toldRefusals, zapcore.WarnLevel, "request refused", f.Peer.Identifier.String()+f.Request+f.Target+f.Service+f.Reason,
 				zap.Stringer("peer", f.Peer.Identifier), zap.Stringer("remote", f.Remote), zap.String("request", f.Request),
-				zap.String("target", f.Target), zap.String("service", f.Service), zap.Stringer("code", f.Code), zap.String("reason", reason), remedy(f.Code))
+				zap.String("target", f.Target), zap.String("service", f.Service), zap.Stringer("code", f.Code), zap.String("reason", reason), relayRemedy(f.Code))
 		},
 		Abandoned: func(p channel.Peer, request string, grant uint64, err error) {
 			r.auditAbandoned(p, request, grant, err)
@@ -100,9 +100,9 @@ func (r *Relay) trace() *relay.Trace {
 	}
 }
 
-// remedy is the log's field for what the relay's operator can do about a refusal,
-// which is nobody else's to know.
-func remedy(c code.Code) zap.Field {
+// relayRemedy is the log's field for what the relay's operator can do about a refusal,
+// which is nobody else's to know: package remedy has what the one who is refused can.
+func relayRemedy(c code.Code) zap.Field {
 	const key = "remedy"
 	switch c {
 	case code.RegisterDenied:

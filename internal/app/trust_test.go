@@ -73,6 +73,9 @@ func TestAttributesLetIn(t *testing.T) {
 		return false
 	})
 	wantEcho(t, sys.dial(t), "and new ones")
+	if got := metric(t, sys.relay.obs, "culvert_channel_credential_lifetime_seconds"); got != 4 {
+		t.Errorf("a credential for %v s, want 4", got)
+	}
 	if lost := sys.inletLog.lines(t, map[string]string{"msg": "path lost, streams wait for another"}); len(lost) != 0 {
 		t.Errorf("paths were lost: %v", lost)
 	}

@@ -7,6 +7,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// What was built, where the linker is told, by whoever builds without the repository's
+// history beside the source: -X github.com/culvert-net/culvert/internal/obs.version=v1.2.3,
+// and .revision=COMMIT. Never written.
+var version, revision string
+
 // A Build is what was built, as far as the build recorded it.
 type Build struct {
 	Version  string // as modules have them: v1.2.3, or (devel)
@@ -17,7 +22,19 @@ type Build struct {
 // ReadBuild returns that of this program.
 func ReadBuild() Build {
 	info, _ := debug.ReadBuildInfo()
-	return buildOf(info)
+	return buildOf(info).named(version, revision)
+}
+
+// named returns the build with what the linker was told, if it was.
+func (b Build) named(version, revision string) Build {
+	if version == "" && revision == "" {
+		return b
+	}
+	if version == "" {
+		version = b.Version
+	}
+	// Whether the source was just that commit, the version says (-dirty).
+	return Build{Version: version, Revision: revision}
 }
 
 // buildOf returns what is in info, which may be nil.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/app"
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/remedy"
 )
 
 // Over one relay, two of them, and none: each hop is measured, both ends are proven,
@@ -97,18 +98,18 @@ func TestWaysThatDoNotWork(t *testing.T) {
 		at, step, code       string // of the step at fault
 		remedy               string // part of it
 	}{
-		{"nobody listens", "echo", "tcp://" + dead + "/" + w.id("a"), AtRelay, "connect", "unreachable", "is the relay running"},
+		{"nobody listens", "echo", "tcp://" + dead + "/" + w.id("a"), AtRelay, "connect", "unreachable", "the relay runs, and listens where"},
 		{"no such name", "echo", "tcp://no-such-host.invalid:4000/" + w.id("a"), AtRelay, "resolve", "unreachable", ""},
-		{"another relay", "echo", "tcp://" + a.Addrs()[0].String() + "/" + w.id("b"), AtRelay, "handshake", "wrong_identity", w.id("a") + " answers there"},
-		{"not a relay", "echo", "tcp://" + noCulvert + "/" + w.id("a"), AtRelay, "handshake", "handshake", "is a Culvert relay listening there?"},
+		{"another relay", "echo", "tcp://" + a.Addrs()[0].String() + "/" + w.id("b"), AtRelay, "handshake", "wrong_identity", "write the identifier (" + w.id("a") + ")"},
+		{"not a relay", "echo", "tcp://" + noCulvert + "/" + w.id("a"), AtRelay, "handshake", "handshake", "at that address is what the route says"},
 		{"silence", "echo", "tcp://" + silent + "/" + w.id("a"), AtRelay, "handshake", "timeout", "does not answer"},
-		{"may not connect", "echo", w.hop(b, "b"), AtRelay, "answer", "connect_denied", "under connect: in the settings of the relay: " + w.id("inlet")},
-		{"not registered", "echo", w.hop(c, "c"), AtRelay, "answer", "not_registered", "is the outlet " + w.id("outlet") + " running?"},
-		{"may not extend", "echo", "tcp://" + extends + "/" + w.id("c") + "," + good, AtRelay, "answer", "extend_denied", "name " + a.Addrs()[0].String() + " under extend:"},
+		{"may not connect", "echo", w.hop(b, "b"), AtRelay, "answer", "connect_denied", "add this inlet (" + w.id("inlet") + ") to connect"},
+		{"not registered", "echo", w.hop(c, "c"), AtRelay, "answer", "not_registered", "the outlet (" + w.id("outlet") + ") runs"},
+		{"may not extend", "echo", "tcp://" + extends + "/" + w.id("c") + "," + good, AtRelay, "answer", "extend_denied", "address (" + a.Addrs()[0].String() + ") to extend"},
 		{"no such host there", "echo", "tcp://" + extends + "/" + w.id("c") + ",tcp://no-such-host.invalid:4000/" + w.id("a"), AtRelay, "answer", "no_address", "no-such-host.invalid:4000"},
-		{"no such service", "ecoh", good, AtService, "open", "service_unknown", `the outlet calls no service "ecoh"`},
-		{"may not use it", "denied", good, AtService, "open", "stream_denied", "under allow: of denied"},
-		{"target refuses", "refused", good, AtService, "open", "target_refused", "is the program behind refused running"},
+		{"no such service", "ecoh", good, AtService, "open", "service_unknown", "the name of the service (ecoh)"},
+		{"may not use it", "denied", good, AtService, "open", "stream_denied", "to allow of the service (denied)"},
+		{"target refuses", "refused", good, AtService, "open", "target_refused", "the service (refused) listens"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, text := w.ping(t.Context(), Config{Inlet: w.inlet(tt.service, tt.route), Count: 1, Open: true, Timeout: 3 * time.Second})
@@ -249,7 +250,7 @@ func TestInterruptedAtOnce(t *testing.T) {
 		cancel(errors.New("signal: interrupt"))
 	}()
 	r := p.Run(ctx)
-	if r.Works || !r.Interrupted || len(r.Ways) != 1 || r.Ways[0].Problem == nil || r.Ways[0].Code != labelCancelled {
+	if r.Works || !r.Interrupted || len(r.Ways) != 1 || r.Ways[0].Problem == nil || r.Ways[0].Code != remedy.Cancelled {
 		t.Errorf("report: %+v, of the way %+v", r, r.Ways[0].Problem)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/relay"
 )
@@ -64,7 +65,7 @@ func (r *recorder) wasTheEnd(attempt []relay.Step) bool {
 		return false
 	}
 	last := attempt[len(attempt)-1]
-	if last.Err == nil || refusal(last.Err) != code.NoAddress {
+	if remedy.Word(last.Err) != code.NoAddress.String() {
 		return false
 	}
 	for _, s := range r.way.Steps {

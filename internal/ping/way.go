@@ -3,6 +3,7 @@ package ping
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -137,7 +138,7 @@ func (p *Pinger) use(ctx context.Context, r *recorder, ch *channel.Channel) {
 	p.cfg.Trace.Pinged(r.way)
 	works := r.way.Pings.Answered > 0 || r.way.Pings.Sent == 0 // interrupted: the outlet has accepted the channel
 	if p.cfg.Open && ctx.Err() == nil {
-		works = p.openService(ctx, r, session) && works
+		works = p.openService(ctx, r, session, ch) && works
 	}
 	r.way.Works = works
 	if err := ch.Err(); err != nil && r.way.Problem == nil {
@@ -176,17 +177,13 @@ func (p *Pinger) ping(ctx context.Context, r *recorder, ch *channel.Channel) {
 }
 
 // openService asks for the service, and reports whether it was opened.
-func (p *Pinger) openService(ctx context.Context, r *recorder, session *tunnel.Session) bool {
+func (p *Pinger) openService(ctx context.Context, r *recorder, session *tunnel.Session, ch *channel.Channel) bool {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
 	began := time.Now()
 	st, err := session.Open(ctx, tunnel.Open{Service: p.cfg.Service})
 	if err == nil {
-		if err = st.Answered(ctx); err == nil {
-			_ = st.Close() // a clean end, for the target, too
-		} else {
-			_ = st.Reset(code.Aborted) // it is over either way
-		}
+		err = st.Answered(ctx)
 	}
 	s := r.outlet(StepOpen)
 	s.At, s.Service, s.Seconds = AtService, p.cfg.Service, time.Since(began).Seconds()
@@ -194,7 +191,43 @@ func (p *Pinger) openService(ctx context.Context, r *recorder, session *tunnel.S
 		s.Problem = r.explain(s, err)
 	}
 	r.add(s)
+	if st != nil {
+		leave(context.WithoutCancel(ctx), session, ch, st, err == nil)
+	}
 	return err == nil
+}
+
+// leave ends a stream, and returns when the outlet has heard of it, or after twice the
+// closeTime: were the session closed before, the outlet would count the stream as lost with its
+// channel. One that was opened ends cleanly, for the target, too, unless the target goes on
+// although its client has said its end.
+func leave(ctx context.Context, session *tunnel.Session, ch *channel.Channel, st *tunnel.Stream, opened bool) {
+	if opened && ended(st) == nil {
+		_ = st.Close()
+	} else {
+		_ = st.Reset(code.Aborted) // one that was refused is over already
+	}
+	ctx, cancel := context.WithTimeout(ctx, closeTime)
+	defer cancel()
+	// A round trip is about what it takes until there is news.
+	for !session.Settled() {
+		if _, err := ch.Ping(ctx); err != nil {
+			return // nothing is known, and there is nothing to do
+		}
+	}
+}
+
+// ended says this side's end and waits for the other's, at most for the closeTime. What
+// comes before it is nobody's.
+func ended(st *tunnel.Stream) error {
+	if err := st.SetDeadline(time.Now().Add(closeTime)); err != nil {
+		return err
+	}
+	if err := st.CloseWrite(); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, st)
+	return err
 }
 
 // errNoneFound is a relay's answer.

@@ -1,7 +1,8 @@
 // Command images builds Culvert's container images without a container engine:
 // one archive a platform, which docker and containerd load, and one of all
-// platforms, as registries hold them. The same source and the same Go give the
-// same digests. Run it in the repository's root:
+// platforms, as registries hold them. The same commit and the same Go give the
+// same digests, and so does the same source with -version and -revision. Run it in the
+// repository's root:
 //
 //	go run ./scripts/images -o bin/images
 package main
@@ -37,15 +38,24 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	dir := flags.String("o", "bin/images", "the folder for the archives")
 	name := flags.String("name", "ghcr.io/culvert-net/culvert:dev", "the image's name and tag")
 	archs := flags.String("arch", "amd64,arm64", "for which processors, joined by commas")
+	var s source
+	flags.StringVar(&s.version, "version", "", "what --version says (without it and -revision, what git says of this folder)")
+	flags.StringVar(&s.revision, "revision", "", "the commit, which it says, too")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if s == (source{}) {
+		var err error
+		if s, err = describe(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "images: the version of the source is unknown, programs will say (devel): %v\n", err)
+		}
 	}
 	if err := os.MkdirAll(*dir, 0o755); err != nil { //nolint:gosec // images hold no secrets
 		return err
 	}
 	var all []image.Image
 	for _, arch := range strings.Split(*archs, ",") {
-		img, err := build(ctx, arch)
+		img, err := build(ctx, arch, s)
 		if err != nil {
 			return fmt.Errorf("building for %s: %w", arch, err)
 		}
@@ -62,15 +72,15 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 
 // build makes the image that the Dockerfile makes: one static program under its
 // four names.
-func build(ctx context.Context, arch string) (image.Image, error) {
+func build(ctx context.Context, arch string, s source) (image.Image, error) {
 	tmp, err := os.MkdirTemp("", "culvert-image-")
 	if err != nil {
 		return image.Image{}, err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }() // what is left there harms nobody
 	file := filepath.Join(tmp, "culvert")
-	// Neither the folder nor the state of the repository may show in the program.
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "image", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", file, "./cmd/culvert") //nolint:gosec // the file's name is our own
+	// Of the folder and the repository nothing else may show in the program.
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "image", "-trimpath", "-buildvcs=false", "-ldflags="+s.ldflags(), "-o", file, "./cmd/culvert") //nolint:gosec // the file's name is our own, and the flags are who calls
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {

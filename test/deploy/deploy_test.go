@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -104,7 +105,8 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// What the build stage copies must be all that the programs are built from.
+// What the build stage copies is all that the programs are built from, and what it runs
+// makes programs that say what they were built from.
 func TestDockerfileContext(t *testing.T) {
 	context := t.TempDir()
 	for _, name := range []string{"go.mod", "go.sum", "cmd", "internal", "pkg"} {
@@ -115,10 +117,29 @@ func TestDockerfileContext(t *testing.T) {
 			t.Errorf(".dockerignore keeps %s out of the build", name)
 		}
 	}
-	build := exec.Command("go", "build", "-trimpath", "-o", t.TempDir(), "./cmd/...")
+	out := t.TempDir()
+	_, run, ok := strings.Cut(string(read(t, filepath.Join(root, "Dockerfile"))), "\nRUN CGO_ENABLED=0")
+	run, _, ends := strings.Cut(run, "\n\n")
+	if !ok || !ends {
+		t.Fatal("the Dockerfile runs no build")
+	}
+	build := exec.Command("sh", "-c", "CGO_ENABLED=0"+strings.ReplaceAll(run, "/out/", out+"/"))
 	build.Dir = context
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Errorf("building from what the Dockerfile copies: %v\n%s", err, out)
+	build.Env = append(os.Environ(), "TARGETOS=linux", "TARGETARCH="+runtime.GOARCH, "VERSION=v9.8.7", "REVISION="+commit)
+	if said, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building from what the Dockerfile copies: %v\n%s", err, said)
+	}
+	wantVersion(t, filepath.Join(out, "relay"), "relay v9.8.7 ("+commit[:12]+") ")
+}
+
+// commit stands for one.
+const commit = "0123456789abcdef0123456789abcdef01234567"
+
+// wantVersion wants a program to say what it was built from.
+func wantVersion(t *testing.T, program, want string) {
+	t.Helper()
+	out, err := exec.Command(program, "--version").CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("%s --version: %v, %q, want %q…", program, err, out, want)
 	}
 }

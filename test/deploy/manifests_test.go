@@ -36,13 +36,17 @@ type manifests struct {
 	bindings     []rbacv1.ClusterRoleBinding
 	mutating     []admissionv1.MutatingWebhookConfiguration
 	validating   []admissionv1.ValidatingWebhookConfiguration
+	monitors     []podMonitor
 }
 
 // clusterWide are the kinds that have no namespace; never written.
 var clusterWide = []string{"Namespace", "ClusterRoleBinding", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
 
-// policyBudget has a name that is short enough.
-type policyBudget = policyv1.PodDisruptionBudget
+// Kinds by names that are short enough.
+type (
+	networkPolicy = networkingv1.NetworkPolicy
+	policyBudget  = policyv1.PodDisruptionBudget
+)
 
 // overlays are the folders of deploy/k8s that are applied.
 var overlays = []string{"demo", "authority"}
@@ -127,6 +131,8 @@ func (m *manifests) take(t *testing.T, kind string, text []byte) bool {
 		m.mutating = decode(t, m.mutating, text)
 	case "ValidatingWebhookConfiguration":
 		m.validating = decode(t, m.validating, text)
+	case "PodMonitor":
+		m.monitors = decode(t, m.monitors, text)
 	default:
 		return false
 	}

@@ -54,7 +54,7 @@ func TestPing(t *testing.T) {
 
 	out, errOut, code := w.culvert("ping", "echo", "--config", inlet.config, "--count", "3", "--interval", "1ms", "--open")
 	for _, want := range []string{
-		"route 1 of 2: ", "no connection", "connection refused", "→ nothing listens there: is the relay running",
+		"route 1 of 2: ", "no connection", "connection refused", "→ see that the relay runs, and listens where",
 		"route 2 of 2: ", "joined to the outlet", "accepted a channel", "3 of 3 PINGs answered: min ", "service", "opened", "\necho: 1 of 2 ways works\n",
 	} {
 		if !strings.Contains(out, want) {
@@ -82,7 +82,7 @@ func TestPing(t *testing.T) {
 	if dead := report.Ways[0]; dead.Code != "unreachable" {
 		t.Errorf("the dead relay's way says %q, want unreachable", dead.Code)
 	}
-	if last := report.Ways[1].Steps[len(report.Ways[1].Steps)-1]; last.Code != "target_refused" || !strings.Contains(last.Remedy, "is the program behind closed running") {
+	if last := report.Ways[1].Steps[len(report.Ways[1].Steps)-1]; last.Code != "target_refused" || !strings.Contains(last.Remedy, "the service (closed) listens at target") {
 		t.Errorf("the last step is %+v, want target_refused and what to do", last)
 	}
 
@@ -133,7 +133,7 @@ func TestPingByName(t *testing.T) {
 	if !eventually(20*time.Second, func() bool { // the outlets have heard of it
 		out, _, code = w.culvert("ping", "--config", inlet.config, "--count", "1")
 		words := strings.Join(strings.Fields(out), " ") // whatever the lines are
-		return code == 1 && strings.Contains(words, "identity_revoked") && strings.Contains(words, "make a new one, and enrol that")
+		return code == 1 && strings.Contains(words, "identity_revoked") && strings.Contains(words, "make a new identity, and enrol that")
 	}) {
 		t.Errorf("ping of a revoked inlet ends with %d:\n%s", code, out)
 	}

@@ -17,11 +17,11 @@
 {{/* A relay's settings: what the manifests fix comes after what values say. */}}
 {{- define "culvert.relay.config" -}}
 {{- $fixed := dict "identity" "/run/culvert/identity/identity.key" "listen" (list "tcp://0.0.0.0:4000") "metrics" "0.0.0.0:9100" -}}
-{{- $member := dict -}}
+{{- $default := dict "admin" "127.0.0.1:9101" -}}
 {{- if .Values.authority.enabled -}}
-{{- $member = dict "authority" (dict "identifier" "${AUTHORITY}" "routes" (list "tcp://authority:4100/${AUTHORITY}")) "kubernetes_token" "/run/culvert/token/token" "state" "/var/lib/culvert" -}}
+{{- $default = merge $default (dict "authority" (dict "identifier" "${AUTHORITY}" "routes" (list "tcp://authority:4100/${AUTHORITY}")) "kubernetes_token" "/run/culvert/token/token" "state" "/var/lib/culvert") -}}
 {{- end -}}
-{{- toYaml (mergeOverwrite $member (deepCopy .Values.relay.config) $fixed) -}}
+{{- toYaml (mergeOverwrite $default (deepCopy .Values.relay.config) $fixed) -}}
 {{- end }}
 
 {{- define "culvert.authority.config" -}}
