@@ -104,7 +104,11 @@ func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 // the new settings want to be open.
 func (b *base) revise(restart []string, started, is *config.Trust, f sandbox.Files, apply func() error) *revision {
 	if b.member.wants(started.Ticket, is.Ticket) {
-		restart = append(restart, "ticket")
+		key := "ticket"
+		if is.TicketFile != "" {
+			key = "ticket_file"
+		}
+		restart = append(restart, key)
 	}
 	if !b.lacks(f) {
 		return &revision{restart, apply}

@@ -87,7 +87,7 @@ func (f *fieldsTest[C]) run(t *testing.T) {
 }
 
 // derived are fields that are another one's value in another form.
-var derived = []string{"TicketRoutes"} // of Ticket
+var derived = []string{"TicketFile", "TicketRoutes"} // of Ticket
 
 // fieldsOf returns the names of all settings in a struct of package config, those in
 // structs of its own with theirs in front.
@@ -205,7 +205,7 @@ func TestInletReloadTakesOrNamesEveryField(t *testing.T) {
 	service := func() *inletService { // as a client gets it
 		list, _ := in.offered()
 		s := in.enter(list[0].port)
-		in.streams.release(s.Service)
+		in.streams.release(s.metrics)
 		return s
 	}
 	first := func(change func(s *config.InletService)) func(*config.Inlet) {

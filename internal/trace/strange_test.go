@@ -27,7 +27,7 @@ func TestStrangeCollector(t *testing.T) {
 			var w *told
 			tr := newTracer(t, c, func(cfg *Config) {
 				w = newTold(cfg)
-				cfg.Endpoint, cfg.Flush = "http://"+answering(t, answer)+"/v1/traces", time.Second
+				cfg.Endpoint, cfg.Flush = "http://"+answering(t, answer)+"/v1/traces", func() time.Duration { return time.Second }
 			})
 			stop := start(t, tr)
 			tr.StartClient(time.Now(), "stream").End("")
