@@ -187,7 +187,7 @@ func serviceOf(net_, address string) (string, error) {
 		return address, nil
 	}
 	host, _, err := net.SplitHostPort(address)
-	if err != nil {
+	if err != nil || !strings.HasPrefix(address, host) { // no service stands in brackets
 		return "", fmt.Errorf("%q is no address: want service or service:port", code.Printable(address))
 	}
 	return host, nil

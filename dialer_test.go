@@ -319,8 +319,7 @@ func TestHundredDialers(t *testing.T) {
 		ids, allowed = append(ids, id), append(allowed, id.Identifier())
 	}
 	current := goleak.IgnoreCurrent()
-	r := newRelay(t)
-	p := newPair(t, pairing{relays: []*testRelay{r}, listener: func(c *culvert.ListenerConfig) { c.Allow = append(c.Allow, allowed...) }})
+	p := newPair(t, pairing{listener: func(c *culvert.ListenerConfig) { c.Allow = append(c.Allow, allowed...) }})
 	stop := p.serve(echo)
 	var working sync.WaitGroup
 	for _, id := range ids {
@@ -358,7 +357,6 @@ func TestHundredDialers(t *testing.T) {
 	}
 	working.Wait()
 	stop()
-	r.kill()
 	goleak.VerifyNone(t, current)
 }
 
