@@ -14,7 +14,7 @@ REVISION ?=
 TOOLS    := .bin/$(shell cat tools/go.mod tools/go.sum | cksum | cut -d' ' -f1)-$(shell $(GO) env GOVERSION)
 LINT     := $(CURDIR)/$(TOOLS)/golangci-lint
 GOFUMPT  := $(CURDIR)/$(TOOLS)/gofumpt
-MODULES  := . tools test/deploy
+MODULES  := . tools test/deploy examples/clients
 OTHER_OS := darwin windows
 # The packages that every byte passes: they have benchmarks, and may not allocate.
 FAST     := ./pkg/noise ./pkg/channel ./pkg/tunnel ./pkg/relay ./internal/pump ./internal/sock
@@ -52,7 +52,7 @@ images: ## container images into bin/images, reproducible, named IMAGE; docker g
 lint: tools ## formatting, linters, tidy modules, and the systems the tests do not run on
 	@unformatted=$$($(GOFUMPT) -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
 	$(LINT) run ./...
-	cd test/deploy && $(LINT) run --config $(CURDIR)/.golangci.yml ./...
+	@set -e; for m in test/deploy examples/clients; do (cd $$m && $(LINT) run --config $(CURDIR)/.golangci.yml ./...); done
 	@set -e; for m in $(MODULES); do echo "go mod tidy -diff ($$m)"; (cd $$m && $(GO) mod tidy -diff); done
 	@set -e; for os in $(OTHER_OS); do echo "GOOS=$$os go build, go vet"; \
 	  GOOS=$$os CGO_ENABLED=0 $(GO) build ./...; GOOS=$$os CGO_ENABLED=0 $(GO) vet ./...; done
@@ -70,6 +70,7 @@ test: ## everything a change must pass
 # What allocates is counted without the race detector, which allocates itself.
 unit: ## the packages' own tests, with the race detector, in random order; what allocates, without it
 	$(GO) test -race -shuffle=on -timeout 8m ./...
+	cd examples/clients && $(GO) test -race -count=1 -timeout 4m ./...
 	$(GO) test -run Alloc $(FAST)
 
 # One binary of tests at a time, and each benchmark BENCHCOUNT times, as benchstat

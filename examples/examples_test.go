@@ -8,12 +8,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 var bin string // where the programs are
@@ -195,4 +199,59 @@ func TestFleet(t *testing.T) {
 	p := start(t, "07-fleet", "-nodes", n)
 	p.want(n+" nodes are registered", "each of them has answered under its identifier")
 	p.ends()
+}
+
+// newKey makes an identity file and returns it with its identifier, as "culvert identity
+// new" does.
+func newKey(t *testing.T, name string) (file, id string) {
+	t.Helper()
+	made, err := identity.New(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), name+".key")
+	if err := made.WriteFile(file); err != nil {
+		t.Fatal(err)
+	}
+	return file, made.Identifier().String()
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// A web server and its client, through the relay that is a command.
+func TestHTTP(t *testing.T) {
+	relayKey, relayID := newKey(t, "relay")
+	serverKey, serverID := newKey(t, "server")
+	clientKey, clientID := newKey(t, "client")
+	strangerKey, _ := newKey(t, "stranger")
+	at := freeAddr(t)
+	route := "tcp://" + at + "/" + relayID
+	start(t, "../cmd/relay", "--identity", relayKey, "--listen", at, "--register", serverID, "--connect", "true")
+	server := start(t, "08-http/server", "-identity", serverKey, "-relay", route, "-allow", clientID)
+	server.want("serving hello")
+	client := start(t, "08-http/client", "-identity", clientKey, "-outlet", serverID, "-route", route, "http://hello/gopher", "http://hello/world")
+	client.want("hello, you are the client: true", "hello, you are the client: true")
+	client.ends()
+
+	stranger := start(t, "08-http/client", "-identity", strangerKey, "-outlet", serverID, "-route", route, "http://hello/gopher")
+	if stranger.lines.Scan() {
+		t.Errorf("a stranger gets %q", stranger.lines.Text())
+	}
+	if err := stranger.cmd.Wait(); err == nil || !strings.Contains(stranger.errs.String(), "stream_denied") {
+		t.Errorf("a stranger: %v, %q", err, stranger.errs.String())
+	}
+
+	if err := server.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	server.want("the server has stopped")
+	server.ends()
 }

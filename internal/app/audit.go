@@ -30,7 +30,7 @@ func (b *base) openAudit() (*audit.Log, error) {
 		Name: "culvert_audit_failing", Help: "1 while lines of the audit log wait that cannot be written, or were dropped, else 0.",
 	})
 	l, err := audit.New(audit.Config{
-		Process: audit.Process{Component: o.Log.Name(), Identifier: b.local.Identifier(), Instance: b.local.Instance().String()},
+		Process: audit.Process{Component: o.Command(), Identifier: b.local.Identifier(), Instance: b.local.Instance().String()},
 		To:      c.Audit,
 		Strict:  c.AuditFailure == config.AuditDeny,
 		Failed: func(err error) {

@@ -182,18 +182,33 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 	wg.Go(func() { tidy(obsCtx) })
 	wg.Go(func() { b.view.history.run(obsCtx) })
 	wg.Go(func() { b.supervise(ctx, obsCtx) })
-	wg.Go(func() { b.keys.watch(obsCtx) })
-	wg.Go(func() { b.keys.remember(obsCtx) })
 	wg.Go(func() { b.file.watch(obsCtx) })
 	var enrolling error
+	b.keepUp(obsCtx, &wg, func(err error) {
+		enrolling = err
+		cancel() // nothing but another ticket helps
+	})
+	wg.Go(func() { b.tracer.Run(ctx, obsCtx) })
+	working := f(ctx)
+	stopObs()
+	wg.Wait()
+	return errors.Join(working, err, enrolling)
+}
+
+// keepUp starts what keeps the identity, the credential and the audit log, and asks
+// again about what lives, until ctx ends. failed is told, once at most, that there will
+// be no credential.
+func (b *base) keepUp(ctx context.Context, wg *sync.WaitGroup, failed func(error)) {
+	wg.Go(func() { b.keys.watch(ctx) })
+	wg.Go(func() { b.keys.remember(ctx) })
 	wg.Go(func() {
-		if enrolling = b.member.run(obsCtx); enrolling != nil {
-			cancel() // nothing but another ticket helps
+		if err := b.member.run(ctx); err != nil {
+			failed(err)
 		}
 	})
 	if b.recheck != nil {
 		wg.Go(func() {
-			b.trust.follow(obsCtx, func() {
+			b.trust.follow(ctx, func() {
 				b.member.recheck()
 				b.recheck()
 			}, func(some map[*channel.Channel]struct{}) {
@@ -202,10 +217,5 @@ func (b *base) serve(ctx context.Context, endpoints *obs.Server, f func(ctx cont
 			})
 		})
 	}
-	wg.Go(func() { b.audit.Run(obsCtx) }) // until f's last line is written
-	wg.Go(func() { b.tracer.Run(ctx, obsCtx) })
-	working := f(ctx)
-	stopObs()
-	wg.Wait()
-	return errors.Join(working, err, enrolling)
+	wg.Go(func() { b.audit.Run(ctx) }) // until the last line of what works is written
 }

@@ -76,8 +76,11 @@ func newIdentityKeeper(c *config.Common, lc channel.LocalConfig, o *obs.Obs) (*i
 			return nil, c.Fault("state", err)
 		}
 	}
-	k.last, _ = os.Stat(k.path) // before it is read: what comes between is seen later
-	id, err := identity.ReadFile(k.path)
+	id, err := c.Held(), error(nil)
+	if id == nil {
+		k.last, _ = os.Stat(k.path) // before it is read: what comes between is seen later
+		id, err = identity.ReadFile(k.path)
+	}
 	if err != nil {
 		return nil, c.Fault("identity", err)
 	}
@@ -124,6 +127,10 @@ func (k *identityKeeper) register(r prometheus.Registerer) {
 // watch follows the identity file until ctx ends.
 func (k *identityKeeper) watch(ctx context.Context) {
 	k.warn()
+	if k.path == "" {
+		k.end()
+		return // there is no file: whoever has the identity says when its key is another
+	}
 	k.run(ctx, func() bool {
 		info, err := os.Stat(k.path)
 		return err != nil || k.failed != "" || !sameFile(k.last, info)

@@ -66,6 +66,20 @@ type pathFunc func(ctx context.Context, r route.Route, outlet identity.Identifie
 
 // NewInlet checks the settings and reads the identity. It listens nowhere yet.
 func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
+	in, err := newInlet(cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	places, err := in.offerFirst()
+	if err != nil {
+		return nil, err
+	}
+	in.listens(places, in.inletView(), in.work)
+	return in, nil
+}
+
+// newInlet makes an inlet that offers nothing and listens nowhere.
+func newInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	in := &Inlet{cfg: *cfg, slots: make(chan struct{}, maxClients)}
 	in.cfg.SetDefaults()
 	var err error
@@ -86,14 +100,9 @@ func NewInlet(cfg *config.Inlet, o *obs.Obs) (*Inlet, error) {
 	newGauge(o.Registry, "culvert_inlet_channels", "Channels that are open.", in.countChannels)
 	in.connectTimeout.Store(int64(in.cfg.ConnectTimeout))
 	in.offering.begun = make(chan struct{})
-	places, err := in.offerFirst()
-	if err != nil {
-		return nil, err
-	}
 	o.Registry.MustRegister(routeStates{in}, replicaCounts{in}, newChannelGauges("inlet", in.sessions))
 	in.recheck, in.recheckSome = in.recheckAll, in.recheckChannels
 	in.member.renewed = in.renewAll
-	in.listens(places, in.inletView(), in.work)
 	return in, nil
 }
 

@@ -41,6 +41,8 @@ type Outlet struct {
 	kind     string
 	policy   *OutletPolicy
 	handlers map[string]streamHandler // see hosting
+	takes    takeFunc                 // see hosting
+	hasten   context.Context          // ends the drain time early
 	window   int                      // see hosting
 	offered  atomic.Pointer[offer]
 	channels *channels
@@ -76,7 +78,7 @@ type Outlet struct {
 type outletService struct {
 	config.OutletService
 	address string         // Target's, as logs have it
-	target  *target.Target // nil: there is a handle
+	target  *target.Target // nil: this process serves it
 	bounds  *serviceLimits
 	handle  streamHandler // what serves it in this process; nil: the target does
 	metrics *serviceMetrics
@@ -98,6 +100,7 @@ func NewOutlet(cfg *config.Outlet, o *obs.Obs) (*Outlet, error) {
 type hosting struct {
 	kind     string                   // begins the names of metrics, and is what logs call the process; "": outlet
 	handlers map[string]streamHandler // by service: what serves its streams, in the place of a target
+	takes    takeFunc                 // what serves all other services, in the place of their targets; nil: nothing
 	known    knowing                  // who is no stranger; nil: who may use a service
 	bounds   *channelBounds           // nil: outletBounds
 	streams  int                      // that one channel may have open; 0: as many as a session takes
@@ -113,7 +116,7 @@ type streamHandler func(ctx context.Context, st *tunnel.Stream, peer channel.Pee
 // newOutlet makes an outlet that knows everything but what it does when it runs.
 func newOutlet(cfg *config.Outlet, h hosting, o *obs.Obs) (*Outlet, error) {
 	h.kind = cmp.Or(h.kind, "outlet")
-	out := &Outlet{cfg: *cfg, kind: h.kind, handlers: h.handlers, window: h.window, slots: make(chan struct{}, maxHandshakes)}
+	out := &Outlet{cfg: *cfg, kind: h.kind, handlers: h.handlers, takes: h.takes, hasten: context.Background(), window: h.window, slots: make(chan struct{}, maxHandshakes)}
 	out.cfg.SetDefaults()
 	switch {
 	case len(out.cfg.Services) == 0:
@@ -189,7 +192,7 @@ func (out *Outlet) offer(cfg *config.Outlet) (*offer, error) {
 			return nil, cfg.Fault(listKey("services", i, "name"), errors.New("another service has this name already"))
 		}
 		s := &outletService{OutletService: c, address: c.Shown(), handle: out.handlers[c.Name]}
-		if s.handle == nil {
+		if s.handle == nil && out.takes == nil {
 			var err error
 			if s.target, err = out.newTarget(cfg, i); err != nil {
 				return nil, err
@@ -300,6 +303,7 @@ func (out *Outlet) drained(ctx context.Context) bool {
 	const enough, look = 500 * time.Millisecond, 20 * time.Millisecond
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), out.drainTimeout())
 	defer cancel()
+	defer context.AfterFunc(out.hasten, cancel)()
 	for quiet := time.Duration(0); quiet < enough && out.channels.count() > 0; quiet += look {
 		if out.countStreams() > 0 {
 			quiet = 0

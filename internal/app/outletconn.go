@@ -242,6 +242,10 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 		p.ended(p.host(ctx))
 		return nil
 	}
+	if p.service != nil && out.takes != nil {
+		p.ended(out.takes(ctx, p))
+		return nil
+	}
 	if e := p.answer(ctx); p.stream == nil {
 		p.ended(e)
 		return nil
@@ -311,18 +315,19 @@ func (p *served) audit(end streamEnd) {
 	p.out.end(&e, end.label, end.reason, time.Since(p.live.since))
 }
 
-// answer refuses the stream, or connects it to the service's target. What the
-// peer is told about a target names the service, never the address behind it.
-func (p *served) answer(ctx context.Context) streamEnd {
-	out, req, s, peer := p.out, p.req, p.service, p.req.Peer().Identifier
-	refuse := func(c code.Code, reason, detail string) streamEnd {
-		req.Refuse(c, reason)
-		if detail != "" {
-			reason += ": " + detail
-		}
-		return streamEnd{label: c.String(), reason: reason}
+// refuse answers the stream with a refusal. detail is for the log alone.
+func (p *served) refuse(c code.Code, reason, detail string) streamEnd {
+	p.req.Refuse(c, reason)
+	if detail != "" {
+		reason += ": " + detail
 	}
-	asked := out.trust.times.Load()
+	return streamEnd{label: c.String(), reason: reason}
+}
+
+// admit decides whether the peer gets its stream, and has that recorded. If not, the
+// stream is refused.
+func (p *served) admit() (e streamEnd, ok bool) {
+	out, req, s, peer := p.out, p.req, p.service, p.req.Peer().Identifier
 	switch as := out.trust.judge(req.Peer()); {
 	case s != nil:
 		// The peer hears that it is denied, and what is wrong with its credential;
@@ -331,20 +336,31 @@ func (p *served) answer(ctx context.Context) streamEnd {
 			if d.why != "" {
 				d.why += ": if it is to be, let it in under allow: of that service in this outlet's settings"
 			}
-			return refuse(d.code, d.told, d.why)
+			return p.refuse(d.code, d.told, d.why), false
 		}
 	case out.policy.knows(as.Peer):
-		return refuse(code.ServiceUnknown, fmt.Sprintf("this outlet has no service %q", req.Service), "")
+		return p.refuse(code.ServiceUnknown, fmt.Sprintf("this outlet has no service %q", req.Service), ""), false
 	default:
 		// One who may use nothing is not told what there is.
-		return refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "there is no such service")
+		return p.refuse(code.StreamDenied, fmt.Sprintf("%s is not allowed to use the service %q", peer, req.Service), "there is no such service"), false
 	}
 	if err := s.bounds.enter(); err != nil {
-		return refuse(code.Limit, err.Error(), "")
+		return p.refuse(code.Limit, err.Error(), ""), false
 	}
 	p.bounded = true
 	if err := p.grant(); err != nil {
-		return refuse(code.AuditFailed, unrecorded, err.Error())
+		return p.refuse(code.AuditFailed, unrecorded, err.Error()), false
+	}
+	return streamEnd{}, true
+}
+
+// answer refuses the stream, or connects it to the service's target. What the
+// peer is told about a target names the service, never the address behind it.
+func (p *served) answer(ctx context.Context) streamEnd {
+	req, s, refuse := p.req, p.service, p.refuse
+	asked := p.out.trust.times.Load()
+	if e, ok := p.admit(); !ok {
+		return e
 	}
 	began, dial := time.Now(), p.startDial()
 	nc, err := p.dialTarget(ctx)

@@ -154,7 +154,9 @@ func (p *served) cut(d *denial) {
 	p.out.log.Warn("stream is cut", zap.String("service", p.service.Name), zap.Stringer("peer", p.req.Peer().Identifier),
 		zap.String("code", d.code.String()), zap.String("reason", d.logged()))
 	_ = st.Reset(d.code) // it is over either way; and first, since the first end of a copy is what it is said to have ended with
-	_ = sock.ResetClose(nc)
+	if nc != nil {       // else this process serves it, and hears from the stream
+		_ = sock.ResetClose(nc)
+	}
 }
 
 // carried returns the channel's streams that have a target.

@@ -103,9 +103,10 @@ type Common struct {
 	AuditFailure string        // what happens while its lines cannot be written: continue or deny
 	Sandbox      string        // whether the process is confined to its files: on or off
 
-	file    string            // see File
-	info    fs.FileInfo       // see FileInfo
-	origins map[string]Origin // by key path, such as services[0].listen
+	held    *identity.Identity // see Hold
+	file    string             // see File
+	info    fs.FileInfo        // see FileInfo
+	origins map[string]Origin  // by key path, such as services[0].listen
 }
 
 // Channels are the settings of channels, which inlets and outlets have.
