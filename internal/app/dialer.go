@@ -12,6 +12,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/tunnel"
 )
@@ -289,7 +290,7 @@ func (d *Dialer) unopened(ctx, opening context.Context, err error) (streamEnd, e
 		e.label, e.reason = memberLabel(stopped), stopped.Error()
 		err = errors.Join(stopped, err)
 	case errors.Is(ctx.Err(), context.Canceled):
-		e.label, e.reason = labelCancelled, "the dial was cancelled: "+e.reason
+		e.label, e.reason = remedy.Cancelled, "the dial was cancelled: "+e.reason
 	}
 	return e, err
 }
@@ -396,7 +397,7 @@ func (d *Dialer) evictLocked() bool {
 	o.mu.Lock()
 	o.services = slices.DeleteFunc(slices.Clone(o.services), func(s *inletService) bool { return s == oldest.inletService })
 	o.mu.Unlock()
-	d.streams.release(oldest.Service)
+	d.streams.release(oldest.metrics)
 	if !shared {
 		oldest.upstream.finish()
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/culvert-net/culvert/internal/remedy"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -63,11 +64,11 @@ func failure(e *streamEnd, err, cause error) *Failure {
 // other side would use.
 func codeOf(label string) code.Code {
 	switch label {
-	case labelWrongIdentity:
+	case remedy.WrongIdentity:
 		return code.IdentityDenied
-	case labelVersion:
+	case remedy.Version:
 		return code.Protocol
-	case labelCancelled:
+	case remedy.Cancelled:
 		return code.Aborted
 	}
 	for c, name := range code.All() {
