@@ -10,7 +10,7 @@ import (
 // Many more callers at once than an outlet parks conns are all joined, without
 // a pause: what the outlet had no room for when it was asked is not lost.
 func TestBurst(t *testing.T) {
-	const callers = 200
+	const callers = 80 // ten times what is spare
 	relay := startRelay(t, func(c *Config) { c.Limits.Waiting = callers })
 	r := route.Route{relay.hop(t)}
 	agent := startAgent(t, newLocal(t), r, func(c *AgentConfig) { c.MaxSpares = 8 })
