@@ -43,7 +43,7 @@ func aside(fact string) string {
 
 // sentences are what to look at and to change, by word. What stands in braces is a
 // fact. Never written.
-var sentences = map[string]string{ //nolint:gosec // G101: sentences, no credentials
+var sentences = map[string]string{
 	WrongIdentity: "write the identifier{got} that the machine at that address proves to have, if it is the one that is meant, or the right machine's address",
 	Handshake:     "see that at that address is what the route says: a relay, or the outlet itself where the hop has the outlet's identifier",
 	Version:       "upgrade the older one",

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"helm.sh/helm/v3/pkg/chart"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -126,7 +125,7 @@ func buildMonitored(t *testing.T, overlay string, components ...string) *manifes
 
 // Every program that runs in a pod of an overlay is scraped, once: relay, outlet,
 // inlets, authority and webhook.
-func TestKubernetesPodMonitor(t *testing.T) {
+func TestKubernetesScraped(t *testing.T) {
 	for _, overlay := range overlays {
 		t.Run(overlay, func(t *testing.T) {
 			m := buildMonitored(t, overlay, "webhook")
@@ -143,24 +142,8 @@ func TestKubernetesPodMonitor(t *testing.T) {
 	}
 }
 
-// What the webhook and culvert inject add to pods of other namespaces is scraped, too, and
-// what stands beside it is not.
-func TestInjectedPodMonitor(t *testing.T) {
-	m := buildMonitored(t, "demo")
-	i := slices.IndexFunc(m.deployments, func(d appsv1.Deployment) bool { return d.Name == "app" })
-	bare := *m.deployments[i].DeepCopy()
-	bare.Spec.Template = bareTemplate(bare.Spec.Template, map[string]string{
-		"culvert.dev/inlet-config": "inlet-config", "culvert.dev/identity-secret": "inlet-identity",
-	})
-	bare.Spec.Template.Labels = map[string]string{"app.kubernetes.io/name": "app", "app.kubernetes.io/part-of": "shop"}
-	bare.Spec.Selector.MatchLabels = map[string]string{"app.kubernetes.io/name": "app"}
-	bare.Spec.Template.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: 8080}}
-	got := injected[appsv1.Deployment](t, bare, "--set-image=ghcr.io/culvert-net/culvert:dev")
-	m.wantScraped(t, "an injected pod of another namespace", got.Spec.Template, true)
-}
-
 // The chart has the same programs scraped, and the sidecars of charts that depend on it.
-func TestHelmPodMonitor(t *testing.T) {
+func TestHelmScraped(t *testing.T) {
 	for name, values := range map[string]string{"demo": chartValues, "authority": authorityValues} {
 		t.Run(name, func(t *testing.T) {
 			values += "podMonitor: {enabled: true}\n"
@@ -173,7 +156,7 @@ func TestHelmPodMonitor(t *testing.T) {
 			m.wantScraped(t, "a pod of another chart", pod, false)
 			m.wantScraped(t, "a pod of another chart and namespace", pod, true)
 			if name == "authority" {
-				i := slices.IndexFunc(m.policies, func(p networkPolicy) bool { return p.Name == "to-authority" })
+				i := slices.IndexFunc(m.policies, func(p networkPolicy) bool { return p.Name == "sidecars-to-authority" })
 				if i < 0 || !matches(t, m.policies[i].Spec.PodSelector, pod.Labels) {
 					t.Error("a pod of another chart may not reach the authority, whose member it is")
 				}
@@ -186,6 +169,9 @@ func TestHelmPodMonitor(t *testing.T) {
 				}
 			}
 		})
+	}
+	if m := buildChart(t, chartValues); len(m.monitors) != 0 {
+		t.Errorf("%d PodMonitors where none is wanted", len(m.monitors))
 	}
 	if m := buildChart(t, chartValues+"podMonitor: {enabled: true, namespace: watch}\n"); len(m.monitors) < 2 || !slices.ContainsFunc(m.policies, func(p networkPolicy) bool {
 		return p.Name == "metrics" && p.Spec.Ingress[0].From[0].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] == "watch"
