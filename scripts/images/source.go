@@ -54,7 +54,7 @@ func describe(ctx context.Context) (source, error) {
 
 // git runs git and returns what it prints.
 func git(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // the arguments are our own
+	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // the arguments are this file's
 	cmd.Env = append(cmd.Environ(), "TZ=UTC", "LC_ALL=C")
 	out, err := cmd.Output()
 	var failed *exec.ExitError

@@ -210,7 +210,11 @@ func TestHelmSwitches(t *testing.T) {
 	if m := buildChart(t, chartValues+"networkPolicies: false\n"); len(m.policies) != 0 {
 		t.Errorf("%d network policies, want none", len(m.policies))
 	}
-	if m := buildChart(t, chartValues); len(m.monitors) != 0 {
-		t.Errorf("%d PodMonitors, want none", len(m.monitors))
+	files, err := render(loadChart(t), chartValues+"podMonitor: {enabled: true, namespace: watch}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := files["culvert/templates/podmonitor.yaml"]; strings.Count(got, "kind: PodMonitor") != 2 || !strings.Contains(got, "kubernetes.io/metadata.name: watch") {
+		t.Errorf("podmonitor.yaml: %s", got)
 	}
 }

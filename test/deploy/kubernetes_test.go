@@ -3,14 +3,20 @@ package deploy
 import (
 	"bytes"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
 func TestKubernetesSelectors(t *testing.T) {
@@ -348,5 +354,50 @@ func TestKubernetesNamespaceEnforces(t *testing.T) {
 	m := buildManifests(t, "demo")
 	if len(m.namespaces) != 1 || m.namespaces[0].Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
 		t.Errorf("the namespace does not enforce the restricted standard: %+v", m.namespaces)
+	}
+}
+
+// What the Prometheus operator scrapes are ports that the pods have, and a policy
+// lets it.
+func TestKubernetesPodMonitor(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command("cp", "-r", root+"/deploy/k8s/components/podmonitor", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte("components: [podmonitor]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string
+	for _, r := range resources.Resources() {
+		kinds = append(kinds, r.GetKind())
+		text, err := r.AsYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch r.GetKind() {
+		case "NetworkPolicy":
+			policies := decode(t, []networkingv1.NetworkPolicy(nil), text)
+			if port := policies[0].Spec.Ingress[0].Ports[0].Port; port.IntValue() != 9100 {
+				t.Errorf("lets Prometheus reach port %v, want 9100", port)
+			}
+		case "PodMonitor":
+			want := []string{"port: metrics"}
+			if r.GetName() == "culvert-injected" { // docs/inject.md
+				want = []string{"port: culvert-inlet", "port: culvert-outlet", "any: true", `culvert.dev/scrape: "true"`}
+			}
+			for _, line := range want {
+				if !bytes.Contains(text, []byte(line)) {
+					t.Errorf("%s lacks %q:\n%s", r.GetName(), line, text)
+				}
+			}
+		}
+	}
+	slices.Sort(kinds)
+	if want := []string{"NetworkPolicy", "PodMonitor", "PodMonitor"}; !slices.Equal(kinds, want) {
+		t.Errorf("got %v, want %v", kinds, want)
 	}
 }

@@ -126,7 +126,7 @@ func buildMonitored(t *testing.T, overlay string, components ...string) *manifes
 
 // Every program that runs in a pod of an overlay is scraped, once: relay, outlet,
 // inlets, authority and webhook.
-func TestKubernetesPodMonitor(t *testing.T) {
+func TestKubernetesScraped(t *testing.T) {
 	for _, overlay := range overlays {
 		t.Run(overlay, func(t *testing.T) {
 			m := buildMonitored(t, overlay, "webhook")
@@ -145,7 +145,7 @@ func TestKubernetesPodMonitor(t *testing.T) {
 
 // What the webhook and culvert inject add to pods of other namespaces is scraped, too, and
 // what stands beside it is not.
-func TestInjectedPodMonitor(t *testing.T) {
+func TestInjectedScraped(t *testing.T) {
 	m := buildMonitored(t, "demo")
 	i := slices.IndexFunc(m.deployments, func(d appsv1.Deployment) bool { return d.Name == "app" })
 	bare := *m.deployments[i].DeepCopy()
@@ -160,7 +160,7 @@ func TestInjectedPodMonitor(t *testing.T) {
 }
 
 // The chart has the same programs scraped, and the sidecars of charts that depend on it.
-func TestHelmPodMonitor(t *testing.T) {
+func TestHelmScraped(t *testing.T) {
 	for name, values := range map[string]string{"demo": chartValues, "authority": authorityValues} {
 		t.Run(name, func(t *testing.T) {
 			values += "podMonitor: {enabled: true}\n"
@@ -173,7 +173,7 @@ func TestHelmPodMonitor(t *testing.T) {
 			m.wantScraped(t, "a pod of another chart", pod, false)
 			m.wantScraped(t, "a pod of another chart and namespace", pod, true)
 			if name == "authority" {
-				i := slices.IndexFunc(m.policies, func(p networkPolicy) bool { return p.Name == "to-authority" })
+				i := slices.IndexFunc(m.policies, func(p networkPolicy) bool { return p.Name == "sidecars-to-authority" })
 				if i < 0 || !matches(t, m.policies[i].Spec.PodSelector, pod.Labels) {
 					t.Error("a pod of another chart may not reach the authority, whose member it is")
 				}
@@ -186,6 +186,9 @@ func TestHelmPodMonitor(t *testing.T) {
 				}
 			}
 		})
+	}
+	if m := buildChart(t, chartValues); len(m.monitors) != 0 {
+		t.Errorf("%d PodMonitors where none is wanted", len(m.monitors))
 	}
 	if m := buildChart(t, chartValues+"podMonitor: {enabled: true, namespace: watch}\n"); len(m.monitors) < 2 || !slices.ContainsFunc(m.policies, func(p networkPolicy) bool {
 		return p.Name == "metrics" && p.Spec.Ingress[0].From[0].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] == "watch"
