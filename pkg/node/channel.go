@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -208,7 +209,8 @@ type server struct {
 	allow func(channel.Peer) error
 	table *channel.Table
 	hands chan struct{} // a slot for each handshake
-	slots chan struct{} // and for each path
+	turns turns.Turns   // of those
+	slots chan struct{} // for each path
 }
 
 // ServeChannels accepts channels at address, from peers that allow lets in, until
@@ -224,20 +226,21 @@ func (n *Node) ServeChannels(address Address, allow func(channel.Peer) error) er
 	return n.Start(address, s, Options{Allow: Anyone}) // who they are, a handshake says
 }
 
-// Handle begins a path for whoever has sent m.
-func (s *server) Handle(_ context.Context, _ *Self, m *Message) error {
+// Handle begins a path for whoever has sent m. While there is no place for another
+// handshake it waits, and the oldest gives way: who opens one and says nothing holds
+// nobody up for long.
+func (s *server) Handle(ctx context.Context, _ *Self, m *Message) error {
 	if len(m.Body) < tubeHead || m.Body[0] != tubeOpen {
 		return errors.New("this address serves channels: open one")
 	}
-	for _, c := range []chan struct{}{s.hands, s.slots} {
-		select {
-		case c <- struct{}{}:
-		default:
-			if c == s.slots {
-				<-s.hands
-			}
-			return failure(code.Busy, "", "too many channels, or handshakes for some, are under way here")
-		}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return failure(code.Busy, "", "%d channels are under way here, as many as may be", maxChannels)
+	}
+	if !s.turns.Take(ctx, s.hands) {
+		<-s.slots
+		return ErrClosed
 	}
 	t, far, err := s.node.newTube()
 	if err != nil {
@@ -261,7 +264,9 @@ func (s *server) serve(t *tube, far net.Conn, m *Message) {
 	defer parts.Wait()
 	parts.Go(func() { t.pump(s.node.ctx, tubeData) })
 	_ = t.self.worker.put(s.node.ctx, m, nil) // its mailbox is empty
-	in, err := channel.Respond(s.node.ctx, far, s.node.cfg.Local, channel.PurposeChannel, s.node.cfg.Channel.Handshake)
+	turn, done := s.turns.Begin(s.node.ctx)
+	in, err := channel.Respond(turn, far, s.node.cfg.Local, channel.PurposeChannel, s.node.cfg.Channel.Handshake)
+	done()
 	<-s.hands
 	if err != nil {
 		return // who calls hears nothing before it has proven something

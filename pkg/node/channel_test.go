@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -296,4 +297,43 @@ func TestTubeLeavesNothing(t *testing.T) {
 			t.Fatal("the path's worker is there")
 		}
 	}
+}
+
+// TestSilentHandshakes: strangers that open channels and say nothing give way.
+func TestSilentHandshakes(t *testing.T) {
+	t.Parallel()
+	bobLocal, bobs := newLocal(t)
+	aliceLocal, alices := newLocal(t)
+	b, addr := listening(t, Config{Local: bobLocal})
+	if err := b.ServeChannels("channels", only(alices)); err != nil {
+		t.Fatal(err)
+	}
+	const conns = 2
+	for range conns {
+		s := newStranger(t, addr)
+		for range maxHandshakes/conns + 1 {
+			s.send(t, Route{"channels"}, Route{"me"}, head{hops: 9}, string([]byte{tubeOpen, 0, 0, 0, 0, 'C'}))
+		}
+	}
+	under := func() (n int) { // paths
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for a := range b.table {
+			if strings.HasPrefix(string(a), own+"path-") {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, func() bool { return under() >= maxHandshakes })
+	a := newNode(t, Config{Local: aliceLocal})
+	began := time.Now()
+	c, err := a.OpenChannel(inTime(t), Route{addr, "channels"}, bobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 9*time.Second { // those would have ended by themselves
+		t.Errorf("alice has waited for %s", took)
+	}
+	_ = c.Close()
 }
