@@ -18,6 +18,7 @@ type link struct {
 	address Address                // of this end, on return routes
 	nc      net.Conn               // of a transport, or a channel
 	from    atomic.Pointer[Origin] // what comes by it is from there
+	reached reached                // where this end's address was shown
 	alive   time.Duration          // how often a silent one is asked for a sign of life; 0: its carrier does that
 
 	ctx    context.Context // ends with the link

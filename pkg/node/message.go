@@ -27,7 +27,8 @@ type Message struct {
 	kind kind
 	hops uint8
 	via  *link // it has come by; nil from this node
-	led  bool  // a hop of this node has carried it on
+	// vouched is how many addresses of the onward route a hop or worker of this node has named.
+	vouched int
 }
 
 // A kind says what a message is.

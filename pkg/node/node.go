@@ -26,7 +26,8 @@ type Config struct {
 	// Dial reaches transports' addresses; nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Transit says which messages from outside may be carried on to a transport's
-	// address that stands in their route, without a hop of this node's; nil refuses all.
+	// address that stands in their route, where neither a hop of this node's ([Hop.To]) nor
+	// a worker ([Self.ForwardTo]) has named it; nil refuses all.
 	Transit func(from Origin, to Address) error
 	// Patience bounds sends and requests that have no deadline; 0 means 30 s.
 	Patience time.Duration
@@ -225,6 +226,7 @@ func (n *Node) deliver(ctx context.Context, m *Message, by *worker) error {
 	case *worker:
 		return timely(t.put(ctx, m, by))
 	case *link:
+		m.shown(t)
 		if by != nil {
 			by.wrote.Store(true)
 		}
@@ -248,9 +250,17 @@ func (n *Node) offer(m *Message) (bool, error) {
 	case *worker:
 		return t.box.try(m)
 	case *link:
+		m.shown(t)
 		return t.try(m)
 	}
 	return false, failure(code.Internal, m.Onward[0], "the address leads nowhere")
+}
+
+// shown notes that l's other side sees the conn that m has come by, where it does.
+func (m *Message) shown(l *link) {
+	if m.via != nil && len(m.Return) > 0 {
+		m.via.reached.add(l)
+	}
 }
 
 // timely says in our words that a wait has taken too long.
@@ -283,13 +293,18 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 			}
 			return nil, m, nil
 		case *worker:
-			if m.id != 0 && m.kind != plain { // of a request that the worker has made
+			switch ends := len(m.Onward) == 1; {
+			case m.kind == failed && !ends: // the worker has only forwarded what was lost
+				if m, err = passed(m.onTo(), p.address, nil); err != nil {
+					return nil, m, err
+				}
+				continue
+			case m.id != 0 && m.kind != plain && ends: // of a request that the worker has made
 				if !n.answered(m) {
 					return nil, m, failure(code.NoWorker, next, "nobody waits for this answer any more")
 				}
 				return nil, m, nil
-			}
-			if m.kind == failed && !p.mourns {
+			case m.kind == failed && !p.mourns:
 				return nil, m, nil
 			}
 			if err := p.admits(m); err != nil {
@@ -297,8 +312,11 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 			}
 			return p, m.onTo(), nil
 		case *link:
-			// Who knows a link's address was written to by it, and what it says may be
-			// an answer: the other side decides, and hears that it was carried.
+			// What it says may be an answer: the other side decides, and hears that it was
+			// carried.
+			if m.From.Outside && m.vouched == 0 && !p.reached.by(m.via) {
+				return nil, m, failure(code.WorkerDenied, "", "this node carries nothing on to where its sender has had no message from")
+			}
 			return p, m.onTo(), m.leaves(next)
 		case leader:
 			if m, err = p.lead(m); err != nil {
@@ -314,6 +332,7 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 func (m *Message) onTo() *Message {
 	n := *m
 	n.Onward = m.Onward[1:]
+	n.vouched = max(m.vouched-1, 0)
 	return &n
 }
 

@@ -38,12 +38,16 @@ func (s *Self) Reply(ctx context.Context, m *Message, body []byte) error {
 }
 
 // Forward sends m on along what is left of its onward route, with this worker on its
-// return route, and with the body that m has now. m is not to be used afterwards.
+// return route, and with the body that m has now. m is not to be used afterwards. Where
+// m has come from outside and its route goes on to a transport's address,
+// [Config.Transit] is asked; a worker that wants it carried there says so by
+// [Self.ForwardTo].
 func (s *Self) Forward(ctx context.Context, m *Message) error {
 	return s.ForwardTo(ctx, m, nil)
 }
 
-// ForwardTo is Forward with more addresses before the rest of the onward route.
+// ForwardTo is Forward with more addresses before the rest of the onward route, which
+// the worker vouches for: a transport's address among them is not asked about.
 func (s *Self) ForwardTo(ctx context.Context, m *Message, first Route) error {
 	n, err := passed(m, s.worker.address, first)
 	if err != nil {
@@ -72,7 +76,7 @@ func passed(m *Message, at Address, more Route) (*Message, error) {
 	}
 	n := *m
 	n.hops--
-	n.led = true
+	n.vouched = len(more)
 	if len(more) > 0 {
 		n.Onward = more.Then(m.Onward...)
 	}

@@ -110,7 +110,7 @@ func (d *dialling) over() bool {
 
 // transport returns the link to the node behind a transport's address, for m.
 func (n *Node) transport(ctx context.Context, m *Message, a Address) (*link, error) {
-	if m.From.Outside && !m.led {
+	if m.From.Outside && m.vouched == 0 {
 		if n.cfg.Transit == nil {
 			return nil, failure(code.WorkerDenied, "", "this node carries nothing from outside on to %s", quoted(a))
 		}
