@@ -53,11 +53,13 @@ func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Iden
 		ch.Fail(code.ChannelDenied, err)
 		return nil, err
 	}
-	c := &Channel{link: n.newLink(n.channelCtx, ch, "channel", from, 0), ch: ch, over: make(chan struct{})}
+	first, _ := n.lookup(onward[0]).(*link)
+	t := n.tier(first)
+	c := &Channel{link: n.newChannelLink(t, ch, from), ch: ch, over: make(chan struct{})}
 	up := make(chan struct{})
 	if !n.run(func() {
 		defer close(c.over)
-		c.err = n.runChannel(ch, c.link, func() { close(up) })
+		c.err = n.runChannel(t, ch, c.link, func() { close(up) })
 	}) {
 		ch.Fail(code.Shutdown, ErrClosed)
 		return nil, ErrClosed
@@ -155,9 +157,16 @@ func (n *Node) shown(c *channel.Channel) {
 	l.from.Store(&from)
 }
 
-// runChannel runs l on ch until either is over, and returns why.
-func (n *Node) runChannel(ch *channel.Channel, l *link, ready func()) (err error) {
-	if !n.parting(func() { err = n.keepChannel(ch, l, ready) }) {
+// newChannelLink returns a link over ch, of tier t.
+func (n *Node) newChannelLink(t *tier, ch *channel.Channel, from Origin) *link {
+	l := n.newLink(t.ctx, ch, "channel", from, 0)
+	l.channel = true
+	return l
+}
+
+// runChannel runs l on ch, of tier t, until either is over, and returns why.
+func (n *Node) runChannel(t *tier, ch *channel.Channel, l *link, ready func()) (err error) {
+	if !n.parting(t, func() { err = n.keepChannel(ch, l, ready) }) {
 		ch.Fail(code.Shutdown, ErrClosed)
 		return ErrClosed
 	}
@@ -177,7 +186,7 @@ func (n *Node) keepChannel(ch *channel.Channel, l *link, ready func()) error {
 	defer stop()
 	var keeping sync.WaitGroup
 	keeping.Go(func() { _ = ch.Run(keep) }) // the link says why it has ended
-	err := n.runLink(l, ready)
+	err := n.runLink(l, anybody, ready)
 	stop()
 	keeping.Wait()
 	return err
@@ -213,8 +222,10 @@ type server struct {
 	slots chan struct{} // for each path
 }
 
-// ServeChannels accepts channels at address, from peers that allow lets in, until
-// [Node.Stop]; its error is what others hear. A nil allow lets in nobody.
+// ServeChannels accepts channels at address, from peers that allow lets in; its error is
+// what others hear. A nil allow lets in nobody. After [Node.Stop] no new ones are
+// accepted, and those that there are get no other path. The error is as of [Node.Start],
+// or says that the node has no identity.
 func (n *Node) ServeChannels(address Address, allow func(channel.Peer) error) error {
 	if err := n.canChannel(); err != nil {
 		return err
@@ -288,7 +299,8 @@ func (s *server) serve(t *tube, far net.Conn, m *Message) {
 	if err != nil {
 		return // the peer was told
 	}
-	_ = s.node.runChannel(ch, s.node.newLink(s.node.channelCtx, ch, "channel", from, 0), func() {})
+	over := s.node.tier(m.via)
+	_ = s.node.runChannel(over, ch, s.node.newChannelLink(over, ch, from), func() {})
 }
 
 func (s *server) denied(p channel.Peer) error {

@@ -162,10 +162,10 @@ func TestChannel(t *testing.T) {
 	_, err := x.alice.Request(inTime(t), append(x.toBob[:3:3], "echo"), nil)
 	wantCode(t, err, code.WorkerDenied)
 	x.wire.mu.Lock()
-	defer x.wire.mu.Unlock()
 	if bytes.Contains(x.wire.seen.Bytes(), []byte(secret)) || x.wire.seen.Len() == 0 {
 		t.Error("the wire has carried the secret, or nothing")
 	}
+	x.wire.mu.Unlock()
 	if err := c.Close(); err != nil || c.Err() == nil {
 		t.Errorf("after Close: %v, %v", err, c.Err())
 	}
@@ -201,6 +201,7 @@ func TestChannelRefusals(t *testing.T) {
 // TestChannelOutlivesItsWay: conns between the nodes end all the time, and no message
 // is lost, doubled or out of order.
 func TestChannelOutlivesItsWay(t *testing.T) {
+	t.Parallel()
 	x := newTrio(t, func(a identity.Identifier) func(channel.Peer) error { return only(a) })
 	const count = 300
 	next, done := 0, make(chan struct{})
@@ -235,6 +236,7 @@ func TestChannelOutlivesItsWay(t *testing.T) {
 // between alice and bob, bob gets what alice has sent, or alice hears that he does
 // not.
 func TestTamper(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		spoil func(b []byte) []byte
@@ -271,6 +273,7 @@ func TestTamper(t *testing.T) {
 // TestTubeLeavesNothing: a path that the channel has given up ends, though the next hop
 // takes nothing of it.
 func TestTubeLeavesNothing(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, Config{})
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })

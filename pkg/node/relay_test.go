@@ -51,6 +51,7 @@ func TestRelay(t *testing.T) {
 	wantEcho(t, alice, Route{c.Address(), "echo"}, "Hello")
 	way.cut() // all of the ways to the relay, the registration's, too
 	wantEcho(t, alice, Route{c.Address(), "echo"}, "Hello again")
+	_ = c.Close() // while there is a way to say so
 	if err := g.Close(); err != nil || g.Err() != nil {
 		t.Errorf("%v, %v", err, g.Err())
 	}
@@ -76,7 +77,7 @@ func TestRenewal(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for range 3000 {
+		for range 2000 {
 			if _, err := n.Request(inTime(t), Route{"relay"}, body); err != nil {
 				t.Error(err)
 			}

@@ -8,18 +8,21 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // A stranger speaks the protocol of links to a node, and forges what it likes.
 type stranger struct {
 	net.Conn
-	flows uint32
+	flows   uint32
+	greeted bool // the node's hello was read
 }
 
 func newStranger(t testing.TB, addr Address) *stranger {
 	t.Helper()
 	s := &stranger{Conn: rawLink(t, addr)}
-	s.write(t, preamble[:])
+	s.write(t, hello{}.append(nil))
 	return s
 }
 
@@ -60,6 +63,32 @@ func rawLink(t testing.TB, addr Address) net.Conn {
 	return nc
 }
 
+// message returns the head and body of the next small message that the node sends to s.
+func (s *stranger) message(t testing.TB) (head, []byte) {
+	t.Helper()
+	for {
+		f, b := s.next(t)
+		if f.typ != frameData {
+			continue
+		}
+		h, err := parseHead(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h, b[messageHead:]
+	}
+}
+
+// wantLoss awaits word that a message of s was lost.
+func (s *stranger) wantLoss(t testing.TB, want code.Code) {
+	t.Helper()
+	h, b := s.message(t)
+	if h.kind != failed {
+		t.Fatalf("the node sends %+v, %q, and no word of a loss", h, b)
+	}
+	wantCode(t, decodeNotice(b), want)
+}
+
 // TestForgedReply: what calls itself an answer, and is none, passes no hop and reaches
 // no worker that is not for strangers.
 func TestForgedReply(t *testing.T) {
@@ -73,28 +102,24 @@ func TestForgedReply(t *testing.T) {
 	if err := middle.StartHop("guarded", Hop{To: []Address{innerAddr}}); err != nil {
 		t.Fatal(err)
 	}
-	start(t, middle, "echo", echo, Options{Allow: Anyone})
+	start(t, middle, "private", echo, Options{})
 	for _, k := range []kind{plain, reply} {
 		s := newStranger(t, addr)
-		s.send(t, Route{"guarded", innerAddr, "sink"}, nil, head{kind: k, hops: 9}, "forged")
+		for _, onward := range []Route{
+			{"guarded", innerAddr, "sink"},
+			{"guarded", innerAddr, "sink", "beyond"},
+			{"private", "beyond"},
+			{"guarded", "private", "beyond"},
+		} {
+			s.send(t, onward, Route{"me"}, head{kind: k, hops: 9, id: 1}, "forged")
+			s.wantLoss(t, code.WorkerDenied)
+		}
 	}
 	if err := middle.Send(inTime(t), Route{"guarded", innerAddr, "sink"}, []byte("true")); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.After(time.Second)
-	for trues := 0; ; {
-		select {
-		case b := <-got:
-			if b != "true" {
-				t.Errorf("got %q", b)
-			}
-			trues++
-		case <-deadline:
-			if trues != 1 {
-				t.Errorf("got %d messages of the middle's", trues)
-			}
-			return
-		}
+	if b := <-got; b != "true" || len(got) > 0 {
+		t.Errorf("got %q, and %d more", b, len(got))
 	}
 }
 
@@ -109,7 +134,7 @@ func TestForgedLoss(t *testing.T) {
 	s.send(t, Route{"private"}, nil, head{kind: failed, hops: 9}, "forged")
 	s.send(t, Route{"echo"}, Route{"me"}, head{hops: 9}, "what comes behind it")
 	var scratch [frameHead]byte
-	if _, err := io.ReadFull(s, make([]byte, len(preamble))); err != nil {
+	if _, err := readHello(s); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readFrame(s, &scratch); err != nil { // the answer
@@ -141,19 +166,28 @@ func TestPoison(t *testing.T) {
 		long[i] = "x"
 	}
 	s := newStranger(t, addr)
-	s.send(t, Route{"on", lastAddr}, nil, head{hops: 9}, "ends at the conn")
-	s.send(t, Route{lastAddr}, nil, head{hops: 9}, "ends at the conn, too")
-	s.send(t, Route{lastAddr, "nobody"}, nil, head{hops: 1}, "its last hop")
-	s.send(t, Route{lastAddr, "nobody"}, long, head{hops: 9}, "a long way back")
+	for _, c := range []struct {
+		onward, back Route
+		hops         uint8
+		want         code.Code
+	}{
+		{Route{"on", lastAddr}, Route{"me"}, 9, code.NoWorker},
+		{Route{lastAddr}, Route{"me"}, 9, code.NoWorker},
+		{Route{lastAddr, "nobody"}, Route{"me"}, 1, code.TooManyHops},
+		{Route{lastAddr, "nobody"}, long, 9, code.TooManyHops},
+	} {
+		s.send(t, c.onward, c.back, head{hops: c.hops}, "x")
+		s.wantLoss(t, c.want)
+	}
 	if err := middle.Send(inTime(t), Route{lastAddr}, nil); err == nil {
 		t.Error("a route that ends at a conn is taken")
 	}
+	wantEcho(t, middle, Route{lastAddr, "echo"}, "still there")
 	select {
 	case err := <-downs:
 		t.Errorf("a conn has ended: %v", err)
-	case <-time.After(time.Second):
+	default:
 	}
-	wantEcho(t, middle, Route{lastAddr, "echo"}, "still there")
 }
 
 // TestMuchToSend: a node that has much to send to another one, which does not read it
@@ -191,6 +225,8 @@ func TestMuchToSend(t *testing.T) {
 func TestMalformed(t *testing.T) {
 	b, addr := listening(t, Config{})
 	start(t, b, "echo", echo, Options{Allow: Anyone})
+	said := hello{}.append(nil)
+	said = said[:len(said):len(said)]
 	routes := appendRoutes(nil, Route{"echo"}, Route{"x"})
 	open := append(frame{frameOpen, len(routes), 1}.append(nil), routes...)
 	data := func(n int, h head, body []byte) []byte {
@@ -198,25 +234,27 @@ func TestMalformed(t *testing.T) {
 	}
 	for name, send := range map[string][]byte{
 		"http":                []byte("GET / HTTP/1.1\r\n\r\n"),
-		"type":                append(preamble[:], frame{99, 0, 1}.append(nil)...),
-		"no flow":             append(preamble[:], frame{frameClose, 0, 7}.append(nil)...),
-		"flow of a ping":      append(preamble[:], frame{framePing, 0, 7}.append(nil)...),
-		"open twice":          append(append(preamble[:], open...), open...),
-		"long":                append(preamble[:], frame{frameData, maxData + 1, 1}.append(nil)...),
-		"credit for nothing":  append(preamble[:], append(frame{frameCredit, 4, 9}.append(nil), 0, 0, 0, 1)...),
-		"closed unasked":      append(preamble[:], frame{frameClosed, 0, 1}.append(nil)...),
-		"huge message":        append(preamble[:], data(messageHead, head{hops: 3, length: MaxBody + 1}, nil)...),
-		"no hops":             append(preamble[:], data(messageHead, head{length: 0}, nil)...),
-		"longer than said":    append(preamble[:], data(messageHead+2, head{hops: 3, length: 1}, []byte("ab"))...),
-		"kind":                append(preamble[:], data(messageHead, head{kind: 9, hops: 3}, nil)...),
-		"answer to nothing":   append(preamble[:], data(messageHead, head{kind: reply, hops: 3}, nil)...),
-		"ends within":         append(append(preamble[:], data(messageHead+1, head{hops: 3, length: 2}, []byte("a"))...), frame{frameClose, 0, 1}.append(nil)...),
-		"drop of nothing":     append(append(preamble[:], open...), frame{frameDrop, 0, 1}.append(nil)...),
-		"beyond the credit":   append(append(preamble[:], data(startCredit, head{hops: 3, length: 8 << 10}, make([]byte, startCredit-messageHead))...), append(frame{frameData, 8 << 10, 1}.append(nil), make([]byte, 8<<10)...)...),
-		"short first piece":   append(append(preamble[:], open...), append(frame{frameData, 3, 1}.append(nil), 1, 2, 3)...),
-		"routes end early":    append(preamble[:], append(frame{frameOpen, 3, 1}.append(nil), 1, 9, 'x')...),
-		"no onward route":     append(preamble[:], append(frame{frameOpen, 2, 1}.append(nil), 0, 0)...),
-		"address not allowed": append(preamble[:], append(frame{frameOpen, 5, 1}.append(nil), 1, 2, 'a', 0, 0)...),
+		"type":                append(said, frame{99, 0, 1}.append(nil)...),
+		"no flow":             append(said, frame{frameClose, 0, 7}.append(nil)...),
+		"flow of a ping":      append(said, frame{framePing, 0, 7}.append(nil)...),
+		"open twice":          append(append(said, open...), open...),
+		"long":                append(said, frame{frameData, maxData + 1, 1}.append(nil)...),
+		"credit for nothing":  append(said, append(frame{frameCredit, 8, 9}.append(nil), 0, 0, 0, 1, 0, 0, 0, 0)...),
+		"grant of nothing":    append(said, append(frame{frameGrant, 4, 9}.append(nil), 0, 0, 0, 0)...),
+		"refusal of nothing":  append(said, append(frame{frameRefuse, 4, 9}.append(nil), 0, 0, 0, 0)...),
+		"closed unasked":      append(said, frame{frameClosed, 0, 1}.append(nil)...),
+		"huge message":        append(said, data(messageHead, head{hops: 3, length: MaxBody + 1}, nil)...),
+		"no hops":             append(said, data(messageHead, head{length: 0}, nil)...),
+		"longer than said":    append(said, data(messageHead+2, head{hops: 3, length: 1}, []byte("ab"))...),
+		"kind":                append(said, data(messageHead, head{kind: 9, hops: 3}, nil)...),
+		"answer to nothing":   append(said, data(messageHead, head{kind: reply, hops: 3}, nil)...),
+		"ends within":         append(append(said, data(messageHead+1, head{hops: 3, length: 2}, []byte("a"))...), frame{frameClose, 0, 1}.append(nil)...),
+		"drop of nothing":     append(append(said, open...), frame{frameDrop, 0, 1}.append(nil)...),
+		"beyond the credit":   append(append(said, data(startCredit, head{hops: 3, length: 8 << 10}, make([]byte, startCredit-messageHead))...), append(frame{frameData, 8 << 10, 1}.append(nil), make([]byte, 8<<10)...)...),
+		"short first piece":   append(append(said, open...), append(frame{frameData, 3, 1}.append(nil), 1, 2, 3)...),
+		"routes end early":    append(said, append(frame{frameOpen, 3, 1}.append(nil), 1, 9, 'x')...),
+		"no onward route":     append(said, append(frame{frameOpen, 2, 1}.append(nil), 0, 0)...),
+		"address not allowed": append(said, append(frame{frameOpen, 5, 1}.append(nil), 1, 2, 'a', 0, 0)...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			nc := rawLink(t, addr)
@@ -235,27 +273,37 @@ func TestMalformed(t *testing.T) {
 // TestFlood: who asks for signs of life, or ends flows, without reading what is said
 // is not read for ever.
 func TestFlood(t *testing.T) {
-	b, addr := listening(t, Config{Keepalive: time.Second})
+	t.Parallel()
+	b, addr := listening(t, Config{Keepalive: 300 * time.Millisecond})
 	start(t, b, "echo", echo, Options{Allow: Anyone})
 	routes := appendRoutes(nil, Route{"echo"}, Route{"x"})
 	one := frame{framePing, 0, 0}.append(nil)
 	one = append(frame{frameOpen, len(routes), 1}.append(one), routes...)
 	one = frame{frameClose, 0, 1}.append(one)
-	nc := rawLink(t, addr)
-	if _, err := nc.Write(preamble[:]); err != nil {
+	near, far := net.Pipe() // the kernel would hold megabytes of answers
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		b.serveConn(context.Background(), near)
+	}()
+	_ = far.SetDeadline(time.Now().Add(patience))
+	if _, err := far.Write(hello{}.append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readHello(far); err != nil {
 		t.Fatal(err)
 	}
 	many, sent := bytes.Repeat(one, 1000), 0
-	_ = nc.SetWriteDeadline(time.Now().Add(patience))
 	for {
-		n, err := nc.Write(many)
+		n, err := far.Write(many)
 		sent += n
 		if err != nil {
 			break
 		}
-		if sent > 256<<20 {
+		if sent > 16<<20 {
 			t.Fatalf("%d bytes were taken", sent)
 		}
 	}
+	<-over
 	wantEcho(t, newNode(t, Config{}), Route{addr, "echo"}, "the others go on")
 }

@@ -49,7 +49,7 @@ func FuzzRoute(f *testing.F) {
 // FuzzLink: whatever comes on a conn is survived.
 func FuzzLink(f *testing.F) {
 	routes := appendRoutes(nil, Route{"echo"}, Route{"x"})
-	b := append(frame{frameOpen, len(routes), 1}.append(preamble[:]), routes...)
+	b := append(frame{frameOpen, len(routes), 1}.append(hello{}.append(nil)), routes...)
 	b = append(head{hops: 3, length: 2}.append(frame{frameData, messageHead + 2, 1}.append(b)), "ab"...)
 	f.Add(frame{frameClose, 0, 1}.append(b))
 	f.Fuzz(func(t *testing.T, b []byte) {
