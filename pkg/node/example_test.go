@@ -212,9 +212,8 @@ func ExampleRelay() {
 	toRelay, err := bob.OpenChannel(ctx, node.Route{addr, "channels"}, relays.Identifier())
 	check(err)
 	name := node.Address(bobs.Identifier().String())
-	registration, err := bob.Register(ctx, node.Route{toRelay.Address(), "relay"}, name)
+	_, err = bob.Register(ctx, node.Route{toRelay.Address(), "relay"}, name) // until bob is closed
 	check(err)
-	defer registration.Close()
 
 	alice := node.New(node.Config{Local: alices})
 	defer alice.Close()

@@ -403,7 +403,9 @@ func (l *link) endInflows() {
 		done := func() {}
 		in.mu.Lock()
 		if !in.ended {
-			in.giveLocked() // the last word of what is delivered
+			if l.leaving() { // else nobody reads what is delivered
+				in.giveLocked()
+			}
 			done = in.endLocked()
 		}
 		in.mu.Unlock()

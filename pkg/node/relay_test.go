@@ -51,7 +51,9 @@ func TestRelay(t *testing.T) {
 	wantEcho(t, alice, Route{c.Address(), "echo"}, "Hello")
 	way.cut() // all of the ways to the relay, the registration's, too
 	wantEcho(t, alice, Route{c.Address(), "echo"}, "Hello again")
-	_ = c.Close() // while there is a way to say so
+	_ = c.Close()
+	// Bob hears of it by way of the registration.
+	eventually(t, func() bool { bob.mu.Lock(); defer bob.mu.Unlock(); return len(bob.channels) == 1 })
 	if err := g.Close(); err != nil || g.Err() != nil {
 		t.Errorf("%v, %v", err, g.Err())
 	}
