@@ -25,7 +25,10 @@ type Channel struct {
 
 // OpenChannel opens a channel to the node that serves channels at the end of onward
 // and proves to be peer. It lasts until it is closed, or has been without a way for
-// longer than its Grace; ctx bounds the call.
+// longer than its Grace (60 s, of [Config.Channel]). ctx bounds the call; without a
+// deadline it gets one of [Config.Patience]. The error wraps what [channel.Caller] says,
+// a *[channel.RefusedError] where the peer does not want the channel, or the
+// *[DeliveryError] of the way.
 func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Identifier) (*Channel, error) {
 	if err := n.canChannel(); err != nil {
 		return nil, err
@@ -85,7 +88,8 @@ func (c *Channel) Peer() channel.Peer { return c.ch.Peer() }
 // Done is closed when the channel is over; Err says then why.
 func (c *Channel) Done() <-chan struct{} { return c.over }
 
-// Err returns why the channel is over, nil before that.
+// Err returns why the channel is over, nil before that; after Close, too, there is an
+// error.
 func (c *Channel) Err() error {
 	select {
 	case <-c.over:
@@ -95,7 +99,8 @@ func (c *Channel) Err() error {
 	}
 }
 
-// Close ends the channel, and returns when it has ended.
+// Close ends the channel, and returns when it has ended: when the other end has what
+// was sent, or after Linger (2 s, unless [Config.Channel] says another). It returns nil.
 func (c *Channel) Close() error {
 	c.link.close(errLinkClosed)
 	<-c.over

@@ -22,6 +22,8 @@ var ErrClosed = errors.New("node is closed")
 //	link_lost       the conn to another node has ended; the message may yet have arrived
 //	unreachable     the conn to another node could not be made
 //	busy            a node has as many channels as it may
+//	register_denied the relay does not let the node have the name
+//	replaced        the address, or the name at the relay, is taken
 //	limit           the body is too large, or the message gave way to others that waited
 //	timeout         the next hop has taken nothing more, or no answer has come, in time
 //	protocol        the route cannot be, or another node's words cannot be read

@@ -31,7 +31,8 @@ type Relay struct {
 	// Register says who may have which name; nil lets peers have their identifiers,
 	// which the channel that they register by has proven.
 	Register func(from Origin, name Address) error
-	// Allow says which messages from other nodes go to such names; nil means none.
+	// Allow says which messages from other nodes go to such names; nil means none. The
+	// node behind a name asks its own workers' Allow beside that.
 	Allow func(Origin) error
 }
 
