@@ -17,6 +17,39 @@ func BenchmarkHop(b *testing.B) {
 	deliver(b, near, Route{addr, "hop", "sink"}, got)
 }
 
+// BenchmarkMiddle sends them by way of a node in the middle, as [BenchmarkNATS] does by
+// way of a server.
+func BenchmarkMiddle(b *testing.B) {
+	far, farAddr := listening(b, Config{})
+	got := sink(b, far, Anyone)
+	middle, addr := listening(b, Config{})
+	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{farAddr}}); err != nil {
+		b.Fatal(err)
+	}
+	near := newNode(b, Config{})
+	deliver(b, near, Route{addr, "on", farAddr, "sink"}, got)
+}
+
+// BenchmarkLarge sends 1 MiB each.
+func BenchmarkLarge(b *testing.B) {
+	far, addr := listening(b, Config{})
+	got := sink(b, far, Anyone)
+	near := newNode(b, Config{})
+	ctx := inTime(b)
+	send := func() {
+		if err := near.Send(ctx, Route{addr, "sink"}, make([]byte, 1<<20)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	send()
+	b.SetBytes(1 << 20)
+	b.ResetTimer()
+	for range b.N {
+		send()
+	}
+	<-got
+}
+
 func BenchmarkChannel(b *testing.B) {
 	bobLocal, bobs := newLocal(b)
 	aliceLocal, alices := newLocal(b)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -24,7 +25,10 @@ type Channel struct {
 
 // OpenChannel opens a channel to the node that serves channels at the end of onward
 // and proves to be peer. It lasts until it is closed, or has been without a way for
-// longer than its Grace; ctx bounds the call.
+// longer than its Grace (60 s, of [Config.Channel]). ctx bounds the call; without a
+// deadline it gets one of [Config.Patience]. The error wraps what [channel.Caller] says,
+// a *[channel.RefusedError] where the peer does not want the channel, or the
+// *[DeliveryError] of the way.
 func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Identifier) (*Channel, error) {
 	if err := n.canChannel(); err != nil {
 		return nil, err
@@ -52,11 +56,13 @@ func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Iden
 		ch.Fail(code.ChannelDenied, err)
 		return nil, err
 	}
-	c := &Channel{link: n.newLink(n.channelCtx, ch, "channel", from, 0), ch: ch, over: make(chan struct{})}
+	first, _ := n.lookup(onward[0]).(*link)
+	t := n.tier(first)
+	c := &Channel{link: n.newChannelLink(t, ch, from), ch: ch, over: make(chan struct{})}
 	up := make(chan struct{})
 	if !n.run(func() {
 		defer close(c.over)
-		c.err = n.runChannel(ch, c.link, func() { close(up) })
+		c.err = n.runChannel(t, ch, c.link, func() { close(up) })
 	}) {
 		ch.Fail(code.Shutdown, ErrClosed)
 		return nil, ErrClosed
@@ -82,7 +88,8 @@ func (c *Channel) Peer() channel.Peer { return c.ch.Peer() }
 // Done is closed when the channel is over; Err says then why.
 func (c *Channel) Done() <-chan struct{} { return c.over }
 
-// Err returns why the channel is over, nil before that.
+// Err returns why the channel is over, nil before that; after Close, too, there is an
+// error.
 func (c *Channel) Err() error {
 	select {
 	case <-c.over:
@@ -92,7 +99,8 @@ func (c *Channel) Err() error {
 	}
 }
 
-// Close ends the channel, and returns when it has ended.
+// Close ends the channel, and returns when it has ended: when the other end has what
+// was sent, or after Linger (2 s, unless [Config.Channel] says another). It returns nil.
 func (c *Channel) Close() error {
 	c.link.close(errLinkClosed)
 	<-c.over
@@ -154,9 +162,16 @@ func (n *Node) shown(c *channel.Channel) {
 	l.from.Store(&from)
 }
 
-// runChannel runs l on ch until either is over, and returns why.
-func (n *Node) runChannel(ch *channel.Channel, l *link, ready func()) (err error) {
-	if !n.parting(func() { err = n.keepChannel(ch, l, ready) }) {
+// newChannelLink returns a link over ch, of tier t.
+func (n *Node) newChannelLink(t *tier, ch *channel.Channel, from Origin) *link {
+	l := n.newLink(t.ctx, ch, "channel", from, 0)
+	l.channel = true
+	return l
+}
+
+// runChannel runs l on ch, of tier t, until either is over, and returns why.
+func (n *Node) runChannel(t *tier, ch *channel.Channel, l *link, ready func()) (err error) {
+	if !n.parting(t, func() { err = n.keepChannel(ch, l, ready) }) {
 		ch.Fail(code.Shutdown, ErrClosed)
 		return ErrClosed
 	}
@@ -176,7 +191,7 @@ func (n *Node) keepChannel(ch *channel.Channel, l *link, ready func()) error {
 	defer stop()
 	var keeping sync.WaitGroup
 	keeping.Go(func() { _ = ch.Run(keep) }) // the link says why it has ended
-	err := n.runLink(l, ready)
+	err := n.runLink(l, anybody, ready)
 	stop()
 	keeping.Wait()
 	return err
@@ -208,11 +223,14 @@ type server struct {
 	allow func(channel.Peer) error
 	table *channel.Table
 	hands chan struct{} // a slot for each handshake
-	slots chan struct{} // and for each path
+	turns turns.Turns   // of those
+	slots chan struct{} // for each path
 }
 
-// ServeChannels accepts channels at address, from peers that allow lets in, until
-// [Node.Stop]; its error is what others hear. A nil allow lets in nobody.
+// ServeChannels accepts channels at address, from peers that allow lets in; its error is
+// what others hear. A nil allow lets in nobody. After [Node.Stop] no new ones are
+// accepted, and those that there are get no other path. The error is as of [Node.Start],
+// or says that the node has no identity.
 func (n *Node) ServeChannels(address Address, allow func(channel.Peer) error) error {
 	if err := n.canChannel(); err != nil {
 		return err
@@ -224,20 +242,21 @@ func (n *Node) ServeChannels(address Address, allow func(channel.Peer) error) er
 	return n.Start(address, s, Options{Allow: Anyone}) // who they are, a handshake says
 }
 
-// Handle begins a path for whoever has sent m.
-func (s *server) Handle(_ context.Context, _ *Self, m *Message) error {
+// Handle begins a path for whoever has sent m. While there is no place for another
+// handshake it waits, and the oldest gives way: who opens one and says nothing holds
+// nobody up for long.
+func (s *server) Handle(ctx context.Context, _ *Self, m *Message) error {
 	if len(m.Body) < tubeHead || m.Body[0] != tubeOpen {
 		return errors.New("this address serves channels: open one")
 	}
-	for _, c := range []chan struct{}{s.hands, s.slots} {
-		select {
-		case c <- struct{}{}:
-		default:
-			if c == s.slots {
-				<-s.hands
-			}
-			return failure(code.Busy, "", "too many channels, or handshakes for some, are under way here")
-		}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return failure(code.Busy, "", "%d channels are under way here, as many as may be", maxChannels)
+	}
+	if !s.turns.Take(ctx, s.hands) {
+		<-s.slots
+		return ErrClosed
 	}
 	t, far, err := s.node.newTube()
 	if err != nil {
@@ -261,7 +280,9 @@ func (s *server) serve(t *tube, far net.Conn, m *Message) {
 	defer parts.Wait()
 	parts.Go(func() { t.pump(s.node.ctx, tubeData) })
 	_ = t.self.worker.put(s.node.ctx, m, nil) // its mailbox is empty
-	in, err := channel.Respond(s.node.ctx, far, s.node.cfg.Local, channel.PurposeChannel, s.node.cfg.Channel.Handshake)
+	turn, done := s.turns.Begin(s.node.ctx)
+	in, err := channel.Respond(turn, far, s.node.cfg.Local, channel.PurposeChannel, s.node.cfg.Channel.Handshake)
+	done()
 	<-s.hands
 	if err != nil {
 		return // who calls hears nothing before it has proven something
@@ -283,7 +304,8 @@ func (s *server) serve(t *tube, far net.Conn, m *Message) {
 	if err != nil {
 		return // the peer was told
 	}
-	_ = s.node.runChannel(ch, s.node.newLink(s.node.channelCtx, ch, "channel", from, 0), func() {})
+	over := s.node.tier(m.via)
+	_ = s.node.runChannel(over, ch, s.node.newChannelLink(over, ch, from), func() {})
 }
 
 func (s *server) denied(p channel.Peer) error {

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -162,10 +162,10 @@ func TestChannel(t *testing.T) {
 	_, err := x.alice.Request(inTime(t), append(x.toBob[:3:3], "echo"), nil)
 	wantCode(t, err, code.WorkerDenied)
 	x.wire.mu.Lock()
-	defer x.wire.mu.Unlock()
 	if bytes.Contains(x.wire.seen.Bytes(), []byte(secret)) || x.wire.seen.Len() == 0 {
 		t.Error("the wire has carried the secret, or nothing")
 	}
+	x.wire.mu.Unlock()
 	if err := c.Close(); err != nil || c.Err() == nil {
 		t.Errorf("after Close: %v, %v", err, c.Err())
 	}
@@ -201,6 +201,7 @@ func TestChannelRefusals(t *testing.T) {
 // TestChannelOutlivesItsWay: conns between the nodes end all the time, and no message
 // is lost, doubled or out of order.
 func TestChannelOutlivesItsWay(t *testing.T) {
+	t.Parallel()
 	x := newTrio(t, func(a identity.Identifier) func(channel.Peer) error { return only(a) })
 	const count = 300
 	next, done := 0, make(chan struct{})
@@ -235,6 +236,7 @@ func TestChannelOutlivesItsWay(t *testing.T) {
 // between alice and bob, bob gets what alice has sent, or alice hears that he does
 // not.
 func TestTamper(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		spoil func(b []byte) []byte
@@ -268,214 +270,73 @@ func TestTamper(t *testing.T) {
 	}
 }
 
-// TestRelay: nodes that nobody can dial are reached by their identifiers.
-func TestRelay(t *testing.T) {
-	relayLocal, relays := newLocal(t)
-	r, addr := listening(t, Config{Local: relayLocal})
-	if err := r.ServeChannels("channels", func(channel.Peer) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.StartRelay("relay", Relay{Allow: Anyone}); err != nil {
-		t.Fatal(err)
-	}
-	way := newTap(t, addr)
-	join := func() (*Node, identity.Identifier, *Channel) {
-		local, id := newLocal(t)
-		n := newNode(t, Config{Local: local})
-		c, err := n.OpenChannel(inTime(t), Route{way.addr(), "channels"}, relays)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n, id, c
-	}
-	alice, alices, aliceToRelay := join()
-	bob, bobs, bobToRelay := join()
-	g, err := bob.Register(inTime(t), Route{bobToRelay.Address(), "relay"}, Address(bobs.String()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = alice.Register(inTime(t), Route{aliceToRelay.Address(), "relay"}, Address(bobs.String()))
-	wantCode(t, err, code.RegisterDenied)
-	if err := bob.ServeChannels("channels", only(alices)); err != nil {
-		t.Fatal(err)
-	}
-	start(t, bob, "echo", echo, Options{Allow: Peers(alices)})
-	toBob := Route{aliceToRelay.Address(), Address(bobs.String()), "channels"}
-	c, err := alice.OpenChannel(inTime(t), toBob, bobs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantEcho(t, alice, Route{c.Address(), "echo"}, "Hello")
-	way.cut() // all of the ways to the relay, the registration's, too
-	wantEcho(t, alice, Route{c.Address(), "echo"}, "Hello again")
-	if err := g.Close(); err != nil || g.Err() != nil {
-		t.Errorf("%v, %v", err, g.Err())
-	}
-	_, err = alice.Request(inTime(t), toBob, nil)
-	wantCode(t, err, code.NoWorker)
-}
-
-// TestFlowsAreBounded: more routes than there may be flows are used one after the
-// other and at once.
-func TestFlowsAreBounded(t *testing.T) {
-	b, addr := listening(t, Config{})
-	a := newNode(t, Config{})
-	const routes = maxFlows + 50
-	for i := range routes {
-		if err := b.StartHop(Address(fmt.Sprint("h", i)), Hop{Allow: Anyone}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	start(t, b, "echo", echo, Options{Allow: Anyone})
+// TestTubeLeavesNothing: a path that the channel has given up ends, though the next hop
+// takes nothing of it.
+func TestTubeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Config{})
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+		<-release
+		return nil
+	}), Options{Mailbox: 1})
 	for range 2 {
-		for i := range routes {
-			wantEcho(t, a, Route{addr, Address(fmt.Sprint("h", i)), "echo"}, fmt.Sprint(i))
+		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
+			t.Fatal(err)
 		}
 	}
-}
-
-// rawLink is a conn to n that a test speaks the protocol of links on.
-func rawLink(t testing.TB, addr Address) net.Conn {
-	t.Helper()
-	_, a := addr.transport()
-	nc, err := net.Dial("tcp", a)
+	nc, err := n.path(Route{"stalled"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = nc.Close() })
-	return nc
-}
-
-// TestMalformed: what breaks the protocol ends the conn, and nothing else.
-func TestMalformed(t *testing.T) {
-	b, addr := listening(t, Config{})
-	start(t, b, "echo", echo, Options{Allow: Anyone})
-	routes := appendRoutes(nil, Route{"echo"}, Route{"x"})
-	open := append(frame{frameOpen, len(routes), 1}.append(nil), routes...)
-	data := func(n int, h head, body []byte) []byte {
-		return append(h.append(append(bytes.Clone(open), frame{frameData, n, 1}.append(nil)...)), body...)
-	}
-	for name, send := range map[string][]byte{
-		"http":                []byte("GET / HTTP/1.1\r\n\r\n"),
-		"type":                append(preamble[:], frame{99, 0, 1}.append(nil)...),
-		"no flow":             append(preamble[:], frame{frameClose, 0, 7}.append(nil)...),
-		"flow of a ping":      append(preamble[:], frame{framePing, 0, 7}.append(nil)...),
-		"open twice":          append(append(preamble[:], open...), open...),
-		"long":                append(preamble[:], frame{frameData, maxData + 1, 1}.append(nil)...),
-		"credit for nothing":  append(preamble[:], append(frame{frameCredit, 4, 9}.append(nil), 0, 0, 0, 1)...),
-		"closed unasked":      append(preamble[:], frame{frameClosed, 0, 1}.append(nil)...),
-		"huge message":        append(preamble[:], data(messageHead, head{hops: 3, length: MaxBody + 1}, nil)...),
-		"no hops":             append(preamble[:], data(messageHead, head{length: 0}, nil)...),
-		"longer than said":    append(preamble[:], data(messageHead+2, head{hops: 3, length: 1}, []byte("ab"))...),
-		"kind":                append(preamble[:], data(messageHead, head{kind: 9, hops: 3}, nil)...),
-		"answer to nothing":   append(preamble[:], data(messageHead, head{kind: reply, hops: 3}, nil)...),
-		"ends within":         append(append(preamble[:], data(messageHead+1, head{hops: 3, length: 2}, []byte("a"))...), frame{frameClose, 0, 1}.append(nil)...),
-		"drop of nothing":     append(append(preamble[:], open...), frame{frameDrop, 0, 1}.append(nil)...),
-		"beyond the credit":   append(append(preamble[:], data(startCredit, head{hops: 3, length: 8 << 10}, make([]byte, startCredit-messageHead))...), append(frame{frameData, 8 << 10, 1}.append(nil), make([]byte, 8<<10)...)...),
-		"short first piece":   append(append(preamble[:], open...), append(frame{frameData, 3, 1}.append(nil), 1, 2, 3)...),
-		"routes end early":    append(preamble[:], append(frame{frameOpen, 3, 1}.append(nil), 1, 9, 'x')...),
-		"no onward route":     append(preamble[:], append(frame{frameOpen, 2, 1}.append(nil), 0, 0)...),
-		"address not allowed": append(preamble[:], append(frame{frameOpen, 5, 1}.append(nil), 1, 2, 'a', 0, 0)...),
-	} {
-		t.Run(name, func(t *testing.T) {
-			nc := rawLink(t, addr)
-			if _, err := nc.Write(send); err != nil {
-				t.Fatal(err)
-			}
-			_ = nc.SetReadDeadline(time.Now().Add(patience))
-			if _, err := io.Copy(io.Discard, nc); errors.Is(err, context.DeadlineExceeded) {
-				t.Error("the conn goes on")
-			}
-		})
-	}
-	wantEcho(t, newNode(t, Config{}), Route{addr, "echo"}, "the others go on")
-}
-
-// TestFlood: who asks for signs of life, or ends flows, without reading what is said
-// is not read for ever.
-func TestFlood(t *testing.T) {
-	b, addr := listening(t, Config{Keepalive: time.Second})
-	start(t, b, "echo", echo, Options{Allow: Anyone})
-	routes := appendRoutes(nil, Route{"echo"}, Route{"x"})
-	one := frame{framePing, 0, 0}.append(nil)
-	one = append(frame{frameOpen, len(routes), 1}.append(one), routes...)
-	one = frame{frameClose, 0, 1}.append(one)
-	nc := rawLink(t, addr)
-	if _, err := nc.Write(preamble[:]); err != nil {
+	if _, err := nc.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	many, sent := bytes.Repeat(one, 1000), 0
-	_ = nc.SetWriteDeadline(time.Now().Add(patience))
-	for {
-		n, err := nc.Write(many)
-		sent += n
-		if err != nil {
-			break
-		}
-		if sent > 256<<20 {
-			t.Fatalf("%d bytes were taken", sent)
+	_ = nc.Close()
+	left := func() int { n.mu.Lock(); defer n.mu.Unlock(); return len(n.table) }
+	for end := time.Now().Add(5 * time.Second); left() > 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the path's worker is there")
 		}
 	}
-	wantEcho(t, newNode(t, Config{}), Route{addr, "echo"}, "the others go on")
 }
 
-func FuzzParseRoutes(f *testing.F) {
-	f.Add(appendRoutes(nil, Route{"a", "tcp://127.0.0.1:4000", "~x"}, Route{"b"}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		onward, back, err := parseRoutes(b)
-		if err != nil {
-			return
+// TestSilentHandshakes: strangers that open channels and say nothing give way.
+func TestSilentHandshakes(t *testing.T) {
+	t.Parallel()
+	bobLocal, bobs := newLocal(t)
+	aliceLocal, alices := newLocal(t)
+	b, addr := listening(t, Config{Local: bobLocal})
+	if err := b.ServeChannels("channels", only(alices)); err != nil {
+		t.Fatal(err)
+	}
+	const conns = 2
+	for range conns {
+		s := newStranger(t, addr)
+		for range maxHandshakes/conns + 1 {
+			s.send(t, Route{"channels"}, Route{"me"}, head{hops: 9}, string([]byte{tubeOpen, 0, 0, 0, 0, 'C'}))
 		}
-		if again := appendRoutes(nil, onward, back); !bytes.Equal(again, b) {
-			t.Errorf("%x is printed as %x", b, again)
+	}
+	under := func() (n int) { // paths
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for a := range b.table {
+			if strings.HasPrefix(string(a), own+"path-") {
+				n++
+			}
 		}
-	})
-}
-
-func FuzzNotice(f *testing.F) {
-	f.Add(failure(code.NoWorker, "a", "why").encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if e := decodeNotice(b); e.Code == code.OK || len(e.Reason) > code.MaxReason {
-			t.Errorf("%x is read as %+v", b, e)
-		}
-	})
-}
-
-func FuzzRoute(f *testing.F) {
-	f.Add("tcp://127.0.0.1:4000,hop,unix:///run/x,~conn-abc")
-	f.Fuzz(func(t *testing.T, s string) {
-		r, err := ParseRoute(s)
-		if err != nil {
-			return
-		}
-		again, err := ParseRoute(r.String())
-		if err != nil || again.String() != r.String() {
-			t.Errorf("%q: %v, %v", s, again, err)
-		}
-	})
-}
-
-// FuzzLink: whatever comes on a conn is survived.
-func FuzzLink(f *testing.F) {
-	routes := appendRoutes(nil, Route{"echo"}, Route{"x"})
-	b := append(frame{frameOpen, len(routes), 1}.append(preamble[:]), routes...)
-	b = append(head{hops: 3, length: 2}.append(frame{frameData, messageHead + 2, 1}.append(b)), "ab"...)
-	f.Add(frame{frameClose, 0, 1}.append(b))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		n := New(Config{})
-		_ = n.Start("echo", echo, Options{Allow: Anyone})
-		near, far := net.Pipe()
-		over := make(chan struct{})
-		go func() {
-			defer close(over)
-			n.serveConn(context.Background(), near)
-		}()
-		go func() {
-			_, _ = far.Write(b)
-			_ = far.Close()
-		}()
-		_, _ = io.Copy(io.Discard, far)
-		<-over
-		_ = n.Close()
-	})
+		return n
+	}
+	eventually(t, func() bool { return under() >= maxHandshakes })
+	a := newNode(t, Config{Local: aliceLocal})
+	began := time.Now()
+	c, err := a.OpenChannel(inTime(t), Route{addr, "channels"}, bobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 9*time.Second { // those would have ended by themselves
+		t.Errorf("alice has waited for %s", took)
+	}
+	_ = c.Close()
 }

@@ -19,18 +19,29 @@
 //
 // # Delivery
 //
-// Messages of one sender along one route arrive in order, each once or not at all.
-// What is lost is told to the sender where anybody knows it ([DeliveryError]): as
-// the error of a request, or to a worker that is a [LossHandler]. A mailbox is
-// bounded: when it is full its senders wait, and nobody else does; a wait that would
-// be for oneself, round a circle of full mailboxes on one node, is an error
-// ([code.Circle]). A send within a worker that has no deadline has one of
-// [Config.Patience].
+// Messages of one sender along one route arrive in order, each once or not at all, also
+// over conns that end and are made anew. What is lost is told to the sender where
+// anybody knows it ([DeliveryError]): as the error of a send or request, or to a worker
+// that is a [LossHandler]. When a conn ends, what was not said to be delivered is told as
+// lost, with [code.LinkLost], and may yet have been delivered. Channels lose nothing while
+// they live.
+//
+// A mailbox is bounded: when it is full its senders wait, and nobody else does; a wait
+// that would be for oneself, round a circle of full mailboxes on one node, is an error
+// ([code.Circle]). A send that has no deadline has one of [Config.Patience].
+//
+// Large messages, of more than 4 KiB to begin with, have room on the node of their
+// worker before they are sent whole ([Config.Buffer]); nodes between pass them on as they
+// come. While others wait for room, what comes too slowly, or finds no room in its mailbox
+// for Patience, gives way, and its sender hears ([code.Limit]).
 //
 // # Who may
 //
 // Nothing from outside reaches a worker that does not say so ([Options.Allow]), nor
-// is it carried on by a node to another one but where a hop does ([Hop]).
+// is it carried on by a node to another one but where a hop ([Hop.To]), a worker
+// ([Self.ForwardTo]) or [Config.Transit] says so. Answers go back by the conns that
+// messages have come by: a conn's address in a route is of use only to nodes that were
+// written to from there.
 //
 // It does not proxy streams (package tunnel), reads no settings and does not log.
 package node

@@ -11,13 +11,28 @@ import (
 // ErrClosed is returned for what is asked of a node that is closed.
 var ErrClosed = errors.New("node is closed")
 
-// A DeliveryError says that a message was not delivered, and why: no_worker,
-// worker_denied, worker_stopped, worker_failed, too_many_hops, circle, link_lost,
-// limit, timeout or protocol.
+// A DeliveryError says that a message was not delivered, and why:
+//
+//	no_worker       nobody is at the address, or waits for the answer any more
+//	worker_denied   the worker, hop or node does not allow the message
+//	worker_stopped  the worker has stopped before it was the message's turn
+//	worker_failed   the worker has returned an error, which Reason is, or has panicked
+//	too_many_hops   the message has passed 64 hops, or a route has more than 16 addresses
+//	circle          the mailbox is full, and its worker waits for the sender
+//	link_lost       the conn to another node has ended; the message may yet have arrived
+//	unreachable     the conn to another node could not be made
+//	busy            a node has as many channels as it may
+//	register_denied the relay does not let the node have the name
+//	replaced        the address, or the name at the relay, is taken
+//	limit           the body is too large, or the message gave way to others that waited
+//	timeout         the next hop has taken nothing more, or no answer has come, in time
+//	protocol        the route cannot be, or another node's words cannot be read
+//
+// Another node's errors are its word, as good as the way that they have come by.
 type DeliveryError struct {
-	Code   code.Code
-	At     Address // where; "" where it is the sender's own node
-	Reason string  // printable; of another node, that one's words
+	Code   code.Code // docs/protocol.md has all of them
+	At     Address   // where; "" where it is the sender's own node
+	Reason string    // printable; of another node, that one's words
 }
 
 // Error says what happened, and where.
@@ -31,6 +46,9 @@ func (e *DeliveryError) Error() string {
 func failure(c code.Code, at Address, format string, args ...any) *DeliveryError {
 	return &DeliveryError{Code: c, At: at, Reason: fmt.Sprintf(format, args...)}
 }
+
+// maxNotice is how many bytes a notice may have.
+const maxNotice = 2 * code.MaxReason
 
 // encode returns a notice's bytes.
 func (e *DeliveryError) encode() []byte {
@@ -47,7 +65,7 @@ func bounded(reason string) string { return code.CutReason(code.Printable(reason
 // decodeNotice never fails: what does not decode is told as that.
 func decodeNotice(b []byte) *DeliveryError {
 	var n notice
-	if len(b) > 2*code.MaxReason || canon.Unmarshal(b, &n) != nil || Address(n.At).Check() != nil && n.At != "" {
+	if len(b) > maxNotice || canon.Unmarshal(b, &n) != nil || Address(n.At).Check() != nil && n.At != "" {
 		return failure(code.Protocol, "", "another node has told of a loss, in words that cannot be read")
 	}
 	c := code.Code(n.Code)

@@ -94,3 +94,13 @@ func wantCode(t testing.TB, err error, want code.Code) {
 		t.Errorf("got %v, want a delivery error with %s", err, want)
 	}
 }
+
+func eventually(t testing.TB, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); {
+		if time.Now().After(end) {
+			t.Fatal("it does not come to that")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

@@ -16,9 +16,9 @@ type Hop struct {
 	// Allow says which messages from other nodes it carries, beside answers; nil means
 	// none.
 	Allow func(Origin) error
-	// To are the addresses that it carries messages from other nodes on to; beside them
-	// it takes answers back to where messages came from. Empty means workers and hops
-	// of this node only, which decide for themselves.
+	// To are the addresses of transports and channels that it carries messages from other
+	// nodes on to; beside them it takes answers back to where messages came from. Empty
+	// means workers and hops of this node only, which decide for themselves.
 	To []Address
 }
 
@@ -28,7 +28,8 @@ type hop struct {
 	address Address
 }
 
-// StartHop makes h serve at address, until [Node.StopHop].
+// StartHop makes h serve at address, until [Node.StopHop]. The error is as of
+// [Node.Start].
 func (n *Node) StartHop(address Address, h Hop) error {
 	if err := address.checkChosen(); err != nil {
 		return err
@@ -42,7 +43,7 @@ func (n *Node) StartHop(address Address, h Hop) error {
 	return n.add(address, &hop{h, n, address})
 }
 
-// StopHop ends the hop at address.
+// StopHop ends the hop at address. The error says that there is none.
 func (n *Node) StopHop(address Address) error {
 	h, ok := n.lookup(address).(*hop)
 	if !ok {
@@ -54,7 +55,9 @@ func (n *Node) StopHop(address Address) error {
 
 // lead returns m as it goes on.
 func (h *hop) lead(m *Message) (*Message, error) {
-	if m.From.Outside && m.kind == plain { // answers reach only who waits for them
+	// Answers reach only who waits for them; they go back by conns, and to no transport.
+	answers := m.kind != plain && (len(m.Onward) == 1 || !m.Onward[1].isTransport())
+	if m.From.Outside && !answers {
 		if err := allowed(h.Allow, m.From, h.address); err != nil {
 			return nil, err
 		}
@@ -64,7 +67,10 @@ func (h *hop) lead(m *Message) (*Message, error) {
 		return on, err
 	}
 	next := on.Onward[0]
-	if m.From.Outside && next.isTransport() && !slices.Contains(h.To, next) {
+	switch {
+	case slices.Contains(h.To, next):
+		on.vouched = 1
+	case m.From.Outside && next.isTransport():
 		return nil, failure(code.WorkerDenied, h.address, "this hop does not carry on to %s", quoted(next))
 	}
 	return on, nil

@@ -2,10 +2,10 @@ package node
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,34 +21,38 @@ type inflow struct {
 	number uint32
 	onward Route
 	back   Route // with the link's address before it
-
-	under *Message // whose body is coming
-	total int      // bytes of that body
+	count  uint32
 
 	mu       sync.Mutex
-	window   int // what the sender may have sent and not delivered
-	left     int // of that, what it has not sent
-	lent     int // of left, or of what is held, what is the budget's for one large message
-	grown    int // of window, what is the budget's
-	owed     int // delivered, and not yet given back
-	claim    *claim
-	ended    bool // the link has
-	closing  bool // the sender has no more
-	queue    []*Message
+	under    *arrival // that comes in pieces, until its last one
+	window   int      // what the sender may have sent and not delivered
+	left     int      // of that, what it has not sent
+	grown    int      // of window, what is the budget's
+	owed     int      // delivered, and not yet given back
+	more     int      // of window, what the sender does not know of
+	ended    bool     // the link has
+	closing  bool     // the sender has no more
+	queue    []queued
 	draining bool // a goroutine delivers the queue
 }
 
+// A queued message waits for its turn, or its place.
+type queued struct {
+	m    *Message
+	a    *arrival // if it has come in pieces
+	size int      // of credit that it has taken, if not
+}
+
 // read takes the other side's frames until the link ends.
-func (l *link) read(ready func(), parts *sync.WaitGroup) error {
+func (l *link) read(ready func(hello) error) error {
 	r := bufio.NewReaderSize(l.nc, 32<<10)
-	var hello [len(preamble)]byte
-	if _, err := io.ReadFull(r, hello[:]); err != nil {
+	h, err := readHello(r)
+	if err != nil {
 		return ended(err)
 	}
-	if hello != preamble {
-		return wireError("what answers is no node of this version: it began with %q", hello[:])
+	if err := ready(h); err != nil {
+		return err
 	}
-	ready()
 	defer l.endInflows()
 	var scratch [frameHead]byte
 	for {
@@ -60,7 +64,7 @@ func (l *link) read(ready func(), parts *sync.WaitGroup) error {
 		if err := l.awaitAnswered(); err != nil {
 			return err
 		}
-		if err := l.take(f, r, parts); err != nil {
+		if err := l.take(f, r); err != nil {
 			return ended(err)
 		}
 	}
@@ -76,7 +80,7 @@ func ended(err error) error {
 }
 
 // take handles one frame, whose body is next in r.
-func (l *link) take(f frame, r *bufio.Reader, parts *sync.WaitGroup) error {
+func (l *link) take(f frame, r *bufio.Reader) error {
 	switch f.typ {
 	case framePing:
 		l.mu.Lock()
@@ -88,12 +92,8 @@ func (l *link) take(f frame, r *bufio.Reader, parts *sync.WaitGroup) error {
 		return nil
 	case frameClosed:
 		return l.over(f.flow)
-	case frameCredit:
-		var b [4]byte
-		if _, err := io.ReadFull(r, b[:]); err != nil {
-			return err
-		}
-		return l.credited(f.flow, b[:])
+	case frameCredit, frameGrant, frameRefuse:
+		return l.answered(f, r)
 	case frameOpen:
 		return l.opened(f, r)
 	}
@@ -103,7 +103,7 @@ func (l *link) take(f frame, r *bufio.Reader, parts *sync.WaitGroup) error {
 	}
 	switch f.typ {
 	case frameData:
-		return in.data(f.length, r, parts)
+		return in.data(f.length, r)
 	case frameDrop:
 		return in.drop()
 	}
@@ -135,11 +135,12 @@ func (l *link) opened(f frame, r io.Reader) error {
 }
 
 // data takes a piece of a message.
-func (in *inflow) data(n int, r *bufio.Reader, parts *sync.WaitGroup) error {
-	if err := in.spend(n); err != nil {
+func (in *inflow) data(n int, r *bufio.Reader) error {
+	a := in.under // which the reader alone sets
+	if err := in.spend(a, n); err != nil {
 		return err
 	}
-	if in.under == nil {
+	if a == nil {
 		if n < messageHead {
 			return wireError("a message that begins with %d bytes", n)
 		}
@@ -152,201 +153,214 @@ func (in *inflow) data(n int, r *bufio.Reader, parts *sync.WaitGroup) error {
 			return err
 		}
 		_, _ = r.Discard(messageHead) // they were peeked at
-		if err := in.begin(h); err != nil {
-			return err
+		if len(in.back) > MaxRoute || h.hops == 0 {
+			return wireError("a message that has passed too many hops")
 		}
-		n -= messageHead
+		if n -= messageHead; n == h.length {
+			return in.single(h, r)
+		}
+		a = in.begin(h, messageHead+n)
 	}
-	m := in.under
-	if len(m.Body)+n > in.total {
-		return wireError("a message is longer than it said")
-	}
-	at := len(m.Body)
-	m.Body = slices.Grow(m.Body, n)[:at+n] // bounded by the credit
-	if _, err := io.ReadFull(r, m.Body[at:]); err != nil {
+	if err := in.add(a, n, r); err != nil {
 		return err
 	}
-	if len(m.Body) < in.total {
-		in.ask(in.total - len(m.Body))
+	if !a.whole {
+		in.ask(a)
 		return nil
 	}
-	in.under = nil
-	in.deliver(m, parts)
+	in.finish(a)
 	return nil
 }
 
-// begin makes the message that h announces.
-func (in *inflow) begin(h head) error {
+// single takes a message that is all in one piece.
+func (in *inflow) single(h head, r *bufio.Reader) error {
+	m := in.message(h)
+	m.Body = make([]byte, h.length) // bounded by the frame
+	if _, err := io.ReadFull(r, m.Body); err != nil {
+		return err
+	}
+	in.count++
+	in.deliver(queued{m: m, size: messageHead + h.length})
+	return nil
+}
+
+// finish brings a on, which has come whole.
+func (in *inflow) finish(a *arrival) {
+	in.mu.Lock()
+	in.under = nil
+	in.count++
+	refused := a.refused
+	in.giveLocked()
+	in.mu.Unlock()
+	switch {
+	case refused != nil: // its sender was told too late to notice
+		in.link.node.word(a.m, refused)
+	case a.stream == nil:
+		a.m.Body = a.body
+		in.deliver(queued{m: a.m, a: a})
+	}
+}
+
+// message makes the message that h announces.
+func (in *inflow) message(h head) *Message {
 	from := *in.link.from.Load()
 	from.Carried = h.flags&flagCarried != 0
-	if len(in.back) > MaxRoute || h.hops == 0 {
-		return wireError("a message that has passed too many hops")
-	}
-	in.total = h.length
-	in.under = &Message{
-		Onward: in.onward, Return: in.back, From: from, Body: make([]byte, 0, min(h.length, startCredit)),
-		id: h.id, kind: h.kind, hops: h.hops - 1, via: in.link,
-	}
-	return nil
+	return &Message{Onward: in.onward, Return: in.back, From: from, id: h.id, kind: h.kind, hops: h.hops - 1, via: in.link}
 }
 
-// spend takes n bytes of the sender's credit.
-func (in *inflow) spend(n int) error {
+// spend takes n bytes of the sender's credit, unless they need none.
+func (in *inflow) spend(a *arrival, n int) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if a != nil && a.granted {
+		return nil
+	}
 	if n > in.left {
 		return wireError("%d bytes on flow %d, which had credit for %d", n, in.number, in.left)
 	}
 	in.left -= n
+	if a != nil {
+		a.charged += n
+	}
 	return nil
 }
 
-// ask sees to it that the sender gets credit for the rest of a message: what is owed
-// to it, and of the node's budget what lacks then.
-func (in *inflow) ask(rest int) {
-	in.mu.Lock()
-	lacks := rest - in.left
-	if lacks <= 0 || in.claim != nil || in.ended {
-		in.mu.Unlock()
-		return
-	}
-	in.giveLocked()
-	if lacks = rest - in.left; lacks <= 0 {
-		in.mu.Unlock()
-		return
-	}
-	in.claim = &claim{} // the place of the one to come
-	in.mu.Unlock()
-	c := in.link.node.budget.take(lacks, func() {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.claim = nil
-		if in.ended {
-			in.link.node.budget.give(lacks, 0)
-			return
-		}
-		in.lent += lacks
-		in.left += lacks
-		in.credit(lacks)
-	})
-	in.mu.Lock()
-	if in.claim != nil { // not granted yet
-		in.claim = c
-	}
-	in.mu.Unlock()
-}
-
-// credit tells the sender that it may send more.
-func (in *inflow) credit(n int) {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], uint32(n))
-	in.link.control(frameCredit, in.number, b[:])
-}
-
-// giveLocked gives the sender what it is owed.
+// giveLocked tells the sender what it is owed, but not while a message waits for room:
+// what comes after it was granted would take credit or not.
 func (in *inflow) giveLocked() {
-	if in.owed > 0 {
-		in.left += in.owed
-		in.credit(in.owed)
-		in.owed = 0
+	if in.owed+in.more == 0 || in.ended || in.under != nil && in.under.claim != nil && !in.under.granted {
+		return
 	}
+	in.left += in.owed + in.more
+	b := binary.BigEndian.AppendUint32(nil, uint32(in.owed))
+	in.link.control(frameCredit, in.number, binary.BigEndian.AppendUint32(b, uint32(in.more)))
+	in.owed, in.more = 0, 0
 }
 
-// settle counts n bytes as delivered.
-func (in *inflow) settle(n int) {
-	in.mu.Lock()
-	back := min(n, in.lent)
-	in.lent -= back
-	in.owed += n - back
-	if !in.ended && in.left < in.window/4 && in.window < mostCredit && in.link.node.budget.grow(in.window) {
-		more := in.window
-		in.window += more
-		in.grown += more
-		in.owed += more
+// settleLocked counts n bytes that have taken credit as delivered.
+func (in *inflow) settleLocked(n int) {
+	in.owed += n
+	if !in.ended && in.left < in.window/4 && in.window < mostCredit && in.link.node.budget.grow(in.link.account, in.window) {
+		in.more += in.window
+		in.grown += in.window
+		in.window *= 2
 	}
-	if in.owed >= in.window/2 {
+	if in.owed+in.more >= in.window/2 || in.left == 0 { // a message may wait for the rest
 		in.giveLocked()
 	}
-	in.mu.Unlock()
-	in.link.node.budget.give(back, 0)
 }
 
-// drop forgets the message that is under way.
-func (in *inflow) drop() error {
-	if in.under == nil {
-		return wireError("a message is dropped that has not begun")
-	}
-	n := messageHead + len(in.under.Body)
-	in.under = nil
+// wastedLocked counts n bytes that have taken credit as thrown away.
+func (in *inflow) wastedLocked(n int) {
+	in.owed += n
+	in.giveLocked()
+}
+
+// settle counts q as delivered, or lost, and gives its room back.
+func (in *inflow) settle(q queued) {
 	in.mu.Lock()
-	c := in.claim
-	in.mu.Unlock()
-	if c != nil && in.link.node.budget.drop(c) {
-		in.mu.Lock()
-		in.claim = nil
-		in.mu.Unlock()
+	n := q.size
+	var c *claim
+	if q.a != nil {
+		n, q.a.charged = q.a.charged, 0
+		c, q.a.claim = q.a.claim, nil
 	}
-	in.settle(n)
-	return nil
+	in.settleLocked(n)
+	in.mu.Unlock()
+	c.release()
 }
 
-// deliver brings m on: at once if that goes without waiting and nothing is before
+// deliver brings q on: at once if that goes without waiting and nothing is before
 // it, else on a goroutine that lasts until nothing waits.
-func (in *inflow) deliver(m *Message, parts *sync.WaitGroup) {
+func (in *inflow) deliver(q queued) {
 	in.mu.Lock()
 	if in.draining {
-		in.queue = append(in.queue, m)
+		in.queue = append(in.queue, q)
 		in.mu.Unlock()
 		return
 	}
 	in.mu.Unlock()
-	size := messageHead + len(m.Body) // who takes it may change it
-	ok, err := in.link.node.offer(m)
+	ok, err := in.link.node.deliver(in.link.ctx, q.m, nil, false)
 	if err != nil {
-		in.link.node.tell(m, asDelivery(err, code.Internal, ""))
+		in.link.node.tell(q.m, asDelivery(err, code.Internal, ""))
 	}
 	if ok || err != nil {
-		in.settle(size)
+		in.settle(q)
 		return
 	}
 	in.mu.Lock()
-	in.queue = append(in.queue, m)
-	in.draining = true
-	in.mu.Unlock()
-	parts.Go(in.drain)
+	defer in.mu.Unlock()
+	in.queueLocked(q)
+}
+
+// queueLocked has q delivered when it is its turn.
+func (in *inflow) queueLocked(q queued) {
+	in.queue = append(in.queue, q)
+	if !in.draining {
+		in.draining = true
+		in.link.parts.Go(in.drain)
+	}
 }
 
 // drain delivers what waits.
 func (in *inflow) drain() {
-	n := in.link.node
 	for {
 		in.mu.Lock()
 		if len(in.queue) == 0 || in.ended {
 			in.draining = false
+			left := in.queue
 			in.queue = nil
 			done := in.closedLocked()
 			in.mu.Unlock()
+			for _, q := range left {
+				in.settle(q)
+			}
 			done()
 			return
 		}
-		m := in.queue[0]
-		in.queue[0] = nil
+		q := in.queue[0]
+		in.queue[0] = queued{}
 		in.queue = in.queue[1:]
+		ctx, stop, err := in.turnLocked(q)
 		in.mu.Unlock()
-		size := messageHead + len(m.Body)
-		if err := n.deliver(in.link.ctx, m, nil); err != nil && in.link.ctx.Err() == nil {
-			n.tell(m, asDelivery(err, code.Internal, ""))
+		if err == nil {
+			_, err = in.link.node.deliver(ctx, q.m, nil, true)
 		}
-		in.settle(size)
+		stop()
+		if err != nil && in.link.ctx.Err() == nil && !errors.Is(err, errGivenUp) {
+			in.fail(q, asDelivery(err, code.Internal, ""))
+		}
+		in.settle(q)
+	}
+}
+
+// turnLocked returns what q waits within for its place, or why it does not.
+func (in *inflow) turnLocked(q queued) (ctx context.Context, stop func(), err error) {
+	if q.a == nil {
+		return in.link.ctx, func() {}, nil
+	}
+	if q.a.refused != nil {
+		return nil, func() {}, q.a.refused
+	}
+	ctx, q.a.stop = context.WithCancelCause(in.link.ctx)
+	return ctx, func() { q.a.stop(nil) }, nil
+}
+
+// fail says that q is lost: to who sends it if it is under way, else to where it has
+// come from.
+func (in *inflow) fail(q queued, why *DeliveryError) {
+	if q.a == nil || !in.refuse(q.a, why) {
+		in.link.node.tell(q.m, why)
 	}
 }
 
 // close takes the sender's word that there is no more.
 func (in *inflow) close() error {
+	in.mu.Lock()
 	if in.under != nil {
+		in.mu.Unlock()
 		return wireError("a flow ends in the middle of a message")
 	}
-	in.mu.Lock()
 	in.closing = true
 	done := in.closedLocked()
 	in.mu.Unlock()
@@ -366,15 +380,20 @@ func (in *inflow) closedLocked() (done func()) {
 }
 
 // endLocked ends the flow. What it returns is to be called without the lock: it
-// gives back what the flow has of the node's budget.
+// gives back what the flow has of the node's budget, but for what waits.
 func (in *inflow) endLocked() (done func()) {
-	n, grown, c, b := in.lent+in.grown, in.grown, in.claim, in.link.node.budget
-	in.ended, in.lent, in.grown = true, 0, 0
-	return func() {
-		if c != nil && c.grant != nil {
-			b.drop(c) // one that was granted just now finds that the flow has ended
+	grown := in.grown
+	in.ended, in.grown = true, 0
+	var c *claim
+	if a := in.under; a != nil {
+		c, a.claim = a.claim, nil
+		if a.stream != nil {
+			a.stream.fail(errGivenUp)
 		}
-		b.give(n, grown)
+	}
+	return func() {
+		c.release()
+		in.link.node.budget.shrink(in.link.account, grown)
 	}
 }
 
@@ -384,6 +403,9 @@ func (l *link) endInflows() {
 		done := func() {}
 		in.mu.Lock()
 		if !in.ended {
+			if l.leaving() { // else nobody reads what is delivered
+				in.giveLocked()
+			}
 			done = in.endLocked()
 		}
 		in.mu.Unlock()

@@ -17,8 +17,15 @@ type link struct {
 	node    *Node
 	address Address                // of this end, on return routes
 	nc      net.Conn               // of a transport, or a channel
+	channel bool                   // it is a channel
 	from    atomic.Pointer[Origin] // what comes by it is from there
 	alive   time.Duration          // how often a silent one is asked for a sign of life; 0: its carrier does that
+	account *account               // of the node's budget
+	says    hello                  // this side
+	hello   hello                  // the other side has said; set before anything else comes
+	reached reached                // where this end's address was shown
+	parts   sync.WaitGroup         // of run
+	done    chan struct{}          // closed when run has returned
 
 	ctx    context.Context // ends with the link
 	cancel context.CancelCauseFunc
@@ -41,6 +48,7 @@ type link struct {
 	born time.Time
 
 	in    map[uint32]*inflow // the reader's; those that are not closed
+	quiet chan struct{}      // closed when the reader has ended
 	begun atomic.Int32       // inflows, until the other side was told that they are over
 }
 
@@ -59,6 +67,7 @@ func (n *Node) newLink(ctx context.Context, nc net.Conn, what string, from Origi
 		node: n, address: ownAddress(what), nc: nc, alive: alive, born: time.Now(),
 		flows: map[string]*outflow{}, byNumber: map[uint32]*outflow{}, in: map[uint32]*inflow{},
 		room: make(chan struct{}), turnover: make(chan struct{}), wake: make(chan struct{}, 1),
+		account: n.budget.account(from), done: make(chan struct{}), quiet: make(chan struct{}),
 	}
 	l.from.Store(&from)
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
@@ -66,27 +75,29 @@ func (n *Node) newLink(ctx context.Context, nc net.Conn, what string, from Origi
 }
 
 // run speaks with the other node until the link ends, and returns why. ready is
-// called when the other node has said that it is one.
-func (l *link) run(ready func()) error {
-	var parts sync.WaitGroup
-	defer parts.Wait()
+// called when the other node has said that it is one; its error ends the link.
+func (l *link) run(ready func(hello) error) error {
+	defer close(l.done)
+	defer l.node.budget.leave(l.account)
+	defer l.parts.Wait()
 	defer l.nc.Close()
 	unhook := context.AfterFunc(l.ctx, l.interrupt)
 	defer unhook()
-	l.out = append(l.out, preamble[:]...)
+	l.out = l.says.append(l.out)
 	l.poke()
 	written := make(chan struct{})
-	parts.Go(func() {
+	l.parts.Go(func() {
 		defer close(written)
 		if err := l.write(); err != nil {
 			l.cancel(err)
 		}
 	})
 	if l.alive > 0 {
-		parts.Go(l.watch)
+		l.parts.Go(l.watch)
 	}
-	err := l.read(ready, &parts)
+	err := l.read(ready)
 	l.cancel(err)
+	close(l.quiet)
 	<-written
 	err = context.Cause(l.ctx)
 	l.fail()
@@ -113,12 +124,24 @@ func (l *link) leaving() bool {
 // close ends the link.
 func (l *link) close(err error) { l.cancel(err) }
 
-// fail frees those who wait to send.
+// fail frees those who wait to send, and tells those whose messages the other side has
+// not said to be delivered. When this side has ended the link, it knows.
 func (l *link) fail() {
+	var unsure []*Message
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, f := range l.byNumber {
 		f.signalLocked()
+		unsure = append(unsure, f.unsureLocked()...)
+	}
+	l.mu.Unlock()
+	if l.leaving() || len(unsure) == 0 {
+		return
+	}
+	why := failure(code.LinkLost, "", "the conn to the next node has ended before that has said that the message is delivered: %s", bounded(context.Cause(l.ctx).Error()))
+	ctx, cancel := context.WithTimeout(l.node.ctx, lastWords)
+	defer cancel()
+	for _, m := range unsure {
+		l.node.tellWithin(ctx, m, why)
 	}
 }
 
@@ -139,6 +162,7 @@ func (l *link) write() error {
 			if !l.leaving() {
 				return nil
 			}
+			l.awaitQuiet()
 			over = true
 		}
 		l.mu.Lock()
@@ -166,6 +190,17 @@ func (l *link) write() error {
 	return nil
 }
 
+// awaitQuiet waits until the reader of a link that has ended has said what is delivered,
+// but not for long: it may be in a func of the program's.
+func (l *link) awaitQuiet() {
+	late := time.NewTimer(lastWords / 4)
+	defer late.Stop()
+	select {
+	case <-l.quiet:
+	case <-late.C:
+	}
+}
+
 // awaitAnswered waits until few answers are unsent. It does not look at what senders
 // have put down: two nodes that send much to each other would wait for each other.
 func (l *link) awaitAnswered() error {
@@ -184,8 +219,8 @@ func (l *link) awaitAnswered() error {
 	}
 }
 
-// control puts down a frame without a body, or with one of four bytes. Who sends much
-// that asks for such, and reads nothing, is not read any more ([link.awaitAnswered]).
+// control puts down a frame with a small body, or none. Who sends much that asks for
+// such, and reads nothing, is not read any more ([link.awaitAnswered]).
 func (l *link) control(typ byte, flow uint32, body []byte) {
 	l.mu.Lock()
 	l.out = append(frame{typ, len(body), flow}.append(l.out), body...)

@@ -19,15 +19,18 @@ type Message struct {
 	Onward Route
 	// Return leads back to who sent it; empty where nobody wants an answer.
 	Return Route
-	Body   []byte
+	// Body is what the sender has sent: on one node the very bytes.
+	Body []byte
 	// From says how it has come to this node.
 	From Origin
 
-	id   uint64 // of a request and its reply, 0 of others
-	kind kind
-	hops uint8
-	via  *link // it has come by; nil from this node
-	led  bool  // a hop of this node has carried it on
+	id      uint64 // of a request and its reply, 0 of others
+	kind    kind
+	hops    uint8
+	via     *link    // it has come by; nil from this node
+	vouched int      // addresses of the onward route that a hop or worker of this node has named
+	stream  *stream  // its body, where that goes on as it comes; else nil
+	request *pending // that it is, until it has left its sender; else nil
 }
 
 // A kind says what a message is.
@@ -44,7 +47,8 @@ type Origin struct {
 	// Outside is true of what has come from another node.
 	Outside bool
 	// Peer is who holds the other end of the channel that it has come by, nil where
-	// it was none. Attributes are the peer's, as [Config.Attributes] has proven them.
+	// it was none. Attributes are the peer's, as [Config.Attributes] has proven them. Both
+	// are shared by many messages: nobody changes them.
 	Peer       *channel.Peer
 	Attributes map[string]string
 	// Carried is true where the peer only passes on what another node has sent it:

@@ -9,8 +9,10 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -20,22 +22,28 @@ import (
 type Config struct {
 	// Local is the node's part in the handshakes of channels; see [channel.NewLocal].
 	Local *channel.Local
-	// Attributes returns what a peer's credentials prove now; nil proves nothing. An
-	// error ends the channel.
+	// Attributes returns what a peer's credentials prove now, in a map that nobody changes
+	// any more; nil proves nothing. It is asked when a channel is opened, and when it has
+	// another path. An error ends the channel.
 	Attributes func(channel.Peer) (map[string]string, error)
 	// Dial reaches transports' addresses; nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Transit says which messages from outside may be carried on to a transport's
-	// address that stands in their route, without a hop of this node's; nil refuses all.
+	// address that stands in their route, where neither a hop of this node's ([Hop.To]) nor
+	// a worker ([Self.ForwardTo]) has named it; nil refuses all.
 	Transit func(from Origin, to Address) error
-	// Patience bounds sends and requests that have no deadline; 0 means 30 s.
+	// Patience bounds sends and requests that have no deadline, and how long a message of
+	// more than a few KiB may wait for a full mailbox while others need its room; 0 means
+	// 30 s.
 	Patience time.Duration
 	// Buffer is how many bytes of messages that are larger than a few KiB may be on
-	// their way into this node, of all conns together; 0 means 64 MiB, [MaxBody] is the
-	// least.
+	// their way to workers of this node, of all conns together; 0 means 64 MiB, [MaxBody] is
+	// the least. Whoever has proven no identity shares a half of it with all others of
+	// that kind; nobody has more than a quarter, or MaxBody where that is more.
 	Buffer int
 	// MaxConns is how many conns of others are served at a time, of all listeners
-	// together; 0 means 1,024. Others wait in the listeners' backlog.
+	// together; 0 means 1,024. Others wait in the listeners' backlog; meanwhile one that
+	// has said nothing for 2 s gives way.
 	MaxConns int
 	// Keepalive is how long a conn of a transport may be silent before it is asked for
 	// a sign of life; after twice that it has ended. 0 means 5 s.
@@ -66,12 +74,15 @@ type Node struct {
 	trace Trace
 	ctx   context.Context // ends with the node
 	stop  context.CancelFunc
-	// What channels run by ends first: they say farewell over what ends after them.
-	channelCtx  context.Context
-	stopChannel context.CancelFunc
-	inbox       Route // of requests that no worker makes
-	budget      *budget
-	slots       chan struct{} // of MaxConns
+	// Channels end before what they run over, with which they say farewell: first those
+	// that run over other channels.
+	tiers    [2]tier
+	inbox    Route // of requests that no worker makes
+	budget   *budget
+	slots    chan struct{} // of MaxConns
+	turns    turns.Turns   // of conns that have said nothing yet
+	secret   [32]byte      // makes the names of series
+	attempts atomic.Uint64 // to make conns
 
 	circles circles
 
@@ -81,8 +92,23 @@ type Node struct {
 	dials    map[Address]*dialling
 	pending  map[uint64]*pending
 	channels map[*channel.Channel]*link
+	series   map[[16]byte]*link // of conns that others have made
 	running  sync.WaitGroup
-	farewell sync.WaitGroup // of channels
+}
+
+// A tier is of channels that end at the same time.
+type tier struct {
+	ctx      context.Context
+	stop     context.CancelFunc
+	farewell sync.WaitGroup
+}
+
+// tier returns that of a channel whose way begins with l, nil where that is no link.
+func (n *Node) tier(l *link) *tier {
+	if l != nil && l.channel {
+		return &n.tiers[0]
+	}
+	return &n.tiers[1]
 }
 
 // A place is what an address of the node leads to: a *worker, *hop, *forwarder,
@@ -100,7 +126,7 @@ type inbox struct{}
 
 // New returns a node on which nothing runs. It is to be closed.
 func New(cfg Config) *Node {
-	n := &Node{cfg: cfg, table: map[Address]place{}, dials: map[Address]*dialling{}, pending: map[uint64]*pending{}, channels: map[*channel.Channel]*link{}}
+	n := &Node{cfg: cfg, table: map[Address]place{}, dials: map[Address]*dialling{}, pending: map[uint64]*pending{}, channels: map[*channel.Channel]*link{}, series: map[[16]byte]*link{}}
 	if cfg.Trace != nil {
 		n.trace = *cfg.Trace
 	}
@@ -120,9 +146,12 @@ func New(cfg Config) *Node {
 	if n.cfg.Dial == nil {
 		n.cfg.Dial = new(net.Dialer).DialContext
 	}
-	n.budget = newBudget(n.cfg.Buffer)
+	n.budget = newBudget(n.cfg.Buffer, n.cfg.Patience)
+	_, _ = rand.Read(n.secret[:]) // never fails
 	n.ctx, n.stop = context.WithCancel(context.Background())
-	n.channelCtx, n.stopChannel = context.WithCancel(n.ctx)
+	for i := range n.tiers {
+		n.tiers[i].ctx, n.tiers[i].stop = context.WithCancel(n.ctx)
+	}
 	address := ownAddress("requests")
 	n.inbox = Route{address}
 	n.table[address] = inbox{}
@@ -138,10 +167,13 @@ func (n *Node) Close() error {
 	n.mu.Lock()
 	n.closed = true
 	n.mu.Unlock()
-	n.stopChannel()
-	n.farewell.Wait()
+	for i := range n.tiers {
+		n.tiers[i].stop()
+		n.tiers[i].farewell.Wait()
+	}
 	n.stop()
 	n.running.Wait()
+	n.budget.close()
 	return nil
 }
 
@@ -156,16 +188,16 @@ func (n *Node) run(f func()) bool {
 	return true
 }
 
-// parting has f run, in which a channel does, unless the node is closed.
-func (n *Node) parting(f func()) bool {
+// parting has f run, in which a channel of tier t does, unless the node is closed.
+func (n *Node) parting(t *tier, f func()) bool {
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
 		return false
 	}
-	n.farewell.Add(1)
+	t.farewell.Add(1)
 	n.mu.Unlock()
-	defer n.farewell.Done()
+	defer t.farewell.Done()
 	f()
 	return true
 }
@@ -209,46 +241,53 @@ func (n *Node) send(ctx context.Context, m *Message, by *worker) error {
 	if err := checkBody(m.Body); err != nil {
 		return err
 	}
-	return n.deliver(ctx, m, by)
+	_, err := n.deliver(ctx, m, by, true)
+	return err
 }
 
 // deliver brings m to the place on this node that is next on its onward route, or on
-// its way to another node. It waits until there is room for it there.
-func (n *Node) deliver(ctx context.Context, m *Message, by *worker) error {
-	target, m, err := n.find(ctx, m)
-	if err != nil {
-		return err
-	}
-	switch t := target.(type) {
-	case nil: // somebody has waited for it
-		return nil
-	case *worker:
-		return timely(t.put(ctx, m, by))
-	case *link:
-		if by != nil {
-			by.wrote.Store(true)
-		}
-		return timely(t.send(ctx, m))
-	}
-	return failure(code.Internal, m.Onward[0], "the address leads nowhere")
-}
-
-// offer is deliver that does not wait: false says that it would have to.
-func (n *Node) offer(m *Message) (bool, error) {
-	if len(m.Onward) > 0 && m.Onward[0].isTransport() {
-		return false, nil // the conn may have to be made first
-	}
-	target, m, err := n.find(n.ctx, m)
+// its way to another node, and reports whether it did: with wait, it waits until there
+// is room for it there, else it does only what goes at once.
+func (n *Node) deliver(ctx context.Context, m *Message, by *worker, wait bool) (bool, error) {
+	to, m, err := n.resolve(m)
 	if err != nil {
 		return false, err
 	}
-	switch t := target.(type) {
+	if a, ok := to.(Address); ok {
+		l, err := n.transport(ctx, a, wait)
+		if l == nil {
+			return false, err
+		}
+		to = l
+	}
+	if _, away := to.(*link); !away && m.stream != nil {
+		return false, failure(code.NoWorker, "", "the way of the message has changed while it came")
+	}
+	switch t := to.(type) {
 	case nil:
 		return true, nil
+	case inbox:
+		return n.answered(m)
 	case *worker:
-		return t.box.try(m)
+		m.request = nil // it leaves by no link, or the worker's
+		if !wait {
+			return t.box.try(m)
+		}
+		return true, timely(t.put(ctx, m, by))
 	case *link:
-		return t.try(m)
+		if m.via != nil && len(m.Return) > 0 {
+			m.via.reached.add(t)
+		}
+		switch {
+		case !wait:
+			return t.try(m)
+		case m.request != nil:
+			m.request.by = t
+		}
+		if by != nil {
+			by.wrote.Store(true)
+		}
+		return true, timely(t.send(ctx, m))
 	}
 	return false, failure(code.Internal, m.Onward[0], "the address leads nowhere")
 }
@@ -261,44 +300,43 @@ func timely(err error) error {
 	return err
 }
 
-// find follows m through this node's hops to the worker or link that takes it, and
-// returns m as it gets there. A nil target has got it already.
-func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message, err error) {
+// resolve follows m through this node's hops to what takes it: a *worker, a *link, an
+// inbox, a transport's Address, or nil where nobody wants it. It returns m as it gets
+// there. It changes nothing, and may be asked about a message that has only begun.
+func (n *Node) resolve(m *Message) (to place, at *Message, err error) {
 	for {
 		if len(m.Onward) == 0 {
 			return nil, m, failure(code.NoWorker, "", "the route ends before a worker")
 		}
 		next := m.Onward[0]
 		if next.isTransport() {
-			l, err := n.transport(ctx, m, next)
-			if err != nil {
+			if err := n.transits(m, next); err != nil {
 				return nil, m, err
 			}
-			return l, m.onTo(), m.leaves(next)
+			return next, m.onTo(), m.leaves(next)
 		}
 		switch p := n.lookup(next).(type) {
 		case inbox:
-			if !n.answered(m) {
-				return nil, m, failure(code.NoWorker, next, "nobody waits for this answer any more")
-			}
-			return nil, m, nil
+			return p, m, n.expected(m)
 		case *worker:
-			if m.id != 0 && m.kind != plain { // of a request that the worker has made
-				if !n.answered(m) {
-					return nil, m, failure(code.NoWorker, next, "nobody waits for this answer any more")
+			switch ends := len(m.Onward) == 1; {
+			case m.kind == failed && !ends: // the worker has only forwarded what was lost
+				if m, err = passed(m.onTo(), p.address, nil); err != nil {
+					return nil, m, err
 				}
+				continue
+			case m.id != 0 && m.kind != plain && ends: // of a request that the worker has made
+				return inbox{}, m, n.expected(m)
+			case m.kind == failed && !p.mourns:
 				return nil, m, nil
 			}
-			if m.kind == failed && !p.mourns {
-				return nil, m, nil
-			}
-			if err := p.admits(m); err != nil {
-				return nil, m, err
-			}
-			return p, m.onTo(), nil
+			return p, m.onTo(), p.admits(m)
 		case *link:
-			// Who knows a link's address was written to by it, and what it says may be
-			// an answer: the other side decides, and hears that it was carried.
+			// What it says may be an answer: the other side decides, and hears that it was
+			// carried.
+			if m.From.Outside && m.vouched == 0 && !p.reached.by(m.via) {
+				return nil, m, failure(code.WorkerDenied, "", "this node carries nothing on to where its sender has had no message from")
+			}
 			return p, m.onTo(), m.leaves(next)
 		case leader:
 			if m, err = p.lead(m); err != nil {
@@ -310,10 +348,25 @@ func (n *Node) find(ctx context.Context, m *Message) (target place, at *Message,
 	}
 }
 
+// transits says why m may not go on to a transport's address.
+func (n *Node) transits(m *Message, to Address) error {
+	if !m.From.Outside || m.vouched > 0 {
+		return nil
+	}
+	if n.cfg.Transit == nil {
+		return failure(code.WorkerDenied, "", "this node carries nothing from outside on to %s", quoted(to))
+	}
+	if err := n.cfg.Transit(m.From, to); err != nil {
+		return failure(code.WorkerDenied, "", "%s", bounded(err.Error()))
+	}
+	return nil
+}
+
 // onTo returns m without the address that it has reached.
 func (m *Message) onTo() *Message {
 	n := *m
 	n.Onward = m.Onward[1:]
+	n.vouched = max(m.vouched-1, 0)
 	return &n
 }
 
@@ -355,13 +408,28 @@ func (n *Node) tell(m *Message, err *DeliveryError) {
 	if f := n.trace.Lost; f != nil {
 		f(err)
 	}
+	n.word(m, err)
+}
+
+// tellWithin is tell that waits, until ctx ends, where there is no room for the word.
+func (n *Node) tellWithin(ctx context.Context, m *Message, err *DeliveryError) {
+	if f := n.trace.Lost; f != nil {
+		f(err)
+	}
+	if word := m.lost(err); word != nil {
+		_, _ = n.deliver(ctx, word, nil, true)
+	}
+}
+
+// word is tell but for the trace.
+func (n *Node) word(m *Message, err *DeliveryError) {
 	word := m.lost(err)
 	if word == nil {
 		return
 	}
 	// As far as that goes without waiting: who sends much and reads nothing is told
 	// of what there is room for.
-	_, _ = n.offer(word)
+	_, _ = n.deliver(n.ctx, word, nil, false)
 }
 
 var encoding = base32.StdEncoding.WithPadding(base32.NoPadding)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"time"
 )
 
@@ -20,13 +21,35 @@ const closeTime = 100 * time.Millisecond
 type outflow struct {
 	key    string
 	number uint32
+	via    *link // its messages have come by; nil from this node
+	back   Route // of all its messages, as on this node
 	credit int
+	window int           // what may be sent and not delivered
 	used   uint64        // the link's clock, when it was last
 	users  int           // who send, or wait to
-	lent   bool          // there is credit for a message that was given up
 	closed time.Time     // when CLOSE was sent; zero before
 	moved  chan struct{} // closed when credit has come, or the link is over
 	turn   chan struct{} // has a token while nobody sends
+
+	// Of the message that is under way.
+	count   uint32 // its number
+	busy    bool   // something of it was sent
+	sent    int    // bytes of the body
+	charged int    // bytes that have taken credit
+	granted bool   // the rest takes none
+	refused *DeliveryError
+
+	// unsure are the messages that the other side has not said to be delivered, in order,
+	// where there is somebody to be told of a loss.
+	unsure  []unsure
+	settled int // bytes that were delivered, but not all of the first one's
+}
+
+// An unsure message is sent and not known to be delivered.
+type unsure struct {
+	charged int
+	kind    kind
+	id      uint64
 }
 
 func (f *outflow) signalLocked() {
@@ -62,27 +85,67 @@ func (l *link) flow(ctx context.Context, m *Message) (_ *outflow, err error) {
 
 // flowLocked is flow that does not wait, but returns what to wait for.
 func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
-	l.scratch = appendRoutes(l.scratch[:0], m.Onward, m.Return)
+	l.scratch = appendKey(l.scratch[:0], m)
 	f := l.flows[string(l.scratch)]
 	switch {
 	case f != nil && !f.closed.IsZero():
 		return nil, l.turnover // what it has sent comes first
+	case f != nil && f.via != m.via:
+		// The sender's node has come by a new conn, to which the answers go. What it has
+		// sent by the old one comes first.
+		if f.users == 0 {
+			l.closeLocked(f)
+		}
+		return nil, l.turnover
 	case f == nil && len(l.flows) >= maxFlows:
 		l.closeOldestLocked()
 		return nil, l.turnover
 	case f == nil && len(l.out) >= maxUnsent:
 		return nil, l.room
 	case f == nil:
-		l.last++
-		f = &outflow{key: string(l.scratch), number: l.last, credit: startCredit, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
-		f.turn <- struct{}{}
-		l.flows[f.key], l.byNumber[f.number] = f, f
-		l.out = append(frame{frameOpen, len(l.scratch), f.number}.append(l.out), l.scratch...)
+		f = l.openLocked(m)
 	}
 	l.clock++
 	f.used = l.clock
 	f.users++
 	return f, nil
+}
+
+// openLocked begins a flow, whose key is in scratch.
+func (l *link) openLocked(m *Message) *outflow {
+	l.last++
+	f := &outflow{
+		key: string(l.scratch), number: l.last, via: m.via, back: m.Return,
+		credit: startCredit, window: startCredit, moved: make(chan struct{}), turn: make(chan struct{}, 1),
+	}
+	f.turn <- struct{}{}
+	l.flows[f.key], l.byNumber[f.number] = f, f
+	l.scratch = appendRoutes(l.scratch[:0], m.Onward, m.Return)
+	l.out = append(frame{frameOpen, len(l.scratch), f.number}.append(l.out), l.scratch...)
+	return f
+}
+
+// appendKey appends what says whose messages m is one of, and along which route: also
+// when its sender's node has come by another conn in the meantime.
+func appendKey(b []byte, m *Message) []byte {
+	if m.via == nil {
+		return appendRoutes(append(b, 0), m.Onward, m.Return)
+	}
+	whose := m.via.hello.series[:]
+	if m.via.hello.series == ([16]byte{}) {
+		whose = []byte(m.via.address)
+	}
+	b = append(append(b, byte(len(whose))), whose...)
+	for _, r := range [2]Route{m.Onward, m.Return} {
+		b = append(b, byte(len(r)))
+		for _, a := range r {
+			if a == m.via.address {
+				a = ""
+			}
+			b = append(append(b, byte(len(a))), a...)
+		}
+	}
+	return b
 }
 
 // closeOldestLocked closes the flow that was quiet for longest, unless one is closing
@@ -120,9 +183,6 @@ func (l *link) turnLocked() {
 func (l *link) leave(f *outflow) {
 	l.mu.Lock()
 	f.users--
-	if f.users == 0 && f.lent {
-		l.closeLocked(f)
-	}
 	if f.users == 0 && len(l.flows) >= maxFlows {
 		l.turnLocked()
 	}
@@ -145,70 +205,127 @@ func (l *link) send(ctx context.Context, m *Message) error {
 		return l.lost()
 	}
 	defer func() { f.turn <- struct{}{} }()
-	rest, first := m.Body, true
-	for first || len(rest) > 0 {
-		n, moved := l.piece(f, m, rest, first)
-		if n < 0 {
-			select {
-			case <-moved:
-			case <-ctx.Done():
-				return l.cut(f, first, context.Cause(ctx))
-			case <-l.ctx.Done():
-				return l.lost()
-			}
-			continue
+	for sent, begun := 0, false; !begun || sent < m.length(); {
+		rest, more, err := m.rest(sent)
+		if err != nil {
+			return l.cut(f, err)
 		}
-		rest, first = rest[n:], false
+		if !begun || len(rest) > 0 {
+			var n int
+			if n, more, err = l.piece(f, m, rest); err != nil {
+				return l.cut(f, err)
+			}
+			if n >= 0 {
+				if m.stream != nil {
+					m.stream.gone(n)
+				}
+				sent, begun = sent+n, true
+				continue
+			}
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return l.cut(f, context.Cause(ctx))
+		case <-l.ctx.Done():
+			return l.lost()
+		}
 	}
 	return nil
 }
 
-// cut tells the other side that the rest of a message does not come. The flow ends, for
-// it may have a large part of that one's budget.
-func (l *link) cut(f *outflow, first bool, err error) error {
-	if !first {
-		l.control(frameDrop, f.number, nil)
-		l.mu.Lock()
-		f.lent = true
-		l.mu.Unlock()
+// rest returns what there is of m's body behind what was sent, or what to wait for.
+func (m *Message) rest(sent int) (b []byte, more <-chan struct{}, err error) {
+	if m.stream != nil {
+		return m.stream.next()
+	}
+	return m.Body[sent:], nil, nil
+}
+
+// cut tells the other side that the rest of a message does not come.
+func (l *link) cut(f *outflow, err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.busy {
+		l.out = frame{frameDrop, 0, f.number}.append(l.out)
+		f.finishLocked(failed, 0)
+		l.poke()
 	}
 	return err
 }
 
-// piece puts down as much of rest as there is credit for, and returns how much that
-// was; -1 means that there is too little, or no room, and what to wait for.
-func (l *link) piece(f *outflow, m *Message, rest []byte, first bool) (n int, moved <-chan struct{}) {
+// piece puts down as much of rest, which m's body goes on with, as there is credit for,
+// and returns how much that was; -1 means that there is too little, or no room, and what
+// to wait for. An error: the other side does not want the message.
+func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ctx.Err() != nil {
-		return -1, f.moved
+	switch {
+	case f.busy && f.refused != nil:
+		return -1, nil, f.refused
+	case l.ctx.Err() != nil:
+		return -1, f.moved, nil
+	case len(l.out) >= maxUnsent:
+		return -1, l.room, nil
 	}
-	if len(l.out) >= maxUnsent {
-		return -1, l.room
-	}
-	before := 0
-	if first {
+	before, credit := 0, f.credit
+	if !f.busy {
 		before = messageHead
 	}
-	if f.credit < before || f.credit == 0 {
-		return -1, f.moved
+	if f.granted {
+		credit = maxData
 	}
-	n = min(len(rest), f.credit-before, maxData-before)
-	if n == 0 && len(rest) > 0 && !first {
-		return -1, f.moved
+	if credit < before || credit == 0 {
+		return -1, f.moved, nil
+	}
+	n = min(len(rest), credit-before, maxData-before)
+	if n == 0 && len(rest) > 0 && f.busy {
+		return -1, f.moved, nil
 	}
 	l.out = frame{frameData, before + n, f.number}.append(l.out)
-	if first {
+	if !f.busy {
 		l.out = l.head(m).append(l.out)
 	}
 	l.out = append(l.out, rest[:n]...)
-	f.credit -= before + n
+	if !f.granted {
+		f.credit -= before + n
+		f.charged += before + n
+	}
+	f.busy = true
+	if f.sent += n; f.sent == m.length() {
+		f.finishLocked(m.kind, m.id)
+	}
 	l.poke()
-	return n, nil
+	return n, nil, nil
+}
+
+// finishLocked ends the message that is under way. It is not known to be delivered.
+func (f *outflow) finishLocked(k kind, id uint64) {
+	if len(f.back) > 0 {
+		f.unsure = append(f.unsure, unsure{f.charged, k, id})
+		f.surerLocked(0)
+	}
+	f.count++
+	f.busy, f.sent, f.charged, f.granted, f.refused = false, 0, 0, false, nil
+}
+
+// surerLocked counts n bytes more as delivered.
+func (f *outflow) surerLocked(n int) {
+	if len(f.back) == 0 {
+		return
+	}
+	f.settled += n
+	i := 0
+	for ; i < len(f.unsure) && f.unsure[i].charged <= f.settled; i++ {
+		f.settled -= f.unsure[i].charged
+	}
+	if f.unsure = f.unsure[i:]; len(f.unsure) == 0 {
+		f.unsure = nil
+	}
 }
 
 func (l *link) head(m *Message) head {
-	h := head{kind: m.kind, hops: m.hops, length: len(m.Body), id: m.id}
+	h := head{kind: m.kind, hops: m.hops, length: m.length(), id: m.id}
 	if m.From.Outside {
 		h.flags = flagCarried
 	}
@@ -220,6 +337,9 @@ func (l *link) try(m *Message) (bool, error) {
 	if l.ctx.Err() != nil {
 		return false, l.lost()
 	}
+	if m.stream != nil || messageHead+len(m.Body) > maxData {
+		return false, nil
+	}
 	l.mu.Lock()
 	f, _ := l.flowLocked(m)
 	l.mu.Unlock()
@@ -227,9 +347,6 @@ func (l *link) try(m *Message) (bool, error) {
 		return false, nil
 	}
 	defer l.leave(f)
-	if messageHead+len(m.Body) > maxData {
-		return false, nil
-	}
 	select {
 	case <-f.turn:
 	default:
@@ -242,25 +359,63 @@ func (l *link) try(m *Message) (bool, error) {
 	if !enough {
 		return false, nil
 	}
-	n, _ := l.piece(f, m, m.Body, true) // only the turn's holder takes credit away
+	n, _, _ := l.piece(f, m, m.Body) // only the turn's holder takes credit away
 	return n >= 0, nil
 }
 
-// credited takes the other side's word that more may be sent.
-func (l *link) credited(number uint32, body []byte) error {
+// answered takes what the other side says of a flow of this one's.
+func (l *link) answered(fr frame, r io.Reader) error {
+	var b [maxRefuse]byte
+	body := b[:fr.length]
+	if _, err := io.ReadFull(r, body); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f := l.byNumber[number]
+	f := l.byNumber[fr.flow]
 	if f == nil {
-		return wireError("credit for flow %d, which there is not", number)
+		return wireError("a frame of type %d for flow %d, which there is not", fr.typ, fr.flow)
 	}
-	more := binary.BigEndian.Uint32(body)
-	if more == 0 || more > 2*MaxBody || f.credit+int(more) > 4*MaxBody {
-		return wireError("credit of %d bytes", more)
+	first := binary.BigEndian.Uint32(body)
+	switch fr.typ {
+	case frameCredit:
+		return f.creditedLocked(int(first), int(binary.BigEndian.Uint32(body[4:])))
+	case frameGrant:
+		if f.busy && first == f.count { // else it was given up meanwhile
+			f.granted = true
+			f.signalLocked()
+		}
+	case frameRefuse:
+		if f.busy && first == f.count && f.refused == nil {
+			f.refused = decodeNotice(body[4:])
+			f.signalLocked()
+		}
 	}
-	f.credit += int(more)
+	return nil
+}
+
+// creditedLocked takes the other side's word that bytes were delivered, and that more
+// may be on their way.
+func (f *outflow) creditedLocked(delivered, more int) error {
+	if delivered > f.window-f.credit || more > 4*mostCredit-f.window || delivered+more == 0 {
+		return wireError("credit of %d and %d bytes, where %d are on their way", delivered, more, f.window-f.credit)
+	}
+	f.window += more
+	f.credit += delivered + more
+	f.surerLocked(delivered)
 	f.signalLocked()
 	return nil
+}
+
+// unsureLocked returns, of the messages that were sent and are not known to be
+// delivered, what tells of their loss to whom.
+func (f *outflow) unsureLocked() (lost []*Message) {
+	for _, u := range f.unsure {
+		if u.kind != failed {
+			lost = append(lost, &Message{Return: f.back, kind: u.kind, id: u.id})
+		}
+	}
+	return lost
 }
 
 // over takes the other side's word that all of a closed flow is delivered.

@@ -31,7 +31,8 @@ type Relay struct {
 	// Register says who may have which name; nil lets peers have their identifiers,
 	// which the channel that they register by has proven.
 	Register func(from Origin, name Address) error
-	// Allow says which messages from other nodes go to such names; nil means none.
+	// Allow says which messages from other nodes go to such names; nil means none. The
+	// node behind a name asks its own workers' Allow beside that.
 	Allow func(Origin) error
 }
 
@@ -72,7 +73,7 @@ type forwarder struct {
 // lead returns m as it goes on. A name leads one way, so it is not on the return
 // route: what comes back goes on by the links.
 func (f *forwarder) lead(m *Message) (*Message, error) {
-	if m.From.Outside && m.kind == plain {
+	if m.From.Outside { // also what says to be an answer: none goes this way
 		if err := allowed(f.relay.Allow, m.From, f.address); err != nil {
 			return nil, err
 		}
@@ -189,7 +190,9 @@ type Registration struct {
 // and keeps it so until the registration is closed, over losses of the way there. Where
 // onward begins with a channel, it ends with that.
 // Messages to the name come to the addresses of this node that follow it on their
-// routes. ctx bounds the first attempt, whose error it is when that fails.
+// routes. ctx bounds the first attempt, whose error it is when that fails: a
+// *[DeliveryError] with register_denied where the relay does not let this node have the
+// name, with replaced where somebody else has it.
 func (n *Node) Register(ctx context.Context, onward Route, name Address) (*Registration, error) {
 	if err := name.checkChosen(); err != nil {
 		return nil, err

@@ -23,13 +23,14 @@ func (s *Self) Node() *Node { return s.worker.node }
 // once.
 func (s *Self) Stop() { s.worker.cancel() }
 
-// Send sends body along onward; answers come to the worker. It returns when the next
-// hop has taken the message. See [Node.Send].
+// Send sends body along onward; answers come to the worker, as messages, and losses if it
+// is a [LossHandler]. It returns when the next hop has taken the message. See [Node.Send].
 func (s *Self) Send(ctx context.Context, onward Route, body []byte) error {
 	return s.send(ctx, &Message{Onward: onward, Return: s.route, Body: body, hops: maxHops})
 }
 
-// Reply sends body the way that m has come, as the answer to the request if m is one.
+// Reply sends body the way that m has come, as the answer to the request if m is one. A
+// request takes one answer; others are lost. See [Node.Send] for body and the error.
 func (s *Self) Reply(ctx context.Context, m *Message, body []byte) error {
 	if len(m.Return) == 0 {
 		return failure(code.NoWorker, "", "the message says no way back")
@@ -38,12 +39,16 @@ func (s *Self) Reply(ctx context.Context, m *Message, body []byte) error {
 }
 
 // Forward sends m on along what is left of its onward route, with this worker on its
-// return route, and with the body that m has now. m is not to be used afterwards.
+// return route, and with the body that m has now. m is not to be used afterwards. Where
+// m has come from outside and its route goes on to a transport's address,
+// [Config.Transit] is asked; a worker that wants it carried there says so by
+// [Self.ForwardTo].
 func (s *Self) Forward(ctx context.Context, m *Message) error {
 	return s.ForwardTo(ctx, m, nil)
 }
 
-// ForwardTo is Forward with more addresses before the rest of the onward route.
+// ForwardTo is Forward with more addresses before the rest of the onward route, which
+// the worker vouches for: a transport's address among them is not asked about.
 func (s *Self) ForwardTo(ctx context.Context, m *Message, first Route) error {
 	n, err := passed(m, s.worker.address, first)
 	if err != nil {
@@ -72,7 +77,7 @@ func passed(m *Message, at Address, more Route) (*Message, error) {
 	}
 	n := *m
 	n.hops--
-	n.led = true
+	n.vouched = len(more)
 	if len(more) > 0 {
 		n.Onward = more.Then(m.Onward...)
 	}
@@ -95,19 +100,22 @@ func (n *Node) patient(ctx context.Context) (context.Context, context.CancelFunc
 
 var errPatience = errors.New("nothing has moved for as long as a sender without a deadline waits (Patience)")
 
-// Send sends body along onward, from nobody: there is no answer, and nobody hears
-// of a loss. It returns when the next hop has taken the message: the worker's
-// mailbox on this node, or the conn to the next one. body is not the sender's any more:
-// a worker on this node gets it as it is.
+// Send sends body, of up to [MaxBody] bytes, along onward, from nobody: there is no
+// answer, and nobody hears of a loss behind the next hop. It returns when that has taken
+// the message: the worker's mailbox on this node, or the conn to the next one. body is
+// not the sender's any more: a worker on this node gets it as it is.
+//
+// The error is a *[DeliveryError], [ErrClosed], or ctx's if that was cancelled. A ctx
+// without a deadline gets one of [Config.Patience].
 func (n *Node) Send(ctx context.Context, onward Route, body []byte) error {
 	ctx, cancel := n.patient(ctx)
 	defer cancel()
 	return n.send(ctx, &Message{Onward: onward, Body: body, hops: maxHops}, nil)
 }
 
-// Request sends body along onward and returns the answer. Its error is a
-// *DeliveryError where the request, or the answer, is known to be lost, or ctx's; a
-// ctx without a deadline gets one of [Config.Patience]. body is as in [Node.Send].
+// Request sends body along onward and returns the answer, which is the caller's. Its
+// error is as of [Node.Send], also where the request or the answer is known to be lost
+// later: when the conn that it has left by ends, with link_lost.
 //
 // Where onward begins with a channel, the answer has come through it, from the peer
 // that its [Origin] names.
@@ -120,6 +128,7 @@ type pending struct {
 	answer chan *Message // buffered
 	via    *link         // the answer has to come by; nil: any way
 	only   bool          // via counts
+	by     *link         // the request has left by; nil: by none. Of who sends it
 }
 
 func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body []byte) (*Message, error) {
@@ -131,13 +140,13 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 	}
 	id := n.await(p)
 	defer n.forget(id)
-	err := n.send(ctx, &Message{Onward: onward, Return: back, Body: body, id: id, hops: maxHops}, by)
+	err := n.send(ctx, &Message{Onward: onward, Return: back, Body: body, id: id, hops: maxHops, request: p}, by)
 	if err != nil {
 		return nil, err
 	}
 	over := make(<-chan struct{})
-	if p.only {
-		over = p.via.ctx.Done()
+	if p.by != nil { // the answer comes back by it, too
+		over = p.by.done
 	}
 	select {
 	case m := <-p.answer:
@@ -147,7 +156,7 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 		case m := <-p.answer: // just before that
 			return m.answered()
 		default:
-			return nil, p.via.lost()
+			return nil, p.by.lost()
 		}
 	case <-ctx.Done():
 	case <-n.ctx.Done():
@@ -186,19 +195,36 @@ func (n *Node) forget(id uint64) {
 	n.mu.Unlock()
 }
 
-// answered gives m to who waits for it, and reports whether somebody does.
-func (n *Node) answered(m *Message) bool {
-	if m.id == 0 || m.kind == plain {
-		return false
-	}
+// expected says why nobody waits for m, which is an answer, or word of a loss.
+func (n *Node) expected(m *Message) error {
 	n.mu.Lock()
-	p := n.pending[m.id]
-	if p == nil || p.only && p.via != m.via {
-		n.mu.Unlock()
-		return false
+	defer n.mu.Unlock()
+	if n.pendingLocked(m) == nil {
+		return failure(code.NoWorker, m.Onward[0], "nobody waits for this answer any more")
 	}
-	delete(n.pending, m.id)
+	return nil
+}
+
+func (n *Node) pendingLocked(m *Message) *pending {
+	p := n.pending[m.id]
+	// Where the answer has to come by a channel, this node may say that it does not.
+	if p == nil || m.id == 0 || m.kind == plain || p.only && p.via != m.via && m.via != nil {
+		return nil
+	}
+	return p
+}
+
+// answered gives m to who waits for it.
+func (n *Node) answered(m *Message) (bool, error) {
+	n.mu.Lock()
+	p := n.pendingLocked(m)
+	if p != nil {
+		delete(n.pending, m.id)
+	}
 	n.mu.Unlock()
+	if p == nil {
+		return false, failure(code.NoWorker, m.Onward[0], "nobody waits for this answer any more")
+	}
 	p.answer <- m
-	return true
+	return true, nil
 }

@@ -2,11 +2,15 @@ package node
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/turns"
 	"github.com/culvert-net/culvert/internal/wait"
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -29,9 +33,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	pause := time.Duration(0)
 	for {
-		select {
-		case n.slots <- struct{}{}:
-		case <-ctx.Done():
+		if !n.turns.Take(ctx, n.slots) {
 			return nil
 		}
 		nc, err := ln.Accept()
@@ -56,33 +58,89 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// serveConn speaks with the node that has made nc.
+// serveConn speaks with the node that has made nc. While it has said nothing, and others
+// wait for its place, it may have to give way.
 func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 	l := n.newLink(n.ctx, nc, "conn", Origin{Outside: true}, n.cfg.Keepalive)
 	defer context.AfterFunc(ctx, func() { l.close(errLinkClosed) })()
-	_ = n.runLink(l, func() {})
+	turn, done := n.turns.Begin(ctx)
+	done = sync.OnceFunc(done)
+	defer done()
+	defer context.AfterFunc(turn, func() {
+		if err := context.Cause(turn); errors.Is(err, turns.ErrGaveWay) {
+			l.close(err)
+		}
+	})()
+	var before *link
+	_ = n.runLink(l, func(h hello) (err error) {
+		done()
+		before, err = n.succeed(l, h)
+		return err
+	}, func() {})
+	if before != nil {
+		<-before.done // who comes next waits for this one only
+	}
+	n.mu.Lock()
+	if n.series[l.hello.series] == l {
+		delete(n.series, l.hello.series)
+	}
+	n.mu.Unlock()
+}
+
+// errReplaced says that another conn of a series has come.
+var errReplaced = errors.New("the other node has made another conn in this one's stead")
+
+// succeed has l take the place of the conn of its series, which it returns and which is
+// over then: what has come by that, and waits, is lost, and comes not behind what comes by
+// l. The other node does so when it has given that conn up, and knows.
+func (n *Node) succeed(l *link, h hello) (before *link, err error) {
+	if h.series == ([16]byte{}) {
+		return nil, nil
+	}
+	n.mu.Lock()
+	before = n.series[h.series]
+	if before != nil && before.hello.attempt >= h.attempt {
+		n.mu.Unlock()
+		return nil, wireError("a conn of attempt %d has come after that of attempt %d", h.attempt, before.hello.attempt)
+	}
+	l.hello = h
+	n.series[h.series] = l
+	n.mu.Unlock()
+	if before == nil {
+		return nil, nil
+	}
+	before.close(errReplaced)
+	select {
+	case <-before.done:
+		return before, nil
+	case <-l.ctx.Done():
+		return before, context.Cause(l.ctx)
+	}
 }
 
 // runLink runs l, with a place on the node from when the other side has said that it
-// is a node, which it has to do in time. It calls ready then.
-func (n *Node) runLink(l *link, ready func()) error {
+// is a node, which it has to do in time, and greet takes that. It calls ready then.
+func (n *Node) runLink(l *link, greet func(hello) error, ready func()) error {
 	late := time.AfterFunc(connectTime, func() {
 		l.close(failure(code.Timeout, "", "what answers has not said within %s that it is a node", connectTime))
 	})
 	defer late.Stop()
 	defer l.cancel(errLinkClosed)
 	up := false
-	err := l.run(func() {
+	err := l.run(func(h hello) error {
+		if err := greet(h); err != nil {
+			return err
+		}
 		late.Stop()
 		if err := n.add(l.address, l); err != nil {
-			l.close(err)
-			return
+			return err
 		}
 		up = true
 		if f := n.trace.LinkUp; f != nil {
 			f(l.address, *l.from.Load(), l.nc.RemoteAddr())
 		}
 		ready()
+		return nil
 	})
 	n.remove(l.address, l)
 	if f := n.trace.LinkDown; f != nil && up {
@@ -90,6 +148,9 @@ func (n *Node) runLink(l *link, ready func()) error {
 	}
 	return err
 }
+
+// anybody is a greet that takes each hello alike.
+func anybody(hello) error { return nil }
 
 // A dialling is the one conn that the node has, or makes, to a transport's address.
 type dialling struct {
@@ -108,16 +169,9 @@ func (d *dialling) over() bool {
 	}
 }
 
-// transport returns the link to the node behind a transport's address, for m.
-func (n *Node) transport(ctx context.Context, m *Message, a Address) (*link, error) {
-	if m.From.Outside && !m.led {
-		if n.cfg.Transit == nil {
-			return nil, failure(code.WorkerDenied, "", "this node carries nothing from outside on to %s", quoted(a))
-		}
-		if err := n.cfg.Transit(m.From, a); err != nil {
-			return nil, failure(code.WorkerDenied, "", "%s", bounded(err.Error()))
-		}
-	}
+// transport returns the link to the node behind a transport's address, which it makes
+// if there is none. Without wait it returns nil where that would take time.
+func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, error) {
 	n.mu.Lock()
 	d := n.dials[a]
 	if d == nil || d.over() {
@@ -130,11 +184,19 @@ func (n *Node) transport(ctx context.Context, m *Message, a Address) (*link, err
 		n.running.Go(func() { n.dial(a, d) })
 	}
 	n.mu.Unlock()
+	if !wait {
+		select {
+		case <-d.made:
+			return d.link, d.err
+		default:
+			return nil, nil
+		}
+	}
 	select {
 	case <-d.made:
 		return d.link, d.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, timely(context.Cause(ctx))
 	}
 }
 
@@ -161,8 +223,16 @@ func (n *Node) dial(a Address, d *dialling) {
 		return
 	}
 	l := n.newLink(n.ctx, nc, "conn", Origin{Outside: true}, n.cfg.Keepalive)
-	over(n.runLink(l, func() {
+	l.says = n.nextOf(a)
+	over(n.runLink(l, anybody, func() {
 		d.link = l
 		close(d.made)
 	}))
+}
+
+// nextOf returns what says that a conn is the next one to a.
+func (n *Node) nextOf(a Address) hello {
+	mac := hmac.New(sha256.New, n.secret[:])
+	_, _ = mac.Write([]byte(a)) // never fails
+	return hello{series: [16]byte(mac.Sum(nil)), attempt: n.attempts.Add(1)}
 }

@@ -29,6 +29,9 @@ const (
 	tubeHead  = 5
 	tubeChunk = 32 << 10
 
+	// tubeRoom is what may be on its way to one end of a path, beyond what its flow has.
+	tubeRoom = 2 * tubeChunk
+
 	// tubeLast is how long what the channel has sent last may take to the next hop.
 	tubeLast = time.Second
 )
@@ -36,6 +39,7 @@ const (
 type tube struct {
 	near net.Conn // the tube's end of the pipe
 	self *Self
+	room *budget
 
 	ctx    context.Context // of what it sends; ends when nobody would read it
 	cancel context.CancelFunc
@@ -55,7 +59,7 @@ var errTube = errors.New("messages of the path are missing, doubled or out of or
 // newTube starts a tube and returns the other end of its pipe, which ends it.
 func (n *Node) newTube() (*tube, net.Conn, error) {
 	near, far := net.Pipe()
-	t := &tube{near: near}
+	t := &tube{near: near, room: newRoom(tubeRoom, n.cfg.Patience)}
 	t.ctx, t.cancel = context.WithCancel(n.ctx)
 	k, err := n.start(ownAddress("path"), t, Options{Allow: Anyone, Mailbox: 64, MailboxBytes: 8 * tubeChunk, Restarts: -1})
 	if err != nil {
@@ -168,6 +172,7 @@ func (t *tube) pump(ctx context.Context, first byte) {
 	t.over(nil)
 	t.self.Stop()
 	<-t.self.worker.ended
+	t.room.close()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.via != nil {
@@ -184,5 +189,6 @@ func (t *tube) send(ctx context.Context, typ byte, number uint32, body []byte) e
 	if len(onward) == 0 || !ready { // the first message of a handshake is answered before there is a second
 		return failure(code.NoWorker, "", "the other end of the path has said no way to it")
 	}
-	return t.self.worker.node.deliver(ctx, &Message{Onward: onward, Return: t.self.route, Body: body, hops: maxHops}, nil)
+	_, err := t.self.worker.node.deliver(ctx, &Message{Onward: onward, Return: t.self.route, Body: body, hops: maxHops}, nil, true)
+	return err
 }

@@ -10,7 +10,7 @@ import (
 // Two nodes speak over a conn, or over a channel, in frames; each says first what it
 // speaks:
 //
-//	preamble   "CVND", version 1, three zero bytes
+//	hello      "CVND", version 1, three zero bytes; 16 bytes series, u64 attempt
 //	frame      u8 type, u24 length of what follows, u32 flow
 //
 // A flow carries the messages of one sender along one route, in order, in one
@@ -19,12 +19,17 @@ import (
 //
 //	OPEN    the routes: u8 count and addresses of the onward route, then of the return
 //	        route; an address is a u8 length and its bytes
-//	DATA    a piece of a message, 1 to 64 KiB; the first begins with the head
-//	CREDIT  u32: how many bytes more of DATA the sender may send; to begin with 4 KiB
+//	DATA    a piece of a message, 1 to 64 KiB; the first begins with the head. It takes
+//	        credit, of which there are 4 KiB to begin with
+//	CREDIT  u32 bytes of DATA that took credit and are delivered or given up; u32 bytes
+//	        that may be on their way beyond those
 //	DROP    the message that is under way will not be completed
 //	CLOSE   there is no more; the other side says CLOSED when all is delivered
 //	CLOSED  the flow is over, and its number free
 //	PING, PONG  a sign of life; of flow 0
+//	GRANT   u32 number of a message in its flow, counted from 0: the rest of it takes no
+//	        credit. Only said while there is no credit
+//	REFUSE  u32 number of a message, and a loss: the rest of it is not wanted
 //
 //	head    u8 kind, u8 flags, u8 hops, u8 zero, u32 length of the body, u64 id
 const (
@@ -36,11 +41,14 @@ const (
 	frameClosed = 6
 	framePing   = 7
 	framePong   = 8
+	frameGrant  = 9
+	frameRefuse = 10
 
 	frameHead   = 8
 	messageHead = 16
 	maxData     = 64 << 10
 	maxOpen     = 2 * (1 + MaxRoute*(1+MaxAddress))
+	maxRefuse   = 4 + maxNotice
 
 	flagCarried = 1
 
@@ -48,6 +56,38 @@ const (
 )
 
 var preamble = [8]byte{'C', 'V', 'N', 'D', 1}
+
+// A hello is what each side of a link says first. The one that has made the conn
+// names the series that it is one of: at most one conn of a series is alive, the one
+// of the highest attempt. Zeros are no series.
+type hello struct {
+	series  [16]byte // random: who knows it is the node that made it, or the one it is for
+	attempt uint64
+}
+
+const helloSize = len(preamble) + 16 + 8
+
+func (h hello) append(b []byte) []byte {
+	b = append(append(b, preamble[:]...), h.series[:]...)
+	return binary.BigEndian.AppendUint64(b, h.attempt)
+}
+
+func readHello(r io.Reader) (h hello, err error) {
+	var b [helloSize]byte
+	// The preamble by itself: what is no node may say less, and wait.
+	if _, err := io.ReadFull(r, b[:len(preamble)]); err != nil {
+		return h, err
+	}
+	if [8]byte(b[:]) != preamble {
+		return h, wireError("what answers is no node of this version: it began with %q", b[:len(preamble)])
+	}
+	rest := b[len(preamble):]
+	if _, err := io.ReadFull(r, rest); err != nil {
+		return h, err
+	}
+	h.attempt = binary.BigEndian.Uint64(rest[copy(h.series[:], rest):])
+	return h, nil
+}
 
 // errWire is wrapped by errors that say the other node broke the protocol.
 var errWire = errors.New("the other node broke the protocol")
@@ -86,7 +126,11 @@ func (f frame) check() error {
 	case frameData:
 		least, most = 1, maxData
 	case frameCredit:
+		least, most = 8, 8
+	case frameGrant:
 		least, most = 4, 4
+	case frameRefuse:
+		least, most = 4, maxRefuse
 	case frameDrop, frameClose, frameClosed, framePing, framePong:
 	default:
 		return wireError("a frame of type %d", f.typ)

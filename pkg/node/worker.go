@@ -11,8 +11,9 @@ import (
 )
 
 // A Worker handles the messages that come to an address, one at a time and in
-// order. An error of Handle is told to the message's sender, as worker_failed with
-// its text; the worker goes on. ctx ends when the worker is stopped.
+// order. An error of Handle is told to the message's sender: a [DeliveryError] as it is,
+// another one as worker_failed with its text. The worker goes on. ctx ends when the worker
+// is stopped; self may be kept and used by other goroutines, m is Handle's.
 type Worker interface {
 	Handle(ctx context.Context, self *Self, m *Message) error
 }
@@ -25,8 +26,10 @@ func (f WorkerFunc) Handle(ctx context.Context, self *Self, m *Message) error { 
 
 // A LossHandler is a Worker that wants to know what became of messages that it has
 // sent: err is what happened, and where. A worker that is one is made anew as one
-// ([Options.Restart]). It is called in turn with Handle. From other nodes it is a hint, as good as the way
-// that the message was sent along: whoever is on it can say such a thing.
+// ([Options.Restart]). HandleLoss is called in turn with Handle, once for each message
+// that is known to be lost or, where a conn has ended, may be. From other nodes it is a
+// hint, as good as the way that the message was sent along: whoever is on it can say
+// such a thing.
 type LossHandler interface {
 	HandleLoss(ctx context.Context, self *Self, err *DeliveryError)
 }
@@ -34,7 +37,9 @@ type LossHandler interface {
 // Options are a worker's. The zero value is the default.
 type Options struct {
 	// Allow says which messages from other nodes reach the worker; its error is told to
-	// their senders. Nil lets in nothing from outside.
+	// their senders. Nil lets in nothing from outside. It is asked about each message,
+	// about one of more than a few KiB also when that begins; by many goroutines at once, of
+	// which each reads a conn: it must not wait for anything.
 	Allow func(Origin) error
 	// Mailbox is how many messages may wait; 0 means 256. MailboxBytes is how many
 	// bytes; 0 means 1 MiB. One message always has room.
@@ -68,6 +73,7 @@ type worker struct {
 	box     *mailbox
 	cancel  context.CancelFunc
 	ended   chan struct{}
+	room    *account    // of its own, for messages to it; nil: the node's
 	mourns  bool        // the handler is a LossHandler
 	wrote   atomic.Bool // something went to another node
 
@@ -79,7 +85,8 @@ type worker struct {
 }
 
 // Start runs w at address, until it or the node is stopped, or has panicked too
-// often.
+// often. The error says that the address is none, that something runs there (a
+// *[DeliveryError] with replaced), or that the node is closed ([ErrClosed]).
 func (n *Node) Start(address Address, w Worker, opt Options) error {
 	if err := address.checkChosen(); err != nil {
 		return err
@@ -92,6 +99,9 @@ func (n *Node) start(address Address, w Worker, opt Options) (*worker, error) {
 	opt.setDefaults()
 	k := &worker{node: n, address: address, opt: opt, handler: w, box: newMailbox(opt.Mailbox, opt.MailboxBytes), ended: make(chan struct{})}
 	_, k.mourns = w.(LossHandler)
+	if t, ok := w.(*tube); ok {
+		k.room = t.room.account(Origin{})
+	}
 	k.self = &Self{worker: k, route: Route{address}}
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(n.ctx)

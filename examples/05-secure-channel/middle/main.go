@@ -5,13 +5,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 
 	"github.com/culvert-net/culvert/pkg/node"
 )
@@ -33,12 +31,11 @@ func run(ctx context.Context, at string, next node.Address) error {
 	// A worker that forwards can read what passes; a hop would not even look.
 	curious := node.WorkerFunc(func(ctx context.Context, self *node.Self, m *node.Message) error {
 		fmt.Printf("middle: %d bytes, \"Hello\" among them: %t\n", len(m.Body), bytes.Contains(m.Body, []byte("Hello")))
-		if len(m.Onward) == 0 {
-			return errors.New("the way ends here")
+		if len(m.Onward) > 0 && m.Onward[0] == next {
+			m.Onward = m.Onward[1:]
+			return self.ForwardTo(ctx, m, node.Route{next})
 		}
-		if to := m.Onward[0]; strings.Contains(string(to), "://") && to != next {
-			return fmt.Errorf("the way leads to %s only", next)
-		}
+		// An answer; to another node that its route names, this one carries nothing.
 		return self.Forward(ctx, m)
 	})
 	if err := n.Start("forward", curious, node.Options{Allow: node.Anyone}); err != nil {
