@@ -50,8 +50,8 @@ type Config struct {
 	// Beyond it the session ends. The opening side has to keep to its peer's; 0 means
 	// 1,024, which is the most.
 	Unanswered int
-	// Patience is for what is on its way, a new stream's OPEN or an aborted one's
-	// RST: more than a carrier may pause; 0 means 10 s.
+	// Patience is for what is on its way, a new stream's OPEN, an aborted one's RST, or
+	// the answer to a PROBE: more than a carrier may pause; 0 means 10 s.
 	Patience time.Duration
 	// Window is the most that the peer may have sent in one stream and this side not
 	// have read, in bytes: what a reader that has stalled can cost. A stream begins

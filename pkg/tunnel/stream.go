@@ -163,6 +163,9 @@ func (st *Stream) read(p []byte) (int, error) {
 	if err != nil && n == 0 {
 		return 0, st.readFailedLocked(err)
 	}
+	if err := st.desertedErr(); err != nil {
+		return 0, err // discard may have taken what was before
+	}
 	return n, nil
 }
 
@@ -195,6 +198,9 @@ func (st *Stream) nextFrameLocked() (frameType, int, error) {
 		return 0, 0, err
 	}
 	st.headLen = 0
+	if err := st.desertedErr(); err != nil {
+		return 0, 0, err // discard has taken what these bytes were to be read behind
+	}
 	t, n := parseHeader(st.head)
 	if err := checkFrame(t, n); err != nil {
 		return 0, 0, st.brokenLocked(err)
