@@ -56,7 +56,7 @@ func slowLine(t *testing.T, cfg line.Config, set Settings, both bool) {
 	if both {
 		// Each direction's PONGs wait behind the other's data, which on such lines is
 		// longer than any round trip, and is hard to tell from a queue.
-		flows, want = append(flows, bulk(s.y, s.x)), 0.2
+		flows, want = append(flows, bulk(s.y, s.x)), 0.1
 	} else {
 		count(s.x)
 	}

@@ -61,7 +61,7 @@ const (
 	ClientReset       Code = 70 // the client beside the inlet reset its connection
 	ChannelLost       Code = 71 // the channel under the stream ended
 	Aborted           Code = 72 // the program closed the stream before its end
-	IdleTimeout       Code = 73 // no byte has moved for the idle time of the service
+	IdleTimeout       Code = 73 // no byte has moved for the idle time of the service, at neither end
 	TargetTLS         Code = 74 // TLS with the target has failed, or the target has ended without close_notify
 )
 
