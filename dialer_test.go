@@ -321,6 +321,7 @@ func TestHundredDialers(t *testing.T) {
 	current := goleak.IgnoreCurrent()
 	p := newPair(t, pairing{listener: func(c *culvert.ListenerConfig) { c.Allow = append(c.Allow, allowed...) }})
 	stop := p.serve(echo)
+	few := make(chan struct{}, 100) // fewer than a listener has wait for Accept
 	var working sync.WaitGroup
 	for _, id := range ids {
 		working.Go(func() {
@@ -334,6 +335,8 @@ func TestHundredDialers(t *testing.T) {
 			var dialing sync.WaitGroup
 			for range dials {
 				dialing.Go(func() {
+					few <- struct{}{}
+					defer func() { <-few }()
 					c, err := d.Dial(withPatience(t), "echo")
 					if err != nil {
 						t.Error(err)

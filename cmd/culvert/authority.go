@@ -149,6 +149,8 @@ func printBackup(stdout io.Writer, dir string, write func(path string) error) er
 		return err
 	}
 	defer f.Close()
+	// It is read while it has no name: who is killed by a reader that goes leaves nothing.
+	_ = os.RemoveAll(own)
 	if _, err := io.Copy(stdout, f); err != nil {
 		return fmt.Errorf("printing the backup: %w", err)
 	}

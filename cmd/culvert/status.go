@@ -65,7 +65,7 @@ It ends with 0 when the process is ready, with 1 when it is not or nobody answer
 	flags.SortFlags = false
 	flags.AddFlagSet(config.AdminFlags())
 	flags.IntVarP(&streams, "streams", "n", 10, "show this many streams, or joins, at most")
-	flags.BoolVar(&asJSON, "json", false, "print what the process answers, as it is")
+	flags.BoolVar(&asJSON, "json", false, "print what the process answers, as JSON")
 	return cmd
 }
 

@@ -224,7 +224,7 @@ func (in *Inlet) reload(cfg *config.Inlet, started *config.Trust) error {
 	if err != nil {
 		return err
 	}
-	undo, err := in.setModes(p, cfg)
+	widen, undo, err := in.setModes(p, cfg)
 	if err != nil {
 		closeAll(lns)
 		return err
@@ -232,6 +232,7 @@ func (in *Inlet) reload(cfg *config.Inlet, started *config.Trust) error {
 	if err := in.apply(&cfg.Common, started, cfg.Authorities, func() {
 		in.connectTimeout.Store(int64(cfg.ConnectTimeout))
 		in.exchange(p, lns)
+		widen()
 	}); err != nil {
 		undo()
 		closeAll(lns)

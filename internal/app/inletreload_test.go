@@ -378,7 +378,9 @@ func TestInletReloadsAgainAndAgain(t *testing.T) {
 	clients.Wait()
 	r.take(offered{"1", "db", "x", []int{0}})
 	eventually(t, "one channel is left", func() bool { return r.in.countChannels() == 1 && len(r.in.allLinks()) == 1 && r.in.countStreams() == 0 })
-	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
+	// The outlets' spare conns at their relays have become more, each with goroutines at
+	// both ends; a leak would be of 24 at least.
+	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines+16 })
 	eventually(t, "no metrics are left", func() bool { return r.series("web") == 0 })
 }
 

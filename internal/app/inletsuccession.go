@@ -197,25 +197,32 @@ func (s *inletService) mode() fs.FileMode {
 	return cmp.Or(s.ListenMode, config.DefaultListenMode)
 }
 
-// setModes gives unix sockets that stay the modes that are planned, or none of them, and
-// says which cannot be had. undo gives them their former ones.
-func (in *Inlet) setModes(p *inletPlan, cfg *config.Inlet) (undo func(), err error) {
-	var done []*inletService // those before
-	undo = func() {
-		for _, was := range done {
-			_ = sock.SetMode(was.port.ln, was.mode())
+// setModes takes from unix sockets that stay the permissions that are not planned, or
+// nothing from any, and says which cannot be had. What is planned beside what there was
+// is for widen to give, once the new services are behind the sockets: nobody is to reach
+// a former one by the mode of its successor. undo gives them their former modes.
+func (in *Inlet) setModes(p *inletPlan, cfg *config.Inlet) (widen, undo func(), err error) {
+	var done, wider []*inletService
+	give := func(to []*inletService) func() {
+		return func() {
+			for _, s := range to {
+				if err := sock.SetMode(s.port.ln, s.mode()); err != nil {
+					in.log.Error("a socket has not the mode that its settings say", zap.Stringer("address", s.port.ln.Addr()), zap.Error(err))
+				}
+			}
 		}
 	}
+	undo = func() { give(done)() }
 	for i, s := range p.services {
 		was := s.port.service
 		if was == nil || was.mode() == s.mode() {
 			continue
 		}
-		if err := sock.SetMode(s.port.ln, s.mode()); err != nil {
+		if err := sock.SetMode(s.port.ln, s.mode()&was.mode()); err != nil {
 			undo()
-			return nil, cfg.Fault(listKey("services", i, "listen_mode"), in.beyond(err))
+			return nil, nil, cfg.Fault(listKey("services", i, "listen_mode"), in.beyond(err))
 		}
-		done = append(done, was)
+		done, wider = append(done, was), append(wider, s)
 	}
-	return undo, nil
+	return give(wider), undo, nil
 }

@@ -227,6 +227,7 @@ func dialTCP(t *testing.T, a net.Addr) *net.TCPConn {
 // wantEcho sends text through nc and wants it back.
 func wantEcho(t *testing.T, nc net.Conn, text string) {
 	t.Helper()
+	_ = nc.SetDeadline(time.Now().Add(patience)) // for this echo, however long ago it was dialled
 	if _, err := io.WriteString(nc, text); err != nil {
 		t.Fatal(err)
 	}

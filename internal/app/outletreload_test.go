@@ -207,6 +207,7 @@ func TestOutletStopsWhileItLeavesARelay(t *testing.T) {
 // Inlets are not asked to leave a relay that is listed again.
 func TestOutletReloadKeepsAnInlet(t *testing.T) {
 	r := startRelisted(t, 0)
+	r.change("drain_timeout: 1s", "drain_timeout: 9s") // longer than it is listed no more
 	nc := dialTCP(t, r.in.Addrs()[0])
 	wantEcho(t, nc, "hello")
 	for range 3 {

@@ -90,8 +90,10 @@ func TestWriterMoved(t *testing.T) {
 		if _, err := near.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		if moved() == before {
-			t.Error("a byte was written, and nothing has moved")
+		for end := time.Now().Add(20 * time.Second); moved() == before; time.Sleep(time.Millisecond) { // until it is acknowledged
+			if time.Now().After(end) {
+				t.Fatal("a byte was written, and nothing has moved")
+			}
 		}
 		wrote := make(chan error, 1)
 		go func() {

@@ -330,6 +330,24 @@ func TestOverloaded(t *testing.T) {
 	}
 }
 
+// A large review that waits for a place for longer than a body may take is read when
+// there is one: its time begins then.
+func TestLargeReviewWaits(t *testing.T) {
+	r := startWith(t, func(s *Server) { s.bodyTimeout = time.Second })
+	for range cap(r.gate.reading) {
+		r.gate.reading <- struct{}{}
+	}
+	time.AfterFunc(2500*time.Millisecond, func() {
+		for range cap(r.gate.reading) {
+			leave(r.gate.reading)
+		}
+	})
+	status, text := r.post(t, r.client(t), "/inject", "application/json", reviewOf("{}")+strings.Repeat(" ", 300<<10))
+	if status != http.StatusOK {
+		t.Errorf("got %d %s, want %d", status, text, http.StatusOK)
+	}
+}
+
 // Whatever names and annotations a review has, what is logged and answered of them is
 // short, and whole runes.
 func TestLongTexts(t *testing.T) {

@@ -159,6 +159,10 @@ func (s *Server) read(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	limited := http.MaxBytesReader(w, r.Body, maxReview)
 	body, err = io.ReadAll(io.LimitReader(limited, smallReview))
 	if err == nil && len(body) == smallReview {
+		// In HTTP/2 a deadline that has passed cannot be set anew: none may in the wait.
+		if err := control.SetReadDeadline(time.Now().Add(maxPatience + s.bodyTimeout)); err != nil {
+			return nil, release, http.StatusInternalServerError, err
+		}
 		if err := enter(ctx, s.gate.reading); err != nil {
 			return nil, release, http.StatusServiceUnavailable, err
 		}

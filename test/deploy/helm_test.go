@@ -207,7 +207,7 @@ func TestHelmSwitches(t *testing.T) {
 	if m := buildChart(t, chartValues); len(m.policies) != 4 {
 		t.Errorf("%d network policies, want those of the base, 4", len(m.policies))
 	}
-	if m := buildChart(t, chartValues+"networkPolicies: false\n"); len(m.policies) != 0 {
+	if m := buildChart(t, chartValues+"networkPolicies: false\npodMonitor: {enabled: true}\n"); len(m.policies) != 0 {
 		t.Errorf("%d network policies, want none", len(m.policies))
 	}
 	files, err := render(loadChart(t), chartValues+"podMonitor: {enabled: true, namespace: watch}\n")
