@@ -21,6 +21,7 @@ COPY pkg pkg
 ARG VERSION
 ARG REVISION
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -tags image -trimpath -buildvcs=false \
+      -gcflags=github.com/antlr4-go/antlr/v4=-l \
       -ldflags="-s -w -X 'github.com/culvert-net/culvert/internal/obs.version=$VERSION' -X 'github.com/culvert-net/culvert/internal/obs.revision=$REVISION'" \
       -o /out/culvert ./cmd/culvert \
  && for name in inlet outlet relay; do ln -s culvert /out/$name; done

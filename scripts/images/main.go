@@ -80,7 +80,7 @@ func build(ctx context.Context, arch string, s source) (image.Image, error) {
 	defer func() { _ = os.RemoveAll(tmp) }() // what is left there harms nobody
 	file := filepath.Join(tmp, "culvert")
 	// Of the folder and the repository nothing else may show in the program.
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "image", "-trimpath", "-buildvcs=false", "-ldflags="+s.ldflags(), "-o", file, "./cmd/culvert") //nolint:gosec // the file's name is our own, and the flags are who calls
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "image", "-trimpath", "-buildvcs=false", "-gcflags="+gcflags, "-ldflags="+s.ldflags(), "-o", file, "./cmd/culvert") //nolint:gosec // the file's name is our own, and the flags are who calls
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
