@@ -268,7 +268,7 @@ func wantInjectedTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	taken, err := shopApply(t, string(out), "--dry-run=server", "--force-conflicts")
-	if err != nil || strings.Count(taken, "name: culvert-inlet\n") != 2 {
+	if err != nil || strings.Count(taken, "name: culvert-inlet\n") != 4 { // of two pods, each a container and its port
 		t.Errorf("%v\n%s\nof\n%s", err, taken, out)
 	}
 }
