@@ -384,7 +384,7 @@ func TestCloseWhileDialing(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // so that it comes among the dials; wherever it comes, all has to hold
 		working.Go(func() {
 			if err := p.d.Close(); err != nil {
 				t.Error(err)

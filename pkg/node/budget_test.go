@@ -21,12 +21,7 @@ import (
 // ended, whatever waited.
 func TestBudgetComesBack(t *testing.T) {
 	b, addr := listening(t, Config{})
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
-		return nil
-	}), Options{Allow: Anyone, Mailbox: 1})
+	stall(t, b, 1)
 	for range 5 {
 		s := newStranger(t, addr)
 		for range 50 {

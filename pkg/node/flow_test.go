@@ -18,12 +18,7 @@ import (
 // delivered, closed or not.
 func TestClosedFlowsAreBounded(t *testing.T) {
 	b, addr := listening(t, Config{})
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
-		return nil
-	}), Options{Allow: Anyone, Mailbox: 1})
+	stall(t, b, 1)
 	s := newStranger(t, addr)
 	_ = s.SetDeadline(time.Now().Add(2 * time.Second))
 	for range 4 * maxFlows {
@@ -45,12 +40,7 @@ func TestClosedFlowsAreBounded(t *testing.T) {
 func TestFlowsTurnOver(t *testing.T) {
 	t.Parallel()
 	b, addr := listening(t, Config{})
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
-		return nil
-	}), Options{Allow: Anyone, Mailbox: 1})
+	stall(t, b, 1)
 	for range 2 { // one that it handles, and one in its mailbox: the next waits on its flow
 		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
 			t.Fatal(err)
@@ -196,12 +186,7 @@ func TestOrder(t *testing.T) {
 // else, on one node and behind a conn that they share, through a hop.
 func TestStalledMailbox(t *testing.T) {
 	b, addr := listening(t, Config{})
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
-		return nil
-	}), Options{Allow: Anyone, Mailbox: 4})
+	stall(t, b, 4)
 	start(t, b, "echo", echo, Options{Allow: Anyone})
 	if err := b.StartHop("hop", Hop{Allow: Anyone}); err != nil {
 		t.Fatal(err)

@@ -104,3 +104,15 @@ func eventually(t testing.TB, is func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// stall starts the worker "stalled", which is let go of when the test ends. Its mailbox
+// has room for so many messages.
+func stall(t *testing.T, n *Node, mailbox int) {
+	t.Helper()
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+		<-release
+		return nil
+	}), Options{Allow: Anyone, Mailbox: mailbox})
+}

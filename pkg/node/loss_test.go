@@ -122,12 +122,7 @@ func (w *teller) HandleLoss(_ context.Context, _ *Self, err *DeliveryError) { w.
 // ends, and, where a node in the middle has that conn, hears by the other one.
 func TestLostInTheMailboxLine(t *testing.T) {
 	b, addr := listening(t, Config{})
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
-		return nil
-	}), Options{Allow: Anyone, Mailbox: 1})
+	stall(t, b, 1)
 	for range 2 { // one that it handles, and one in its mailbox
 		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
 			t.Fatal(err)

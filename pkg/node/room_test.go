@@ -187,12 +187,7 @@ func TestStalledRoom(t *testing.T) {
 	b, addr := listening(t, Config{Buffer: 1, Patience: 2 * time.Second})
 	narrow(b, 1<<20)
 	const size = 600 << 10 // of which there is room for one
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	start(t, b, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
-		return nil
-	}), Options{Allow: Anyone, Mailbox: 1})
+	stall(t, b, 1)
 	start(t, b, "length", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
 		return self.Reply(ctx, m, fmt.Append(nil, len(m.Body)))
 	}), Options{Allow: Anyone})
