@@ -135,6 +135,10 @@ func (in *inflow) claim(a *arrival, to place) {
 	c.grant = func() { in.grant(a) }
 	c.giveWay = func() { in.giveWay(a) }
 	in.mu.Lock()
+	if in.left > 0 { // given since ask has looked: what the sender takes of it and what it is granted would mix
+		in.mu.Unlock()
+		return
+	}
 	a.claim = c
 	in.mu.Unlock()
 	account.budget.take(c)

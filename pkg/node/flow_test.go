@@ -182,6 +182,60 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestCreditBesideClaim: credit that is given while a message is about to claim room is
+// neither lost nor counted twice.
+func TestCreditBesideClaim(t *testing.T) {
+	t.Parallel()
+	const small = 1000
+	b, addr := listening(t, Config{})
+	a := newNode(t, Config{})
+	release := make(chan struct{})
+	var held, claims atomic.Bool
+	start(t, b, "sink", WorkerFunc(func(context.Context, *Self, *Message) error {
+		<-release
+		return nil
+	}), Options{Mailbox: 1, Allow: func(Origin) error {
+		if !claims.CompareAndSwap(true, false) {
+			return nil
+		}
+		// The reader looks whether a large message is wanted, which has taken all credit.
+		// What is before it is delivered now, and the message takes what that gives back.
+		close(release)
+		l := a.dials[addr].link
+		eventually(t, func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for _, f := range l.flows {
+				if f.charged >= startCredit && f.credit == 0 {
+					held.Store(true)
+				}
+			}
+			return held.Load()
+		})
+		return nil
+	}})
+	for range 3 { // one that it handles, one in its mailbox, and one that waits for it
+		if err := a.Send(inTime(t), Route{addr, "sink"}, make([]byte, small-messageHead)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	box := b.lookup("sink").(*worker).box
+	eventually(t, func() bool {
+		box.mu.Lock()
+		defer box.mu.Unlock()
+		return box.waiting.Len() > 0
+	})
+	claims.Store(true)
+	for i := range 8 {
+		if err := a.Send(inTime(t), Route{addr, "sink"}, make([]byte, 1<<20)); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	if !held.Load() {
+		t.Error("no credit has come before the claim")
+	}
+}
+
 // TestStalledMailbox: a mailbox that is never read stalls its senders and nobody
 // else, on one node and behind a conn that they share, through a hop.
 func TestStalledMailbox(t *testing.T) {
