@@ -270,3 +270,24 @@ func TestResetUnderWrites(t *testing.T) {
 		t.Errorf("the writer's end is %v, want a reset", err)
 	}
 }
+
+// TestGoneAfterItsEnd: who sends learns that nobody reads any more, also from a reader
+// that had said before that it has no more to send.
+func TestGoneAfterItsEnd(t *testing.T) {
+	near, far := served(t, Config{Rate: 100e6, Delay: time.Millisecond, Buffer: 100_000})
+	if err := near.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := far.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("got %d bytes and %v", n, err)
+	}
+	near.Close()
+	_ = far.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	for b := make([]byte, 64<<10); ; {
+		if _, err := far.Write(b); errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

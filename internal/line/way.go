@@ -25,7 +25,7 @@ type way struct {
 	changed sync.Cond
 	queue   []piece
 	held    int  // bytes in queue
-	brought bool // bring has ended
+	brought bool // bring has its last piece
 }
 
 // A piece is some bytes, or the end of a way.
@@ -53,10 +53,10 @@ func (w *way) take() {
 		n, err := w.src.Read(buf[:w.lane.piece()])
 		in, out := w.lane.enter(n, time.Now())
 		if n > 0 {
-			w.push(piece{b: slices.Clone(buf[:n]), due: out})
+			_ = w.push(piece{b: slices.Clone(buf[:n]), due: out})
 		}
 		if err != nil {
-			w.push(piece{err: err, due: out})
+			_ = w.push(piece{err: err, due: out})
 			return
 		}
 		w.sleep(in)
@@ -64,12 +64,17 @@ func (w *way) take() {
 	}
 }
 
-func (w *way) push(p piece) {
+// push has bring bring p, and reports whether it still does so.
+func (w *way) push(p piece) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.brought {
+		return false
+	}
 	w.queue = append(w.queue, p)
 	w.held += len(p.b)
 	w.changed.Broadcast()
+	return true
 }
 
 // awaitRoom waits while dst does not take what is long due.
@@ -92,17 +97,15 @@ func (w *way) next() piece {
 	p := w.queue[0]
 	w.queue[0] = piece{}
 	w.queue = w.queue[1:]
+	if p.err != nil {
+		w.brought = true
+		w.changed.Broadcast()
+	}
 	return p
 }
 
 // bring writes each piece to dst when it is due, up to the end.
 func (w *way) bring() {
-	defer func() {
-		w.mu.Lock()
-		w.brought = true
-		w.changed.Broadcast()
-		w.mu.Unlock()
-	}()
 	for {
 		p := w.next()
 		w.sleep(p.due)
@@ -114,15 +117,24 @@ func (w *way) bring() {
 		// to its end.
 		if !w.broken.Load() {
 			if _, err := w.dst.Write(p.b); err != nil {
-				w.broken.Store(true)
-				_, out := w.other.lane.enter(0, time.Now())
-				w.other.push(piece{err: err, due: out})
+				w.breakOff(err)
 			}
 		}
 		w.mu.Lock()
 		w.held -= len(p.b)
 		w.changed.Broadcast()
 		w.mu.Unlock()
+	}
+}
+
+// breakOff tells src, when that can be known there, that dst takes nothing any more:
+// by the other way, or itself if that has ended cleanly before.
+func (w *way) breakOff(err error) {
+	w.broken.Store(true)
+	_, out := w.other.lane.enter(0, time.Now())
+	if !w.other.push(piece{err: err, due: out}) {
+		w.sleep(out)
+		reset(w.src)
 	}
 }
 
