@@ -100,6 +100,17 @@ func (d *destination) same(other *destination) bool {
 	return d.to == other.to && slices.EqualFunc(d.routes, other.routes, func(a, b route.Route) bool { return slices.Equal(a, b) })
 }
 
+// sameDestination reports whether two services lead to the same, over the same routes.
+func sameDestination(s, other *inletService) bool {
+	d, o := destinationOf(&s.InletService), destinationOf(&other.InletService)
+	return d.same(&o)
+}
+
+// sameEnd reports whether two services lead to the same, over whatever routes.
+func sameEnd(s, other *inletService) bool {
+	return destinationOf(&s.InletService).to == destinationOf(&other.InletService).to
+}
+
 // planUpstreams finds what the planned services lead to: services that lead to the same
 // outlet, or to any that offers one name, over the same routes share it. What leads
 // there already stays. Where only the routes are others, what leads there gets those,
@@ -119,15 +130,9 @@ func (in *Inlet) planUpstreams(p *inletPlan, now []*inletService) {
 			}
 		}
 	}
-	assign(func(s, was *inletService) bool {
-		d, before := destinationOf(&s.InletService), destinationOf(&was.InletService)
-		return d.same(&before)
-	})
-	to := func(s, was *inletService) bool {
-		return destinationOf(&s.InletService).to == destinationOf(&was.InletService).to
-	}
-	assign(func(s, was *inletService) bool { return to(s, was) && s.port == was.port })
-	assign(to)
+	assign(sameDestination)
+	assign(func(s, was *inletService) bool { return sameEnd(s, was) && s.port == was.port })
+	assign(sameEnd)
 	for _, s := range p.services {
 		if s.upstream == nil {
 			u := in.newUpstream(&s.InletService)
@@ -163,9 +168,8 @@ func (p *inletPlan) routesTo(l *link) []route.Route {
 
 // assign has a planned service lead over u, and all that have the same destination.
 func (in *Inlet) assign(p *inletPlan, s *inletService, u upstream) {
-	d := destinationOf(&s.InletService)
 	for _, other := range p.services {
-		if o := destinationOf(&other.InletService); d.same(&o) {
+		if sameDestination(s, other) {
 			other.upstream = u
 		}
 	}

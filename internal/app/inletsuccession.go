@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"reflect"
 	"slices"
 
 	"go.uber.org/zap"
@@ -23,7 +24,8 @@ func (s *inletService) place() place {
 // name and address is now, where another of the same address is, at a socket of the
 // service manager that nothing uses, or at a new port. Of port 0, which is another port
 // each time, nobody but the service itself keeps the one that it has: its clients would
-// get another service.
+// get another service. Of several of one name it is the one that has not changed, or leads
+// to the same: their order in the settings says nothing.
 func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 	left := slices.Clone(now) // whose port nothing is to be offered at
 	take := func(fits func(s, was *inletService) bool) {
@@ -37,7 +39,11 @@ func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 			}
 		}
 	}
-	take(func(s, was *inletService) bool { return s.Service == was.Service })
+	named := func(s, was *inletService) bool { return s.Service == was.Service }
+	take(func(s, was *inletService) bool { return reflect.DeepEqual(s.InletService, was.InletService) })
+	take(func(s, was *inletService) bool { return named(s, was) && sameDestination(s, was) })
+	take(func(s, was *inletService) bool { return named(s, was) && sameEnd(s, was) })
+	take(named)
 	take(func(s, _ *inletService) bool { return s.Listen.Port != 0 || s.Listen.Path != "" })
 	idle := slices.Clone(in.offering.idle)
 	for i, s := range p.services {
@@ -124,9 +130,7 @@ func (p *inletPlan) inherit(now []*inletService, spare []*serviceLimits) {
 		return n == 1
 	}
 	take(func(s, was *inletService) bool { return s.port == was.port })
-	take(func(s, was *inletService) bool {
-		return destinationOf(&s.InletService).to == destinationOf(&was.InletService).to
-	})
+	take(sameEnd)
 	take(func(s, _ *inletService) bool { return alone(now, s.Service) && alone(p.services, s.Service) })
 	p.spare = slices.Clone(spare)
 	for _, was := range left {

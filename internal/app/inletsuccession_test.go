@@ -3,13 +3,14 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -185,24 +186,74 @@ func TestInletReloadKeepsLimits(t *testing.T) {
 // A service that has any free port keeps it for as long as it is there, and nobody else
 // gets it: its clients would be led to another service.
 func TestInletReloadKeepsFreePorts(t *testing.T) {
-	r := startReloadable(t, offered{"1", "web", "x", []int{0}})
-	free := func(services ...string) string {
-		text := r.text + "services:\n"
-		for i, name := range services {
-			text += fmt.Sprintf("  - {listen: \"tcp://127.0.0.1:0\", service: %s, outlet: %s, routes: [%q]}\n", name, r.outlets[[]string{"x", "y"}[i%2]], r.ways[0])
-		}
-		return text
-	}
-	r.takeText(free("db"))
+	r := startReloadable(t, offered{"0", "db", "x", []int{0}})
 	before := r.in.Addrs()[0].String()
-	r.takeText(free("web", "db"))
+	r.take(offered{"0", "web", "x", []int{0}}, offered{"0", "db", "y", []int{0}})
 	if now := r.in.Addrs(); now[1].String() != before || now[0].String() == before {
 		t.Errorf("db was at %s; web and db are at %v", before, now)
 	}
-	r.takeText(free("web"))
+	r.openAt(r.in.Addrs()[1], "y")
+	r.take(offered{"0", "web", "x", []int{0}})
 	if now := r.in.Addrs()[0].String(); now == before {
 		t.Errorf("web is where db was, at %s", now)
 	}
+}
+
+// Of several services of one name each keeps the free port that it has, wherever it stands
+// among the others, and whatever becomes of them.
+func TestInletReloadKeepsFreePortsOfOneName(t *testing.T) {
+	x, y := offered{"0", "db", "x", []int{0}}, offered{"0", "db", "y", []int{0}}
+	r := startReloadable(t, x, y)
+	ports := r.in.Addrs()
+	want := func(what string, at ...net.Addr) {
+		t.Helper()
+		now := r.in.Addrs()
+		if len(now) != len(at) {
+			t.Fatalf("%s: services are offered at %v", what, now)
+		}
+		for i, a := range at {
+			if a != nil && now[i].String() != a.String() {
+				t.Fatalf("%s: %s was offered at %v, and is at %v", what, r.in.Status().Services[i].Outlet, a, now[i])
+			}
+		}
+	}
+	r.take(y, x)
+	want("they have changed places", ports[1], ports[0])
+	r.openAt(ports[0], "x")
+	r.openAt(ports[1], "y")
+	x.ways = []int{1}
+	r.take(x, y)
+	want("one has other routes, and they have changed places", ports[0], ports[1])
+	r.take(offered{"0", "db", "x", []int{0}}, y, x)
+	want("another leads to the same outlet over other routes", nil, ports[1], ports[0])
+	r.take(y)
+	want("the one behind is alone", ports[1])
+	r.openAt(ports[1], "y")
+}
+
+// However services of one name and any free port change places, each keeps its own.
+func TestPlanKeepsPortsInAnyOrder(t *testing.T) {
+	list := []offered{{"0", "db", "x", []int{0}}, {"0", "db", "x", []int{1}}, {"0", "db", "y", []int{0}}, {"0", "web", "y", []int{0}}}
+	r := startReloadable(t, list...)
+	cfg, err := config.LoadInlet(fileSource(r.name))
+	must(t, err)
+	now, _ := r.in.offered()
+	rapid.Check(t, func(t *rapid.T) {
+		order := rapid.Permutation([]int{0, 1, 2, 3}).Draw(t, "order")
+		planned := config.Inlet{}
+		for _, i := range order {
+			planned.Services = append(planned.Services, cfg.Services[i])
+		}
+		p := r.in.plan(&planned)
+		if len(p.opened) > 0 || len(p.closed) > 0 {
+			t.Fatalf("in the order %v %d ports are opened and %d closed", order, len(p.opened), len(p.closed))
+		}
+		for k, i := range order {
+			if p.services[k] != now[i] {
+				t.Fatalf("in the order %v service %d is not as it was", order, i)
+			}
+		}
+	})
 }
 
 // Services that exchange their ports keep their limits, not their ports'.
