@@ -12,7 +12,6 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/internal/sock"
-	"github.com/culvert-net/culvert/internal/systemd"
 )
 
 // An inletOffering is what an inlet offers to local clients, and what runs for that.
@@ -57,7 +56,7 @@ type inletPort struct {
 	ln      net.Listener       // nil before Listen
 	stop    context.CancelFunc // accepts no more, and closes ln; nil before begin
 	service *inletService      // nil when nothing is offered there any more
-	socket  *systemd.Socket    // of the service manager, at which ln is; nil: it is this process's own
+	place   place              // where ln was opened
 }
 
 // An inletRun is what an inlet's work has started, and by what it ends. Its goroutines
@@ -82,7 +81,7 @@ func (in *Inlet) begin(r *inletRun) {
 	defer o.mu.Unlock()
 	o.run = r
 	for i, s := range o.services {
-		s.port.ln, s.port.socket = in.lns[i], in.sockets.of(s.place())
+		s.port.ln, s.port.place = in.lns[i], in.places[i]
 	}
 	for _, u := range o.upstreams {
 		r.keep(u)

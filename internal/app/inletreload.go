@@ -262,8 +262,8 @@ func (in *Inlet) listenAnew(ctx context.Context, p *inletPlan, cfg *config.Inlet
 		if !tcp || !slices.ContainsFunc(places, func(wanted place) bool { return int(wanted.addr.Port) == a.Port }) {
 			continue
 		}
-		if port.socket != nil {
-			return nil, fmt.Errorf("%w (the service manager's socket %q listens at %s: write the address as it was when this inlet was started, or restart it)", err, port.socket.Name(), a)
+		if s := port.place.socket; s != nil {
+			return nil, fmt.Errorf("%w (the service manager's socket %q listens at %s: write the address as it was when this inlet was started, or restart it)", err, s.Name(), a)
 		}
 		return nil, fmt.Errorf("%w (this inlet itself listens at %s until the new settings hold: restart it, or take that service out first, and add the other one afterwards)", err, a)
 	}
@@ -311,7 +311,7 @@ func (in *Inlet) exchanged(p *inletPlan, lns []net.Listener) bool {
 	}
 	for k, i := range p.opened {
 		s := p.services[i]
-		s.port.ln, s.port.socket = lns[k], in.sockets.of(s.place())
+		s.port.ln, s.port.place = lns[k], s.place()
 		o.run.accept(s)
 	}
 	for _, s := range resumed {

@@ -50,7 +50,7 @@ func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 		if s.port != nil {
 			continue
 		}
-		if k := in.idleFor(idle, s); k >= 0 {
+		if k := idleFor(idle, s); k >= 0 {
 			s.port = idle[k]
 			idle = slices.Delete(idle, k, k+1)
 			continue
@@ -59,7 +59,7 @@ func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 		p.opened = append(p.opened, i)
 	}
 	for _, was := range left {
-		if was.port.socket != nil {
+		if was.port.place.socket != nil {
 			p.idled = append(p.idled, was.port)
 		} else {
 			p.closed = append(p.closed, was.port)
@@ -69,12 +69,8 @@ func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 
 // idleFor returns the index of the port, of those at which nothing is offered, that is at
 // the service manager's socket for a service; -1 if there is none.
-func (in *Inlet) idleFor(idle []*inletPort, s *inletService) int {
-	socket := in.sockets.of(s.place())
-	if socket == nil {
-		return -1
-	}
-	return slices.IndexFunc(idle, func(port *inletPort) bool { return port.socket == socket })
+func idleFor(idle []*inletPort, s *inletService) int {
+	return slices.IndexFunc(idle, func(port *inletPort) bool { return port.place.isFor(s.place()) })
 }
 
 // resumed returns the planned services that are offered at ports at which nothing is.
@@ -98,7 +94,7 @@ func (in *Inlet) logLeft(p *inletPlan, s *inletService) {
 	case slices.Contains(p.idled, s.port):
 		in.log.Warn("no service is offered any more at a socket of the service manager, its clients are reset until one is: "+
 			"stop the socket's unit, or take the address out of it before this process is started again",
-			append(fields, zap.String("socket", s.port.socket.Name()))...)
+			append(fields, zap.String("socket", s.port.place.socket.Name()))...)
 	}
 }
 
