@@ -26,7 +26,7 @@ type inletPlan struct {
 	rerouted map[upstream][]route.Route
 
 	heirs map[*inletService]*inletService // of those that do not stay: what takes their place
-	spare []*serviceLimits                // of services that are gone, whose connections still count
+	spare []*serviceLimits                // of services that are gone
 }
 
 // offerFirst makes what the settings of the start offer, and returns where to listen.
@@ -193,7 +193,9 @@ func (in *Inlet) enterLocked(p *inletPlan) {
 			s.bounds.set(s.Limits)
 		}
 	}
-	o.services, o.spare = p.services, p.spare
+	o.services = p.services
+	// Not before: until now clients could come to what is gone.
+	o.spare = slices.DeleteFunc(p.spare, func(l *serviceLimits) bool { return !l.inUse() })
 	o.idle = slices.DeleteFunc(slices.Concat(o.idle, p.idled), func(port *inletPort) bool {
 		return slices.ContainsFunc(p.services, func(s *inletService) bool { return s.port == port })
 	})

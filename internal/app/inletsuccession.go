@@ -132,18 +132,27 @@ func (p *inletPlan) inherit(now []*inletService, spare []*serviceLimits) {
 	for _, was := range left {
 		p.spare = append(p.spare, was.bounds)
 	}
-	p.spare = slices.DeleteFunc(p.spare, func(l *serviceLimits) bool { return !l.inUse() })
 	for _, s := range p.services {
-		if s.bounds != nil {
-			continue
-		}
-		if i := slices.IndexFunc(p.spare, func(l *serviceLimits) bool { return l.name == s.Service }); i >= 0 {
-			s.bounds = p.spare[i]
-			p.spare = slices.Delete(p.spare, i, i+1)
-		} else {
-			s.bounds = newServiceLimits(s.Service)
+		if s.bounds == nil {
+			s.bounds = p.takeSpare(s.Service)
 		}
 	}
+}
+
+// takeSpare returns limits for a service that has none: those of that name whose
+// connections still count, if there are some. Where nobody has a place now, somebody can
+// take one before the plan is what is offered.
+func (p *inletPlan) takeSpare(name string) *serviceLimits {
+	i := slices.IndexFunc(p.spare, func(l *serviceLimits) bool { return l.name == name && l.inUse() })
+	if i < 0 {
+		i = slices.IndexFunc(p.spare, func(l *serviceLimits) bool { return l.name == name })
+	}
+	if i < 0 {
+		return newServiceLimits(name)
+	}
+	l := p.spare[i]
+	p.spare = slices.Delete(p.spare, i, i+1)
+	return l
 }
 
 // inUse reports whether connections count.

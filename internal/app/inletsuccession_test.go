@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -180,6 +181,59 @@ func TestInletReloadKeepsLimits(t *testing.T) {
 	r.take(other)
 	if n := len(r.in.offering.spare); n != 0 {
 		t.Errorf("the limits of %d services that have ended are kept", n)
+	}
+}
+
+// enterAndLeave returns the service that a client gets at a port.
+func enterAndLeave(in *Inlet, p *inletPort) *inletService {
+	c := in.enter(p)
+	c.free = func() {}
+	c.vacate()
+	c.leave()
+	return c.service
+}
+
+// A client that is accepted just before its service is taken out counts against the limits
+// of the service when that is back, whichever part of the reload it came before.
+func TestInletReloadCountsWhoWasJustAccepted(t *testing.T) {
+	other := offered{"2", "web", "y", []int{1}}
+	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, other)
+	load := func(text string) *config.Inlet {
+		name := filepath.Join(t.TempDir(), "inlet.yaml")
+		replaceFile(t, name, text)
+		cfg, err := config.LoadInlet(fileSource(name))
+		must(t, err)
+		return cfg
+	}
+	with := load(strings.Replace(r.with(offered{"1", "db", "x", []int{0}}, other), "    service: db\n", "    service: db\n    limits: {connections: 1}\n", 1))
+	without := load(r.with(other))
+	reload := func(cfg *config.Inlet) { must(t, r.in.reload(cfg, &cfg.Trust)) }
+	for when, takeOut := range map[string]func(enter func()){
+		"before": func(enter func()) { enter(); reload(without) },
+		"meanwhile": func(enter func()) {
+			p := r.in.plan(without)
+			enter()
+			r.in.exchange(p, nil)
+		},
+	} {
+		reload(with)
+		services, _ := r.in.offered()
+		var c *inletClient
+		takeOut(func() { c = r.in.enter(services[0].port) })
+		reload(without) // and nothing of it is forgotten later
+		reload(with)
+		wantRefused(t, r.address("1"))
+		c.free = func() {}
+		c.vacate()
+		c.leave()
+		nc := r.open("1", "x")
+		wantRefused(t, r.address("1"))
+		_ = nc.Close()
+		eventually(t, when+": its stream has ended", func() bool { return r.in.countStreams() == 0 })
+		reload(without)
+		if n := len(r.in.offering.spare); n != 0 {
+			t.Errorf("%s: the limits of %d services that have ended are kept", when, n)
+		}
 	}
 }
 
