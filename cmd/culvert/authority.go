@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,34 +41,30 @@ relays, or accepts members directly.`,
 
 // authorityListCommand is "culvert authority list".
 func authorityListCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list --config FILE",
-		Short: "list the members: who they are, how they were enrolled, and their credentials",
-		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
-				for after := (identity.Identifier{}); ; {
-					page, err := s.Members(ctx, after, authority.MaxPage)
-					if err != nil {
-						return err
-					}
-					for _, m := range page {
-						if err := printMember(cmd.OutOrStdout(), m, asJSON); err != nil {
-							return err
-						}
-						after = m.Identifier
-					}
-					if len(page) < authority.MaxPage {
-						return nil
-					}
+	return listCommand("list the members: who they are, how they were enrolled, and their credentials",
+		"print one JSON object a line, with the serials of credentials", members, printMember)
+}
+
+// members are all members of an authority, page by page.
+func members(ctx context.Context, s admin.Service) iter.Seq2[authority.MemberInfo, error] {
+	return func(yield func(authority.MemberInfo, error) bool) {
+		for after := (identity.Identifier{}); ; {
+			page, err := s.Members(ctx, after, authority.MaxPage)
+			if err != nil {
+				yield(authority.MemberInfo{}, err)
+				return
+			}
+			for _, m := range page {
+				if !yield(m, nil) {
+					return
 				}
-			})
-		},
+				after = m.Identifier
+			}
+			if len(page) < authority.MaxPage {
+				return
+			}
+		}
 	}
-	configFlag(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line, with the serials of credentials")
-	return cmd
 }
 
 func printMember(w io.Writer, m authority.MemberInfo, asJSON bool) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -94,6 +95,33 @@ func withAuthority(cmd *cobra.Command, do func(ctx context.Context, s admin.Serv
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "culvert: the authority does not run: working on its store %s\n", cfg.Store)
 	return errors.Join(do(cmd.Context(), offline), offline.Close())
+}
+
+// listCommand is "list" of what an authority has: all returns that, and show prints one of
+// it, as JSON where the flag --json, which is described by asJSON, is set.
+func listCommand[T any](short, asJSON string, all func(ctx context.Context, s admin.Service) iter.Seq2[T, error], show func(w io.Writer, v T, asJSON bool) error) *cobra.Command {
+	var inJSON bool
+	cmd := &cobra.Command{
+		Use:   "list --config FILE",
+		Short: short,
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
+				for v, err := range all(ctx, s) {
+					if err == nil {
+						err = show(cmd.OutOrStdout(), v, inJSON)
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	configFlag(cmd)
+	cmd.Flags().BoolVar(&inJSON, "json", false, asJSON)
+	return cmd
 }
 
 func orNone(text string) string {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"iter"
 	"slices"
 	"time"
 
@@ -68,33 +70,27 @@ it is printed this once.`,
 
 // ticketListCommand is "culvert ticket list".
 func ticketListCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list --config FILE",
-		Short: "list tickets, without their secrets",
-		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAuthority(cmd, func(ctx context.Context, s admin.Service) error {
-				list, err := s.Tickets(ctx)
-				if err != nil {
-					return err
-				}
-				slices.SortFunc(list, func(a, b authority.TicketInfo) int { return a.Created.Compare(b.Created) })
-				for _, t := range list {
-					if err := printTicket(cmd, t, asJSON); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
-	}
-	configFlag(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
-	return cmd
+	return listCommand("list tickets, without their secrets", "print one JSON object a line", tickets, printTicket)
 }
 
-func printTicket(cmd *cobra.Command, t authority.TicketInfo, asJSON bool) error {
+// tickets are all tickets of an authority, the oldest first.
+func tickets(ctx context.Context, s admin.Service) iter.Seq2[authority.TicketInfo, error] {
+	return func(yield func(authority.TicketInfo, error) bool) {
+		list, err := s.Tickets(ctx)
+		if err != nil {
+			yield(authority.TicketInfo{}, err)
+			return
+		}
+		slices.SortFunc(list, func(a, b authority.TicketInfo) int { return a.Created.Compare(b.Created) })
+		for _, t := range list {
+			if !yield(t, nil) {
+				return
+			}
+		}
+	}
+}
+
+func printTicket(w io.Writer, t authority.TicketInfo, asJSON bool) error {
 	state := "open"
 	switch now := time.Now(); {
 	case !t.Revoked.IsZero():
@@ -105,7 +101,7 @@ func printTicket(cmd *cobra.Command, t authority.TicketInfo, asJSON bool) error 
 		state = "used up"
 	}
 	if asJSON {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
+		return json.NewEncoder(w).Encode(struct {
 			ID         string                `json:"id"`
 			State      string                `json:"state"`
 			Attributes credential.Attributes `json:"attributes"`
@@ -115,7 +111,7 @@ func printTicket(cmd *cobra.Command, t authority.TicketInfo, asJSON bool) error 
 			Expires    time.Time             `json:"expires"`
 		}{t.ID.String(), state, t.Attributes, t.Uses, t.Used, t.Created, t.Expires})
 	}
-	return printLine(cmd.OutOrStdout(), "%s  %-8s  used %d of %d  expires %s  %s",
+	return printLine(w, "%s  %-8s  used %d of %d  expires %s  %s",
 		t.ID, state, t.Used, t.Uses, t.Expires.Format(time.RFC3339), showAttributes(t.Attributes))
 }
 

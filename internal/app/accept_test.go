@@ -12,34 +12,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/culvert-net/culvert/internal/sock/socktest"
 	"github.com/culvert-net/culvert/internal/turns"
 )
-
-// A pipeListener accepts what is put into it.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	close  func()
-}
-
-func newPipeListener() *pipeListener {
-	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	l.close = sync.OnceFunc(func() { close(l.closed) })
-	return l
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case nc := <-l.conns:
-		return nc, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error { l.close(); return nil }
-
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // Where who holds a slot gives way, it does so to a conn that is there, and a listener
 // that waits for one holds none. A conn that waits when all ends is closed.
@@ -47,7 +22,7 @@ func TestAcceptorHoldsNothingForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		ln, begun := newPipeListener(), &turns.Turns{}
+		ln, begun := socktest.Listen(), &turns.Turns{}
 		ended := make(chan error, 3)
 		var conns, running sync.WaitGroup
 		a := &acceptor{ln: ln, slots: make(chan struct{}, 1), turns: begun, log: zap.NewNop(), start: conns.Go, handle: func(nc net.Conn, free func()) {
@@ -59,26 +34,21 @@ func TestAcceptorHoldsNothingForNobody(t *testing.T) {
 			_ = nc.Close()
 		}}
 		running.Go(func() { _ = a.run(ctx) })
-		call := func() net.Conn {
-			near, far := net.Pipe()
-			ln.conns <- near
-			return far
-		}
 		synctest.Wait()
 		if len(a.slots) != 0 {
 			t.Error("a slot is held, and nobody has called")
 		}
-		call()
+		ln.Call(t)
 		time.Sleep(time.Minute)
 		if len(ended) > 0 {
 			t.Fatalf("the only one has ended: %v", <-ended)
 		}
 		began := time.Now()
-		call()
+		ln.Call(t)
 		if err := <-ended; !errors.Is(err, turns.ErrGaveWay) || time.Since(began) > time.Second {
 			t.Errorf("the first ended with %v after %v, want that it gave way at once", err, time.Since(began))
 		}
-		third := call() // waits: the second is young
+		third := ln.Call(t) // waits: the second is young
 		synctest.Wait()
 		cancel()
 		running.Wait()

@@ -117,7 +117,7 @@ func (n *byName) all(letters string) {
 // nor to one whose credential says nothing of it.
 func TestServiceByName(t *testing.T) {
 	a, stranger := startAuthority(t), startAuthority(t)
-	n := startByName(t, a, stranger.id.Identifier())
+	n := startByName(t, a, stranger.Identifier())
 	b, _ := n.start(a, "", "b", credential.Attributes{"role": "outlet", "service": "echo"})
 	impostor, _ := n.start(stranger, "", "x", credential.Attributes{"role": "outlet", "service": "echo"})
 	other, _ := n.start(a, "", "y", credential.Attributes{"role": "outlet", "service": "other"})
@@ -201,7 +201,7 @@ func TestServiceByNameRevoked(t *testing.T) {
 			defer nc.Close()
 		}
 	}
-	a.revoke(nil, a.of(b.Identifier()))
+	a.Revoke(nil, a.Issued(b.Identifier()))
 	cutWithin(t, kept["b"], cutTimeout)
 	wantEcho(t, kept["a"], "still here")
 	n.all("a")

@@ -90,9 +90,9 @@ func TestCutEndsASilentTarget(t *testing.T) {
 			cut  func(a *testAuthority, sys *system)
 			code code.Code
 		}{
-			{"credential revoked", func(a *testAuthority, sys *system) { a.revoke(nil, a.of(sys.inlet.Identifier())) }, code.CredentialRevoked},
+			{"credential revoked", func(a *testAuthority, sys *system) { a.Revoke(nil, a.Issued(sys.inlet.Identifier())) }, code.CredentialRevoked},
 			{"identity revoked", func(a *testAuthority, sys *system) {
-				a.revoke([]identity.Identifier{sys.inlet.Identifier()})
+				a.Revoke([]identity.Identifier{sys.inlet.Identifier()})
 			}, code.IdentityRevoked},
 			{"inlet stops", func(_ *testAuthority, sys *system) { sys.stopInlet() }, code.Shutdown},
 			{"outlet stops", func(_ *testAuthority, sys *system) { sys.stopOutlet() }, code.Shutdown},
@@ -160,7 +160,7 @@ func TestCutEndsASilentClient(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the client takes everything")
 	}
-	a.revoke([]identity.Identifier{sys.outlet.Identifier()})
+	a.Revoke([]identity.Identifier{sys.outlet.Identifier()})
 	began := time.Now()
 	eventually(t, "the inlet carries nothing any more", func() bool { return sys.inlet.countStreams() == 0 })
 	if took := time.Since(began); took > cutTimeout {

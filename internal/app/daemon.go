@@ -15,6 +15,7 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/console"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/systemd"
 	"github.com/culvert-net/culvert/pkg/channel"
 )
 
@@ -30,7 +31,7 @@ type daemon struct {
 	// whether those channels are; nil: there is nothing to ask.
 	recheck     func()
 	recheckSome func(map[*channel.Channel]struct{})
-	sockets     *handover // from whoever has started this process; nil: none
+	sockets     []*systemd.Socket // that the service manager has opened for this process
 
 	lns       []net.Listener // Listen's, in the order of places
 	endpoints *obs.Server    // nil before Listen
@@ -54,7 +55,7 @@ func (b *base) listens(places []place, v view, work func(context.Context) error)
 // Listen opens all listeners or none, so that their addresses are known before
 // Run, which must follow it.
 func (b *base) Listen(ctx context.Context) error {
-	if err := b.sockets.take(ctx, b.common, b.places); err != nil {
+	if err := assign(ctx, b.common, b.sockets, b.places); err != nil {
 		return err
 	}
 	lns, err := b.listenAll(ctx, b.places)
@@ -113,7 +114,7 @@ func (b *base) listenAll(ctx context.Context, places []place) ([]net.Listener, e
 // listen listens at p, at the socket that the service manager has opened for it if
 // there is one, or says which setting names an address that cannot be had.
 func (b *base) listen(ctx context.Context, p place) (net.Listener, error) {
-	if s := b.sockets.of(p); s != nil {
+	if s := p.socket; s != nil {
 		b.log.Info("listening at a socket of the service manager", zap.String("socket", s.Name()), zap.Stringer("address", s.Addr()))
 		return s.Listen()
 	}

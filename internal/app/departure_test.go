@@ -64,7 +64,7 @@ func TestInletLeavesARevokedRoute(t *testing.T) {
 		nc := sys.dial(t)
 		wantEcho(t, nc, "hello")
 		awaitJoins(t, near, 1)
-		a.revoke([]identity.Identifier{near.Identifier()})
+		a.Revoke([]identity.Identifier{near.Identifier()})
 		awaitJoins(t, near, 0)
 		if another {
 			wantEcho(t, nc, "still here")
@@ -120,7 +120,7 @@ func TestOutletLeavesARevokedRoute(t *testing.T) {
 			return false
 		})
 		awaitJoins(t, near, 2)
-		a.revoke([]identity.Identifier{near.Identifier()})
+		a.Revoke([]identity.Identifier{near.Identifier()})
 		awaitJoins(t, near, 0)
 		if another {
 			wantEcho(t, nc, "still here")
@@ -147,12 +147,12 @@ func TestMemberLeavesARevokedRoute(t *testing.T) {
 		})
 		eventually(t, "the relay is enrolled", func() bool { return r.Status().Credential != nil && r.Status().Credential.Connected })
 		awaitJoins(t, near, 1)
-		a.revoke([]identity.Identifier{near.Identifier()})
+		a.Revoke([]identity.Identifier{near.Identifier()})
 		awaitJoins(t, near, 0)
 		if !another {
 			continue
 		}
-		a.revoke([]identity.Identifier{id(9)})
+		a.Revoke([]identity.Identifier{id(9)})
 		eventually(t, "the next list comes over the other route", func() bool { return r.Status().Credential.RevocationList == 2 })
 		if n := len(log.lines(t, map[string]string{"msg": "enrolled"})); n != 1 {
 			t.Errorf("enrolled %d times", n)
@@ -165,7 +165,7 @@ func TestMemberLeavesARevokedAuthority(t *testing.T) {
 	a := startAuthority(t)
 	sys := startTrusting(t, a)
 	wantEcho(t, sys.dial(t), "hello")
-	a.revoke([]identity.Identifier{a.id.Identifier()})
+	a.Revoke([]identity.Identifier{a.Identifier()})
 	for name, m := range map[string]*membership{"relay": sys.relay.member, "outlet": sys.outlet.member, "inlet": sys.inlet.member} {
 		eventually(t, "the "+name+" has no stream to it", func() bool {
 			st := m.status()

@@ -47,7 +47,7 @@ func TestRelayFinds(t *testing.T) {
 	if decision["id"] != end["id"] || decision["peer"] != sys.inlet.Identifier().String() {
 		t.Errorf("recorded %v and %v, want one decision about the inlet and its end", decision, end)
 	}
-	a.revoke(nil, a.of(sys.outlet.Identifier()))
+	a.Revoke(nil, a.Issued(sys.outlet.Identifier()))
 	eventually(t, "the outlet is found no more", func() bool {
 		got, err := finds(t, sys, "orders-db")
 		return err == nil && got == nil
@@ -66,7 +66,7 @@ func TestRelayFindsForWhomItConnects(t *testing.T) {
 		}
 	})
 	wantEcho(t, sys.dial(t), "all are there")
-	a.revoke(nil, a.of(sys.inlet.Identifier()))
+	a.Revoke(nil, a.Issued(sys.inlet.Identifier()))
 	eventually(t, "the inlet is refused, with the reason", func() bool {
 		_, err := finds(t, sys, "orders-db")
 		return deniedCode(err) == code.CredentialRevoked

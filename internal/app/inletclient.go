@@ -17,14 +17,15 @@ import (
 )
 
 // An inletClient is one local connection, from when it was accepted until it has ended.
+// [Inlet.enter] makes it.
 type inletClient struct {
 	in      *Inlet
 	service *inletService
+	full    error // why it has no place among the service's connections; nil: it has one
 	conn    sock.Conn
 	free    func() // gives back its place among the inlet's
 	live    liveStream
 	span    *trace.Span
-	bounded bool // it has a place among the service's connections
 
 	// What there is once it has a stream.
 	outlet  identity.Identifier
@@ -35,18 +36,20 @@ type inletClient struct {
 	unwatch func() // ends what span follows
 }
 
-// serveClient opens a stream for one local connection, which has to be there before
-// opening ends. It returns what is to be carried, or nil when the connection has ended
-// already. Whatever goes wrong, the client sees a reset, never a clean end. The
-// service's metrics are retained; they are released at the end, and free called.
-func (in *Inlet) serveClient(opening context.Context, s *inletService, accepted net.Conn, free func()) *inletClient {
-	c := &inletClient{in: in, service: s, free: free, live: liveStream{service: s.Service, since: time.Now(), peer: s.Outlet}, outlet: s.Outlet}
+// serve opens a stream for the connection that was accepted, which has to be there before
+// opening ends. It reports whether there is something to be carried; else the connection
+// has ended already. Whatever goes wrong, the client sees a reset, never a clean end. At
+// the end it leaves.
+func (c *inletClient) serve(opening context.Context, accepted net.Conn) bool {
+	in, s := c.in, c.service
+	c.live, c.outlet = liveStream{service: s.Service, since: time.Now(), peer: s.Outlet}, s.Outlet
 	var err error
 	if c.conn, err = sock.Of(accepted); err != nil {
 		_ = accepted.Close() // the listener is neither TCP's nor a unix socket's
 		in.log.Error("client cannot be served", zap.String("service", s.Service), zap.Error(err))
+		c.vacate()
 		c.leave()
-		return nil
+		return false
 	}
 	abortive(c.conn)
 	in.carried.Add(1)
@@ -58,9 +61,9 @@ func (in *Inlet) serveClient(opening context.Context, s *inletService, accepted 
 	c.span = in.startSpan(s, c.live.client, c.live.since)
 	if e, ok := c.open(trace.With(opening, c.span)); !ok {
 		c.ended(e)
-		return nil
+		return false
 	}
-	return c
+	return true
 }
 
 // open opens the stream. Where it does not, the client is reset, and the end returned.
@@ -113,9 +116,7 @@ func (c *inletClient) ended(e streamEnd) {
 	if c.held != nil {
 		c.held.release()
 	}
-	if c.bounded {
-		s.bounds.leave()
-	}
+	c.vacate() // before it is counted as gone: who has seen that finds a place
 	endSpan(c.span, &e, e.sent, e.received)
 	in.streams.table.end(&c.live)
 	in.carried.Add(-1)
@@ -124,7 +125,14 @@ func (c *inletClient) ended(e streamEnd) {
 	c.leave()
 }
 
-// leave gives back what the connection was accepted with.
+// vacate gives back its place among the service's connections.
+func (c *inletClient) vacate() {
+	if c.full == nil {
+		c.service.bounds.leave()
+	}
+}
+
+// leave gives back what else the connection was accepted with.
 func (c *inletClient) leave() {
 	c.in.streams.release(c.service.metrics)
 	c.free()

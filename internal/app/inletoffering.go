@@ -12,7 +12,6 @@ import (
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
 	"github.com/culvert-net/culvert/internal/sock"
-	"github.com/culvert-net/culvert/internal/systemd"
 )
 
 // An inletOffering is what an inlet offers to local clients, and what runs for that.
@@ -57,7 +56,7 @@ type inletPort struct {
 	ln      net.Listener       // nil before Listen
 	stop    context.CancelFunc // accepts no more, and closes ln; nil before begin
 	service *inletService      // nil when nothing is offered there any more
-	socket  *systemd.Socket    // of the service manager, at which ln is; nil: it is this process's own
+	place   place              // where ln was opened
 }
 
 // An inletRun is what an inlet's work has started, and by what it ends. Its goroutines
@@ -82,7 +81,7 @@ func (in *Inlet) begin(r *inletRun) {
 	defer o.mu.Unlock()
 	o.run = r
 	for i, s := range o.services {
-		s.port.ln, s.port.socket = in.lns[i], in.sockets.of(s.place())
+		s.port.ln, s.port.place = in.lns[i], in.places[i]
 	}
 	for _, u := range o.upstreams {
 		r.keep(u)
@@ -128,13 +127,14 @@ func (r *inletRun) accept(s *inletService) {
 	p.stop = stop
 	in.logListening(s)
 	a := &acceptor{ln: p.ln, slots: in.slots, log: in.log, start: r.clients.Go, handle: func(nc net.Conn, free func()) {
-		s := in.enter(p)
-		if s == nil {
+		c := in.enter(p)
+		if c == nil {
 			free()
 			_ = sock.ResetClose(nc) // it came as the listener was closed, or to one that is kept open by others
 			return
 		}
-		if c := in.serveClient(r.openCtx, s, nc, free); c != nil {
+		c.free = free
+		if c.serve(r.openCtx, nc) {
 			// Opening has made this goroutine's stack large for as long as it lives:
 			// the stream gets another one.
 			r.clients.Go(func() { c.carry(r.streamCtx) })
@@ -163,15 +163,19 @@ func (r *inletRun) failed() error {
 	return errors.Join(r.errs...)
 }
 
-// enter returns the service that a client gets that comes to a port now, nil for none.
-// Its metrics are retained: whoever enters releases them.
-func (in *Inlet) enter(p *inletPort) *inletService {
+// enter returns a client that comes to a port now, with the service that it gets; nil
+// where that is none. It has its place among the service's connections, or the reason why
+// there is none, and the service's metrics are retained: whatever becomes of the service
+// in the next moment, the client counts. Whoever enters leaves.
+func (in *Inlet) enter(p *inletPort) *inletClient {
 	in.offering.mu.Lock()
 	defer in.offering.mu.Unlock()
-	if p.service != nil {
-		in.streams.retain(p.service.metrics)
+	s := p.service
+	if s == nil {
+		return nil
 	}
-	return p.service
+	in.streams.retain(s.metrics)
+	return &inletClient{in: in, service: s, full: s.bounds.enter()}
 }
 
 // errWithdrawn is why a client gets no stream that came before the settings changed.

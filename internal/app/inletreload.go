@@ -26,7 +26,7 @@ type inletPlan struct {
 	rerouted map[upstream][]route.Route
 
 	heirs map[*inletService]*inletService // of those that do not stay: what takes their place
-	spare []*serviceLimits                // of services that are gone, whose connections still count
+	spare []*serviceLimits                // of services that are gone
 }
 
 // offerFirst makes what the settings of the start offer, and returns where to listen.
@@ -100,6 +100,17 @@ func (d *destination) same(other *destination) bool {
 	return d.to == other.to && slices.EqualFunc(d.routes, other.routes, func(a, b route.Route) bool { return slices.Equal(a, b) })
 }
 
+// sameDestination reports whether two services lead to the same, over the same routes.
+func sameDestination(s, other *inletService) bool {
+	d, o := destinationOf(&s.InletService), destinationOf(&other.InletService)
+	return d.same(&o)
+}
+
+// sameEnd reports whether two services lead to the same, over whatever routes.
+func sameEnd(s, other *inletService) bool {
+	return destinationOf(&s.InletService).to == destinationOf(&other.InletService).to
+}
+
 // planUpstreams finds what the planned services lead to: services that lead to the same
 // outlet, or to any that offers one name, over the same routes share it. What leads
 // there already stays. Where only the routes are others, what leads there gets those,
@@ -119,15 +130,9 @@ func (in *Inlet) planUpstreams(p *inletPlan, now []*inletService) {
 			}
 		}
 	}
-	assign(func(s, was *inletService) bool {
-		d, before := destinationOf(&s.InletService), destinationOf(&was.InletService)
-		return d.same(&before)
-	})
-	to := func(s, was *inletService) bool {
-		return destinationOf(&s.InletService).to == destinationOf(&was.InletService).to
-	}
-	assign(func(s, was *inletService) bool { return to(s, was) && s.port == was.port })
-	assign(to)
+	assign(sameDestination)
+	assign(func(s, was *inletService) bool { return sameEnd(s, was) && s.port == was.port })
+	assign(sameEnd)
 	for _, s := range p.services {
 		if s.upstream == nil {
 			u := in.newUpstream(&s.InletService)
@@ -163,9 +168,8 @@ func (p *inletPlan) routesTo(l *link) []route.Route {
 
 // assign has a planned service lead over u, and all that have the same destination.
 func (in *Inlet) assign(p *inletPlan, s *inletService, u upstream) {
-	d := destinationOf(&s.InletService)
 	for _, other := range p.services {
-		if o := destinationOf(&other.InletService); d.same(&o) {
+		if sameDestination(s, other) {
 			other.upstream = u
 		}
 	}
@@ -189,7 +193,9 @@ func (in *Inlet) enterLocked(p *inletPlan) {
 			s.bounds.set(s.Limits)
 		}
 	}
-	o.services, o.spare = p.services, p.spare
+	o.services = p.services
+	// Not before: until now clients could come to what is gone.
+	o.spare = slices.DeleteFunc(p.spare, func(l *serviceLimits) bool { return !l.inUse() })
 	o.idle = slices.DeleteFunc(slices.Concat(o.idle, p.idled), func(port *inletPort) bool {
 		return slices.ContainsFunc(p.services, func(s *inletService) bool { return s.port == port })
 	})
@@ -258,8 +264,8 @@ func (in *Inlet) listenAnew(ctx context.Context, p *inletPlan, cfg *config.Inlet
 		if !tcp || !slices.ContainsFunc(places, func(wanted place) bool { return int(wanted.addr.Port) == a.Port }) {
 			continue
 		}
-		if port.socket != nil {
-			return nil, fmt.Errorf("%w (the service manager's socket %q listens at %s: write the address as it was when this inlet was started, or restart it)", err, port.socket.Name(), a)
+		if s := port.place.socket; s != nil {
+			return nil, fmt.Errorf("%w (the service manager's socket %q listens at %s: write the address as it was when this inlet was started, or restart it)", err, s.Name(), a)
 		}
 		return nil, fmt.Errorf("%w (this inlet itself listens at %s until the new settings hold: restart it, or take that service out first, and add the other one afterwards)", err, a)
 	}
@@ -307,7 +313,7 @@ func (in *Inlet) exchanged(p *inletPlan, lns []net.Listener) bool {
 	}
 	for k, i := range p.opened {
 		s := p.services[i]
-		s.port.ln, s.port.socket = lns[k], in.sockets.of(s.place())
+		s.port.ln, s.port.place = lns[k], s.place()
 		o.run.accept(s)
 	}
 	for _, s := range resumed {

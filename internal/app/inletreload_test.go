@@ -35,10 +35,10 @@ type reloadable struct {
 	ports      map[string]int
 }
 
-// offer is what the inlet's file says of one service.
+// offered is what the inlet's file says of one service.
 type offered struct {
-	port, service, outlet string
-	ways                  []int // of relays, best first
+	port, service, outlet string // of any free port: "0"
+	ways                  []int  // of relays, best first
 }
 
 func startReloadable(t *testing.T, services ...offered) *reloadable {
@@ -95,7 +95,7 @@ func (r *reloadable) with(services ...offered) string {
 	var b strings.Builder
 	b.WriteString(r.text + "services:\n")
 	for _, s := range services {
-		if r.ports[s.port] == 0 {
+		if s.port != "0" && r.ports[s.port] == 0 {
 			r.ports[s.port] = freePort(r.t)
 		}
 		var ways []string
@@ -124,10 +124,16 @@ func (r *reloadable) takeText(text string) {
 // open opens a stream at a port, and wants the letter of whom it leads to.
 func (r *reloadable) open(port, letter string) *net.TCPConn {
 	r.t.Helper()
-	nc := dialTCP(r.t, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: r.ports[port]})
+	return r.openAt(r.address(port), letter)
+}
+
+// openAt is open for an address.
+func (r *reloadable) openAt(a net.Addr, letter string) *net.TCPConn {
+	r.t.Helper()
+	nc := dialTCP(r.t, a)
 	got := make([]byte, 1)
 	if _, err := io.ReadFull(nc, got); err != nil || string(got) != letter {
-		r.t.Fatalf("port %s leads to %q, %v, want %s", port, got, err, letter)
+		r.t.Fatalf("%s leads to %q, %v, want %s", a, got, err, letter)
 	}
 	return nc
 }

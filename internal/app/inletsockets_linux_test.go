@@ -14,22 +14,27 @@ import (
 	"github.com/culvert-net/culvert/internal/systemd"
 )
 
-// managed has a service manager listen at a port, for the inlet of a reloadable.
-func managed(t *testing.T, r *reloadable, name, port string) {
+// managed has a service manager listen at ports, for the inlet of a reloadable, with
+// sockets of that name.
+func managed(t *testing.T, r *reloadable, name string, ports ...string) {
 	t.Helper()
-	ln, err := net.ListenTCP("tcp", r.address(port))
-	must(t, err)
-	defer ln.Close()
-	f, err := ln.File()
-	must(t, err)
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	must(t, err)
-	named := os.NewFile(uintptr(fd), name)
-	t.Cleanup(func() { named.Close() })
-	s, err := systemd.NewSocket(named)
-	must(t, err)
-	r.in.Own(systemd.New(nil, 0, s))
+	var sockets []*systemd.Socket
+	for _, port := range ports {
+		ln, err := net.ListenTCP("tcp", r.address(port))
+		must(t, err)
+		defer ln.Close()
+		f, err := ln.File()
+		must(t, err)
+		defer f.Close()
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		must(t, err)
+		named := os.NewFile(uintptr(fd), name)
+		t.Cleanup(func() { named.Close() })
+		s, err := systemd.NewSocket(named)
+		must(t, err)
+		sockets = append(sockets, s)
+	}
+	r.in.Own(systemd.New(nil, 0, sockets...))
 }
 
 // A socket that the service manager keeps open makes nobody wait for a service that is
@@ -76,6 +81,54 @@ func TestInletReloadAtAManagersSocket(t *testing.T) {
 	late, err := net.DialTCP("tcp", nil, r.address("1"))
 	must(t, err)
 	_ = late.Close()
+}
+
+// Services of one name at any free port have a socket each of those with that name: of
+// two, none stays that nobody accepts at. A service that has none listens by itself.
+func TestSocketsOfOneName(t *testing.T) {
+	x, y, web := offered{"0", "db", "x", []int{0}}, offered{"0", "db", "y", []int{0}}, offered{"0", "web", "y", []int{0}}
+	before := func(sockets ...string) func(r *reloadable) {
+		return func(r *reloadable) {
+			for _, port := range sockets {
+				r.ports[port] = freePort(t)
+			}
+			managed(t, r, "db", sockets...)
+		}
+	}
+	t.Run("as many", func(t *testing.T) {
+		r := startReloadableWith(t, before("1", "2"), x, y)
+		for range 4 {
+			_ = r.open("1", "x").Close()
+			_ = r.open("2", "y").Close()
+		}
+		r.take(y, x)
+		_ = r.open("1", "x").Close()
+		_ = r.open("2", "y").Close()
+		r.take(y, web)
+		wantRefused(t, r.address("1"))
+		r.take(y, x)
+		_ = r.open("1", "x").Close()
+		_ = r.open("2", "y").Close()
+	})
+	t.Run("fewer", func(t *testing.T) {
+		r := startReloadableWith(t, before("1"), x, y)
+		own := r.in.Addrs()[1]
+		if own.String() == r.address("1").String() {
+			t.Fatal("both services are at the one socket")
+		}
+		for range 4 {
+			_ = r.open("1", "x").Close()
+			_ = r.openAt(own, "y").Close()
+		}
+		r.take(x, y, web, offered{"0", "db", "x", []int{1}})
+		for range 4 { // nobody else accepts there
+			_ = r.open("1", "x").Close()
+			_ = r.openAt(r.in.Addrs()[3], "x").Close()
+		}
+		if n := len(r.in.Addrs()); n != 4 || r.in.Addrs()[3].String() == r.address("1").String() {
+			t.Errorf("services are at %v", r.in.Addrs())
+		}
+	})
 }
 
 // Another listen_mode is that of the socket that is there, which is never closed; or of a

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"reflect"
 	"slices"
 
 	"go.uber.org/zap"
@@ -23,7 +24,8 @@ func (s *inletService) place() place {
 // name and address is now, where another of the same address is, at a socket of the
 // service manager that nothing uses, or at a new port. Of port 0, which is another port
 // each time, nobody but the service itself keeps the one that it has: its clients would
-// get another service.
+// get another service. Of several of one name it is the one that has not changed, or leads
+// to the same: their order in the settings says nothing.
 func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 	left := slices.Clone(now) // whose port nothing is to be offered at
 	take := func(fits func(s, was *inletService) bool) {
@@ -37,14 +39,18 @@ func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 			}
 		}
 	}
-	take(func(s, was *inletService) bool { return s.Service == was.Service })
+	named := func(s, was *inletService) bool { return s.Service == was.Service }
+	take(func(s, was *inletService) bool { return reflect.DeepEqual(s.InletService, was.InletService) })
+	take(func(s, was *inletService) bool { return named(s, was) && sameDestination(s, was) })
+	take(func(s, was *inletService) bool { return named(s, was) && sameEnd(s, was) })
+	take(named)
 	take(func(s, _ *inletService) bool { return s.Listen.Port != 0 || s.Listen.Path != "" })
 	idle := slices.Clone(in.offering.idle)
 	for i, s := range p.services {
 		if s.port != nil {
 			continue
 		}
-		if k := in.idleFor(idle, s); k >= 0 {
+		if k := idleFor(idle, s); k >= 0 {
 			s.port = idle[k]
 			idle = slices.Delete(idle, k, k+1)
 			continue
@@ -53,7 +59,7 @@ func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 		p.opened = append(p.opened, i)
 	}
 	for _, was := range left {
-		if was.port.socket != nil {
+		if was.port.place.socket != nil {
 			p.idled = append(p.idled, was.port)
 		} else {
 			p.closed = append(p.closed, was.port)
@@ -63,12 +69,8 @@ func (in *Inlet) planPorts(p *inletPlan, now []*inletService) {
 
 // idleFor returns the index of the port, of those at which nothing is offered, that is at
 // the service manager's socket for a service; -1 if there is none.
-func (in *Inlet) idleFor(idle []*inletPort, s *inletService) int {
-	socket := in.sockets.of(s.place())
-	if socket == nil {
-		return -1
-	}
-	return slices.IndexFunc(idle, func(port *inletPort) bool { return port.socket == socket })
+func idleFor(idle []*inletPort, s *inletService) int {
+	return slices.IndexFunc(idle, func(port *inletPort) bool { return port.place.isFor(s.place()) })
 }
 
 // resumed returns the planned services that are offered at ports at which nothing is.
@@ -92,7 +94,7 @@ func (in *Inlet) logLeft(p *inletPlan, s *inletService) {
 	case slices.Contains(p.idled, s.port):
 		in.log.Warn("no service is offered any more at a socket of the service manager, its clients are reset until one is: "+
 			"stop the socket's unit, or take the address out of it before this process is started again",
-			append(fields, zap.String("socket", s.port.socket.Name()))...)
+			append(fields, zap.String("socket", s.port.place.socket.Name()))...)
 	}
 }
 
@@ -124,26 +126,33 @@ func (p *inletPlan) inherit(now []*inletService, spare []*serviceLimits) {
 		return n == 1
 	}
 	take(func(s, was *inletService) bool { return s.port == was.port })
-	take(func(s, was *inletService) bool {
-		return destinationOf(&s.InletService).to == destinationOf(&was.InletService).to
-	})
+	take(sameEnd)
 	take(func(s, _ *inletService) bool { return alone(now, s.Service) && alone(p.services, s.Service) })
 	p.spare = slices.Clone(spare)
 	for _, was := range left {
 		p.spare = append(p.spare, was.bounds)
 	}
-	p.spare = slices.DeleteFunc(p.spare, func(l *serviceLimits) bool { return !l.inUse() })
 	for _, s := range p.services {
-		if s.bounds != nil {
-			continue
-		}
-		if i := slices.IndexFunc(p.spare, func(l *serviceLimits) bool { return l.name == s.Service }); i >= 0 {
-			s.bounds = p.spare[i]
-			p.spare = slices.Delete(p.spare, i, i+1)
-		} else {
-			s.bounds = newServiceLimits(s.Service)
+		if s.bounds == nil {
+			s.bounds = p.takeSpare(s.Service)
 		}
 	}
+}
+
+// takeSpare returns limits for a service that has none: those of that name whose
+// connections still count, if there are some. Where nobody has a place now, somebody can
+// take one before the plan is what is offered.
+func (p *inletPlan) takeSpare(name string) *serviceLimits {
+	i := slices.IndexFunc(p.spare, func(l *serviceLimits) bool { return l.name == name && l.inUse() })
+	if i < 0 {
+		i = slices.IndexFunc(p.spare, func(l *serviceLimits) bool { return l.name == name })
+	}
+	if i < 0 {
+		return newServiceLimits(name)
+	}
+	l := p.spare[i]
+	p.spare = slices.Delete(p.spare, i, i+1)
+	return l
 }
 
 // inUse reports whether connections count.

@@ -3,13 +3,15 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/pkg/tunnel"
@@ -182,27 +184,130 @@ func TestInletReloadKeepsLimits(t *testing.T) {
 	}
 }
 
+// enterAndLeave returns the service that a client gets at a port.
+func enterAndLeave(in *Inlet, p *inletPort) *inletService {
+	c := in.enter(p)
+	c.free = func() {}
+	c.vacate()
+	c.leave()
+	return c.service
+}
+
+// A client that is accepted just before its service is taken out counts against the limits
+// of the service when that is back, whichever part of the reload it came before.
+func TestInletReloadCountsWhoWasJustAccepted(t *testing.T) {
+	other := offered{"2", "web", "y", []int{1}}
+	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, other)
+	load := func(text string) *config.Inlet {
+		name := filepath.Join(t.TempDir(), "inlet.yaml")
+		replaceFile(t, name, text)
+		cfg, err := config.LoadInlet(fileSource(name))
+		must(t, err)
+		return cfg
+	}
+	with := load(strings.Replace(r.with(offered{"1", "db", "x", []int{0}}, other), "    service: db\n", "    service: db\n    limits: {connections: 1}\n", 1))
+	without := load(r.with(other))
+	reload := func(cfg *config.Inlet) { must(t, r.in.reload(cfg, &cfg.Trust)) }
+	for when, takeOut := range map[string]func(enter func()){
+		"before": func(enter func()) { enter(); reload(without) },
+		"meanwhile": func(enter func()) {
+			p := r.in.plan(without)
+			enter()
+			r.in.exchange(p, nil)
+		},
+	} {
+		reload(with)
+		services, _ := r.in.offered()
+		var c *inletClient
+		takeOut(func() { c = r.in.enter(services[0].port) })
+		reload(without) // and nothing of it is forgotten later
+		reload(with)
+		wantRefused(t, r.address("1"))
+		c.free = func() {}
+		c.vacate()
+		c.leave()
+		nc := r.open("1", "x")
+		wantRefused(t, r.address("1"))
+		_ = nc.Close()
+		eventually(t, when+": its stream has ended", func() bool { return r.in.countStreams() == 0 })
+		reload(without)
+		if n := len(r.in.offering.spare); n != 0 {
+			t.Errorf("%s: the limits of %d services that have ended are kept", when, n)
+		}
+	}
+}
+
 // A service that has any free port keeps it for as long as it is there, and nobody else
 // gets it: its clients would be led to another service.
 func TestInletReloadKeepsFreePorts(t *testing.T) {
-	r := startReloadable(t, offered{"1", "web", "x", []int{0}})
-	free := func(services ...string) string {
-		text := r.text + "services:\n"
-		for i, name := range services {
-			text += fmt.Sprintf("  - {listen: \"tcp://127.0.0.1:0\", service: %s, outlet: %s, routes: [%q]}\n", name, r.outlets[[]string{"x", "y"}[i%2]], r.ways[0])
-		}
-		return text
-	}
-	r.takeText(free("db"))
+	r := startReloadable(t, offered{"0", "db", "x", []int{0}})
 	before := r.in.Addrs()[0].String()
-	r.takeText(free("web", "db"))
+	r.take(offered{"0", "web", "x", []int{0}}, offered{"0", "db", "y", []int{0}})
 	if now := r.in.Addrs(); now[1].String() != before || now[0].String() == before {
 		t.Errorf("db was at %s; web and db are at %v", before, now)
 	}
-	r.takeText(free("web"))
+	r.openAt(r.in.Addrs()[1], "y")
+	r.take(offered{"0", "web", "x", []int{0}})
 	if now := r.in.Addrs()[0].String(); now == before {
 		t.Errorf("web is where db was, at %s", now)
 	}
+}
+
+// Of several services of one name each keeps the free port that it has, wherever it stands
+// among the others, and whatever becomes of them.
+func TestInletReloadKeepsFreePortsOfOneName(t *testing.T) {
+	x, y := offered{"0", "db", "x", []int{0}}, offered{"0", "db", "y", []int{0}}
+	r := startReloadable(t, x, y)
+	ports := r.in.Addrs()
+	want := func(what string, at ...net.Addr) {
+		t.Helper()
+		now := r.in.Addrs()
+		if len(now) != len(at) {
+			t.Fatalf("%s: services are offered at %v", what, now)
+		}
+		for i, a := range at {
+			if a != nil && now[i].String() != a.String() {
+				t.Fatalf("%s: %s was offered at %v, and is at %v", what, r.in.Status().Services[i].Outlet, a, now[i])
+			}
+		}
+	}
+	r.take(y, x)
+	want("they have changed places", ports[1], ports[0])
+	r.openAt(ports[0], "x")
+	r.openAt(ports[1], "y")
+	x.ways = []int{1}
+	r.take(x, y)
+	want("one has other routes, and they have changed places", ports[0], ports[1])
+	r.take(offered{"0", "db", "x", []int{0}}, y, x)
+	want("another leads to the same outlet over other routes", nil, ports[1], ports[0])
+	r.take(y)
+	want("the one behind is alone", ports[1])
+	r.openAt(ports[1], "y")
+}
+
+// However services of one name and any free port change places, each keeps its own.
+func TestPlanKeepsPortsInAnyOrder(t *testing.T) {
+	list := []offered{{"0", "db", "x", []int{0}}, {"0", "db", "x", []int{1}}, {"0", "db", "y", []int{0}}, {"0", "web", "y", []int{0}}}
+	r := startReloadable(t, list...)
+	cfg, err := config.LoadInlet(fileSource(r.name))
+	must(t, err)
+	now, _ := r.in.offered()
+	rapid.Check(t, func(t *rapid.T) {
+		order := rapid.Permutation([]int{0, 1, 2, 3}).Draw(t, "order")
+		planned := config.Inlet{}
+		for _, i := range order {
+			planned.Services = append(planned.Services, cfg.Services[i])
+		}
+		p := r.in.plan(&planned)
+		if len(p.opened) > 0 || len(p.closed) > 0 {
+			t.Fatalf("in the order %v %d ports are opened and %d closed", order, len(p.opened), len(p.closed))
+		}
+		for k, i := range order {
+			if p.services[k] != now[i] {
+				t.Fatalf("in the order %v service %d is not as it was", order, i)
+			}
+		}
+	})
 }
 
 // Services that exchange their ports keep their limits, not their ports'.

@@ -23,7 +23,7 @@ import (
 // that is nil. It is called before Listen and Run.
 func (b *base) Own(m *systemd.Manager) {
 	b.owned, b.manager = true, m
-	b.sockets = &handover{sockets: m.Sockets()}
+	b.sockets = m.Sockets()
 }
 
 // confine keeps the process from opening what its settings do not name, as far as

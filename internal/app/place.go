@@ -7,6 +7,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/systemd"
 )
 
 // A place is an address to listen at and the key path of its setting.
@@ -14,8 +15,15 @@ type place struct {
 	service string // whose clients come there; "": others do
 	key     string
 	addr    config.Address
-	mode    fs.FileMode    // of a unix socket; zero: config.DefaultListenMode
-	common  *config.Common // of the settings that name it; nil: those of the start
+	mode    fs.FileMode     // of a unix socket; zero: config.DefaultListenMode
+	common  *config.Common  // of the settings that name it; nil: those of the start
+	socket  *systemd.Socket // that the service manager has opened for it; nil: this process listens itself
+}
+
+// isFor reports whether a place is where a service of other settings is to be listened
+// for. Any free port is that of one service alone.
+func (p *place) isFor(other place) bool {
+	return p.addr == other.addr && (p.addr.Port != 0 || p.service == other.service)
 }
 
 // listen listens at the place.

@@ -13,25 +13,39 @@ import (
 // liveSettings are the settings that inlets, outlets and relays take while they run.
 var liveSettings = []string{"authorities", "drain_timeout", "log_level"}
 
+// rereading returns what a settingsKeeper follows: settings are read anew, and revise says
+// what of them is put into force, and how.
+func rereading[C any](reread func() (*C, error), revise func(cfg *C) (*revision, error)) func() (*revision, error) {
+	return func() (*revision, error) {
+		cfg, err := reread()
+		if err != nil {
+			return nil, err
+		}
+		return revise(cfg)
+	}
+}
+
+// unlike returns the keys of what is not as it was at the start, but for live ones, and
+// those that all take while they run.
+func unlike[C any](started, cfg *C, live ...string) []string {
+	return config.Changed(started, cfg, append(live, liveSettings...)...)
+}
+
 // Follow makes the relay take what changes in its settings file: register, connect,
 // extend, and what others take, too. reread reads the settings anew, as they were
 // read at the start. It is called before Run.
 func (r *Relay) Follow(reread func() (*config.Relay, error)) {
 	started := r.cfg
-	r.file.follow(func() (*revision, error) {
-		cfg, err := reread()
-		if err != nil {
-			return nil, err
-		}
+	r.file.follow(rereading(reread, func(cfg *config.Relay) (*revision, error) {
 		rules, err := newRelayRules(cfg)
 		if err != nil {
 			return nil, err
 		}
-		restart := config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"register", "connect", "extend"})...)
+		restart := unlike(&started, cfg, "register", "connect", "extend")
 		return r.revise(restart, &started.Trust, &cfg.Trust, relayFiles(cfg), func() error {
 			return r.base.apply(&cfg.Common, &started.Trust, cfg.Authorities, func() { r.policy.rules.Store(rules) })
 		}), nil
-	})
+	}))
 }
 
 // Follow makes the outlet take what changes in its settings file: services, relays,
@@ -40,20 +54,16 @@ func (r *Relay) Follow(reread func() (*config.Relay, error)) {
 // those of one that has other limits are kept to them. See [Relay.Follow].
 func (out *Outlet) Follow(reread func() (*config.Outlet, error)) {
 	started := out.cfg
-	out.file.follow(func() (*revision, error) {
-		cfg, err := reread()
-		if err != nil {
-			return nil, err
-		}
+	out.file.follow(rereading(reread, func(cfg *config.Outlet) (*revision, error) {
 		offered, err := out.offer(cfg)
 		if err != nil {
 			return nil, err
 		}
-		restart := config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "relays", "dial_timeout", "limits"})...)
+		restart := unlike(&started, cfg, "services", "relays", "dial_timeout", "limits")
 		return out.revise(restart, &started.Trust, &cfg.Trust, outletFiles(cfg), func() error {
 			return out.reload(cfg, offered, &started.Trust)
 		}), nil
-	})
+	}))
 }
 
 // Follow makes the inlet take what changes in its settings file: services,
@@ -61,30 +71,22 @@ func (out *Outlet) Follow(reread func() (*config.Outlet, error)) {
 // whatever becomes of their service. See [Relay.Follow].
 func (in *Inlet) Follow(reread func() (*config.Inlet, error)) {
 	started := in.cfg
-	in.file.follow(func() (*revision, error) {
-		cfg, err := reread()
-		if err != nil {
-			return nil, err
-		}
+	in.file.follow(rereading(reread, func(cfg *config.Inlet) (*revision, error) {
 		if err := checkOffer(cfg, len(in.trusted(&started.Trust, cfg.Authorities)) > 0); err != nil {
 			return nil, err
 		}
-		restart := config.Changed(&started, cfg, slices.Concat(liveSettings, []string{"services", "connect_timeout"})...)
+		restart := unlike(&started, cfg, "services", "connect_timeout")
 		return in.revise(restart, &started.Trust, &cfg.Trust, inletFiles(cfg), func() error {
 			return in.reload(cfg, &started.Trust)
 		}), nil
-	})
+	}))
 }
 
 // Follow makes the authority take what changes in its settings file: log_level and
 // drain_timeout. See [Relay.Follow].
 func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 	started := a.cfg
-	a.file.follow(func() (*revision, error) {
-		cfg, err := reread()
-		if err != nil {
-			return nil, err
-		}
+	a.file.follow(rereading(reread, func(cfg *config.Authority) (*revision, error) {
 		return &revision{
 			restart: config.Changed(&started, cfg, "drain_timeout", "log_level"),
 			apply: func() error {
@@ -95,7 +97,7 @@ func (a *Authority) Follow(reread func() (*config.Authority, error)) {
 				return nil
 			},
 		}, nil
-	})
+	}))
 }
 
 // revise returns the revision that apply puts into force. restart has the keys of what is

@@ -204,9 +204,7 @@ func TestInletReloadTakesOrNamesEveryField(t *testing.T) {
 	free := freePort(t)
 	service := func() *inletService { // as a client gets it
 		list, _ := in.offered()
-		s := in.enter(list[0].port)
-		in.streams.release(s.metrics)
-		return s
+		return enterAndLeave(in, list[0].port)
 	}
 	first := func(change func(s *config.InletService)) func(*config.Inlet) {
 		return func(c *config.Inlet) { change(&c.Services[0]) }

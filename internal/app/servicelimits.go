@@ -154,18 +154,14 @@ func (l *serviceLimits) unbind(lc *pump.Limited) {
 	}
 }
 
-// admit takes a place for a client, which leave gives back, or resets its connection
-// and returns how that ended.
+// admit resets the connection of a client that has no place, and returns how that ended.
 func (c *inletClient) admit() (e streamEnd, ok bool) {
-	in, bounds := c.in, c.service.bounds
-	err := bounds.enter()
-	if err == nil {
-		c.bounded = true
+	if c.full == nil {
 		return streamEnd{}, true
 	}
 	_ = sock.ResetClose(c.conn)
-	e = streamEnd{label: code.Limit.String(), reason: err.Error()}
-	e.hushed = bounds.told.level(e.reason, zapcore.WarnLevel) == zapcore.DebugLevel
-	in.auditUnopened(c.service, c.service.Outlet, c.live.client, e)
+	e = streamEnd{label: code.Limit.String(), reason: c.full.Error()}
+	e.hushed = c.service.bounds.told.level(e.reason, zapcore.WarnLevel) == zapcore.DebugLevel
+	c.in.auditUnopened(c.service, c.service.Outlet, c.live.client, e)
 	return e, false
 }

@@ -12,62 +12,29 @@ import (
 	"github.com/culvert-net/culvert/internal/systemd"
 )
 
-// A handover is the sockets that the service manager has opened for this process, and
-// which place of the settings each is for. A nil handover has none.
-type handover struct {
-	sockets []*systemd.Socket
-	taken   []takenSocket // in the order of sockets, once all are
-}
-
-// A takenSocket is one and whose it is.
-type takenSocket struct {
-	socket *systemd.Socket
-	place  place
-}
-
-// take finds out which place each socket is for: the one with its address, or the
-// service with its name, whose address must not be another. A socket that is for
-// nobody is an error, which says what to change: connections would wait at it for
-// ever.
-func (h *handover) take(ctx context.Context, c *config.Common, places []place) error {
-	if h == nil || len(h.sockets) == 0 {
-		return nil
-	}
-	free := slices.Clone(places)
-	h.taken = make([]takenSocket, len(h.sockets))
-	claim := func(i int, fits func(place) bool) bool {
-		at := slices.IndexFunc(free, fits)
-		if at < 0 {
-			return false
+// assign gives each socket of the service manager to the place that it is for: the one
+// with its address, or the service with its name, whose address must not be another. A
+// socket that is for nobody is an error, which says what to change: connections would
+// wait at it for ever.
+func assign(ctx context.Context, c *config.Common, sockets []*systemd.Socket, places []place) error {
+	claim := func(s *systemd.Socket, fits func(p *place) bool) bool {
+		for i := range places {
+			if p := &places[i]; p.socket == nil && fits(p) {
+				p.socket = s
+				return true
+			}
 		}
-		h.taken[i] = takenSocket{h.sockets[i], free[at]}
-		free = slices.Delete(free, at, at+1)
-		return true
+		return false
 	}
-	var rest []int
-	for i, s := range h.sockets {
-		if !claim(i, func(p place) bool { return isAt(ctx, p.addr, s.Addr(), false) }) {
-			rest = append(rest, i)
+	var rest []*systemd.Socket
+	for _, s := range sockets {
+		if !claim(s, func(p *place) bool { return isAt(ctx, p.addr, s.Addr(), false) }) {
+			rest = append(rest, s)
 		}
 	}
-	for _, i := range rest {
-		s := h.sockets[i]
-		if !claim(i, func(p place) bool { return p.service == s.Name() && isAt(ctx, p.addr, s.Addr(), true) }) {
-			return unclaimed(c, s, free, places)
-		}
-	}
-	return nil
-}
-
-// of returns the socket for a place, nil if there is none. What was taken for a
-// service is its own, wherever its place stands among the others after a change.
-func (h *handover) of(p place) *systemd.Socket {
-	if h == nil {
-		return nil
-	}
-	for _, t := range h.taken {
-		if t.place.addr == p.addr && (p.addr.Port != 0 || t.place.service == p.service) {
-			return t.socket
+	for _, s := range rest {
+		if !claim(s, func(p *place) bool { return p.service == s.Name() && isAt(ctx, p.addr, s.Addr(), true) }) {
+			return unclaimed(c, s, places)
 		}
 	}
 	return nil
@@ -92,9 +59,9 @@ func isAt(ctx context.Context, want config.Address, addr net.Addr, anyPort bool)
 }
 
 // unclaimed says why a socket is for nobody.
-func unclaimed(c *config.Common, s *systemd.Socket, free, places []place) error {
-	for _, p := range free {
-		if p.service == s.Name() && p.service != "" {
+func unclaimed(c *config.Common, s *systemd.Socket, places []place) error {
+	for _, p := range places {
+		if p.socket == nil && p.service == s.Name() && p.service != "" {
 			return fmt.Errorf("the service manager has opened the socket %q at %s, and %s says %s: write the same address there and in the socket's unit (ListenStream=)",
 				s.Name(), s.Addr(), c.Where(p.key), p.addr)
 		}

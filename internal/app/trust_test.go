@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/authority/authoritytest"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/member"
 	"github.com/culvert-net/culvert/pkg/channel"
@@ -52,15 +53,13 @@ func startTrusting(t *testing.T, a *testAuthority, change ...func(*setup)) *syst
 // ticket each; and a renewal reaches everybody without a break.
 func TestAttributesLetIn(t *testing.T) {
 	a := startAuthority(t)
-	a.lifetime = 4 * time.Second
+	a.SetLifetime(4 * time.Second)
 	sys := startTrusting(t, a)
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
-	first := a.of(sys.inlet.Identifier())
+	first := a.Issued(sys.inlet.Identifier())
 	eventually(t, "all three have renewed twice", func() bool {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return a.renewals >= 6
+		return a.Count(authoritytest.Is[credential.Renew]) >= 6
 	})
 	wantEcho(t, nc, "still here")
 	eventually(t, "the outlet has been shown the inlet's new credential", func() bool {
@@ -89,17 +88,15 @@ func TestRevocationCuts(t *testing.T) {
 		code   code.Code
 	}{
 		{"identifier of the inlet", func(a *testAuthority, sys *system) {
-			a.revoke([]identity.Identifier{sys.inlet.Identifier()})
+			a.Revoke([]identity.Identifier{sys.inlet.Identifier()})
 		}, code.IdentityRevoked},
 		{"credential of the inlet", func(a *testAuthority, sys *system) {
-			c := a.of(sys.inlet.Identifier())
-			a.mu.Lock()
-			delete(a.members, sys.inlet.Identifier()) // it is given no other
-			a.mu.Unlock()
-			a.revoke(nil, c)
+			c := a.Issued(sys.inlet.Identifier())
+			a.Forget(sys.inlet.Identifier()) // it is given no other
+			a.Revoke(nil, c)
 		}, code.CredentialRevoked},
 		{"identifier of the outlet", func(a *testAuthority, sys *system) {
-			a.revoke([]identity.Identifier{sys.outlet.Identifier()})
+			a.Revoke([]identity.Identifier{sys.outlet.Identifier()})
 		}, code.IdentityRevoked},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -137,11 +134,11 @@ func TestOwnRevocationIsSaid(t *testing.T) {
 	said := func(code code.Code) bool {
 		err, st := sys.inlet.member.ready(), sys.inlet.Status().Credential
 		return err != nil && strings.Contains(err.Error(), "revoked") && st != nil && strings.Contains(st.Revoked, "revoked") &&
-			len(sys.inletLog.lines(t, map[string]string{"level": "error", "code": code.String(), "authority": a.id.Identifier().String()})) == 1
+			len(sys.inletLog.lines(t, map[string]string{"level": "error", "code": code.String(), "authority": a.Identifier().String()})) == 1
 	}
-	a.revoke(nil, a.of(sys.inlet.Identifier()))
+	a.Revoke(nil, a.Issued(sys.inlet.Identifier()))
 	eventually(t, "that its credential is revoked is said", func() bool { return said(code.CredentialRevoked) })
-	a.revoke([]identity.Identifier{sys.inlet.Identifier()})
+	a.Revoke([]identity.Identifier{sys.inlet.Identifier()})
 	eventually(t, "that its identity is revoked is said", func() bool { return said(code.IdentityRevoked) })
 }
 
@@ -168,7 +165,7 @@ func TestOnlyWhatIsDeniedIsCut(t *testing.T) {
 	byRole, byList := sys.dial(t), dialTCP(t, sys.inlet.Addrs()[1])
 	wantEcho(t, byRole, "hello")
 	wantEcho(t, byList, "hello")
-	a.revoke(nil, a.of(sys.inlet.Identifier()))
+	a.Revoke(nil, a.Issued(sys.inlet.Identifier()))
 	cutWithin(t, byRole, cutTimeout)
 	eventually(t, "the outlet says which stream it has cut", func() bool {
 		lines := sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "service": "echo", "code": "credential_revoked"})
@@ -181,13 +178,13 @@ func TestOnlyWhatIsDeniedIsCut(t *testing.T) {
 // skew that it grants.
 func TestExpiryCuts(t *testing.T) {
 	a := startAuthority(t)
-	a.lifetime = 3 * time.Second
+	a.SetLifetime(3 * time.Second)
 	sys := startTrusting(t, a, func(s *setup) {
 		relay := s.relay
 		s.relay = func(c *config.Relay) { relay(c); c.Connect = mustCompile(t, policy.Connect, "true") }
 		s.before = func(out *Outlet) {
 			// Nobody's clock is off here, and nobody has five minutes.
-			strict, err := credential.NewVerifier(credential.Config{Authorities: []identity.Identifier{a.id.Identifier()}, Skew: time.Nanosecond})
+			strict, err := credential.NewVerifier(credential.Config{Authorities: []identity.Identifier{a.Identifier()}, Skew: time.Nanosecond})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -197,9 +194,7 @@ func TestExpiryCuts(t *testing.T) {
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
 	// The authority forgets the inlet: what it has ends.
-	a.mu.Lock()
-	delete(a.members, sys.inlet.Identifier())
-	a.mu.Unlock()
+	a.Forget(sys.inlet.Identifier())
 	cutWithin(t, nc, 3*time.Second+cutTimeout)
 	eventually(t, "the outlet says why", func() bool {
 		return len(sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "code": "credential_expired"})) > 0
@@ -269,7 +264,7 @@ func TestNotEnrolledYet(t *testing.T) {
 		s.inlet = func(c *config.Inlet) {
 			inlet(c)
 			c.ConnectTimeout = 300 * time.Millisecond
-			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(freePort(t)), Identifier: a.id.Identifier()}}}
+			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(freePort(t)), Identifier: a.Identifier()}}}
 		}
 	})
 	wantRefused(t, sys.inlet.Addrs()[0])
@@ -322,7 +317,7 @@ func TestAuditNamesCredentials(t *testing.T) {
 		eventually(t, "the "+process+"'s log names the inlet's credential", func() bool {
 			for _, line := range auditFile(filepath.Join(folder, process)).lines(t, map[string]string{"action": action, "event": "decision"}) {
 				serials, _ := line["credentials"].([]any)
-				if len(serials) == 1 && serials[0] == a.of(sys.inlet.Identifier()).Serial.String() {
+				if len(serials) == 1 && serials[0] == a.Issued(sys.inlet.Identifier()).Serial.String() {
 					return true
 				}
 			}
@@ -348,8 +343,8 @@ func TestAuditNamesWhoIsTurnedAway(t *testing.T) {
 	})
 	eventually(t, "there is a channel", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
 	wantEcho(t, sys.dial(t), "hello")
-	id, serial := sys.inlet.Identifier(), a.of(sys.inlet.Identifier()).Serial.String()
-	a.revoke([]identity.Identifier{id})
+	id, serial := sys.inlet.Identifier(), a.Issued(sys.inlet.Identifier()).Serial.String()
+	a.Revoke([]identity.Identifier{id})
 	eventually(t, "the outlet knows", func() bool { return sys.outlet.trust.verifier.Revoked(id) != nil })
 	// The inlet calls the outlet itself, too, which has not heard of it from a relay.
 	nc, err := net.Dial("tcp", sys.outlet.Addrs()[0].String())

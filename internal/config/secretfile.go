@@ -3,12 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/culvert-net/culvert/internal/secretfile"
 	"github.com/culvert-net/culvert/pkg/credential"
 )
 
@@ -16,30 +16,26 @@ import (
 // many headers as there may be, with values that are as long as they may be, just fit.
 const maxSecretFile = maxHeaders * (maxHeaderLen + 1<<10)
 
-// readSecret reads a file that only this process's user, and its group, may read. An
-// error shows nothing of what is in it.
+// readSecret reads a file that only this process's user, and its group, may read; the
+// caller clears what it returns. An error shows nothing of what is in it.
 func readSecret(path string) ([]byte, error) {
-	f, err := openSecret(path)
-	if err != nil {
+	f, info, err := secretfile.Open(path)
+	switch {
+	case errors.Is(err, secretfile.ErrNotRegular):
+		return nil, errors.New("is no regular file")
+	case err != nil:
 		return nil, explainOpen(err)
 	}
 	defer func() { _ = f.Close() }() // only read from
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, explainOpen(err)
-	case !info.Mode().IsRegular():
-		return nil, errors.New("is no regular file")
+	if err := secretfile.CheckMode(info.Mode()); err != nil {
+		return nil, fmt.Errorf("%w: give it mode 0600, and take another secret if somebody may have read it", err)
 	}
-	if err := checkSecretMode(info.Mode()); err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	b, err := secretfile.Read(f, maxSecretFile)
 	switch {
-	case err != nil:
-		return nil, explainOpen(err)
-	case len(b) > maxSecretFile:
+	case errors.Is(err, secretfile.ErrTooLong):
 		return nil, fmt.Errorf("has more than %d bytes", maxSecretFile)
+	case err != nil:
+		return nil, explainOpen(err)
 	}
 	return b, nil
 }

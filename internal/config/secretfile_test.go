@@ -58,7 +58,7 @@ func TestSecretFileFaults(t *testing.T) {
 		mode          os.FileMode
 		want          string
 	}{
-		"ticket for others":       {"state: s\nticket_file: secret\n", ticket, 0o644, "its mode is 0644, so that others can read or write it"},
+		"ticket for others":       {"state: s\nticket_file: secret\n", ticket, 0o644, "its mode is 0644, so that others can read or write it: give it mode 0600, and take another secret if somebody may have read it"},
 		"ticket the group writes": {"state: s\nticket_file: secret\n", ticket, 0o620, "its group can write it"},
 		"cut ticket":              {"state: s\nticket_file: secret\n", ticket[:60], 0o600, "cut off"},
 		"empty ticket":            {"state: s\nticket_file: secret\n", "\n", 0o600, "it is empty"},

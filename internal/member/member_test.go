@@ -3,10 +3,12 @@ package member
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/authority/authoritytest"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -33,7 +35,7 @@ func TestEnrolsOnce(t *testing.T) {
 			t.Error("the second start does not begin with what the first has got")
 		}
 		synctest.Wait()
-		if n := a.asked(isA[credential.EnrollTicket]); n != 1 {
+		if n := a.Count(authoritytest.Is[credential.EnrollTicket]); n != 1 {
 			t.Errorf("enrolled %d times, want once", n)
 		}
 		if err := stop(); err != nil {
@@ -52,7 +54,7 @@ func TestRefusedTicket(t *testing.T) {
 		change func(*fakeAuthority, *machine)
 		want   string
 	}{
-		{"used up", func(a *fakeAuthority, _ *machine) { a.uses = 0 }, "used up"},
+		{"used up", func(a *fakeAuthority, _ *machine) { a.Allow(&a.ticket, 0) }, "used up"},
 		{"forged", func(a *fakeAuthority, h *machine) {
 			forged := a.ticket
 			forged.Secret = credential.NewSecret(make([]byte, 32))
@@ -86,7 +88,8 @@ func TestEnrolmentWhoseAnswerWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newFakeAuthority(t)
 		h := newMachine(t, a)
-		a.uses, a.members[h.id] = 0, true
+		a.Allow(&a.ticket, 0)
+		a.Admit(h.id, api)
 		m, stop := h.start()
 		synctest.Wait()
 		if s := m.Status(); s.Credential == nil {
@@ -104,7 +107,7 @@ func TestRenewsHalfway(t *testing.T) {
 		a := newFakeAuthority(t)
 		times := map[time.Duration]bool{}
 		for range 10 {
-			a.uses = 1
+			a.Allow(&a.ticket, 1)
 			h := newMachine(t, a)
 			m, stop := h.start()
 			synctest.Wait()
@@ -142,7 +145,7 @@ func TestAuthorityAway(t *testing.T) {
 		m, stop := h.start()
 		synctest.Wait()
 		began := time.Now()
-		a.set(func() { a.down = true })
+		a.setDown(true)
 		a.cut()
 		time.Sleep(59 * time.Minute)
 		synctest.Wait()
@@ -154,7 +157,7 @@ func TestAuthorityAway(t *testing.T) {
 		if _, _, ended, fails := h.seen(); ended != 1 || len(fails) > 250 {
 			t.Errorf("an hour and %s later: ended %d times, %d attempts", time.Since(began)-time.Hour, ended, len(fails))
 		}
-		a.set(func() { a.down = false })
+		a.setDown(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if s := m.Status(); !s.Connected || !s.Credential.NotAfter.After(time.Now()) || s.Err != nil {
@@ -173,17 +176,17 @@ func TestRefusedRenewal(t *testing.T) {
 		h := newMachine(t, a)
 		m, stop := h.start()
 		synctest.Wait()
-		a.set(func() { delete(a.members, h.id) })
+		a.Forget(h.id)
 		time.Sleep(40 * time.Minute)
 		a.revoke(true, identity.Identifier{1})
 		synctest.Wait()
 		if _, lists, _, fails := h.seen(); lists != 1 || len(fails) == 0 || !m.Status().Connected {
 			t.Errorf("%d lists, failures %v", lists, fails)
 		}
-		if n := a.asked(isA[credential.Renew]); n < 2 || n > 100 {
+		if n := a.Count(authoritytest.Is[credential.Renew]); n < 2 || n > 100 {
 			t.Errorf("asked %d times, want again and again, with pauses", n)
 		}
-		a.set(func() { a.members[h.id] = true })
+		a.Admit(h.id, api)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if s := m.Status(); s.Err != nil || !s.Credential.NotAfter.After(time.Now().Add(50*time.Minute)) {
@@ -206,11 +209,8 @@ func TestForgottenMemberEnrolsAnew(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		other, err := credential.NewTicket(a.id.Identifier(), a.ticket.Routes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.set(func() { delete(a.members, h.id); a.ticket, a.uses = other, 1 })
+		other := a.Ticket(api, a.ticket.Routes...)
+		a.Forget(h.id)
 		time.Sleep(2 * time.Hour)
 		h.ticket = &other
 		m, stop := h.start()
@@ -221,7 +221,7 @@ func TestForgottenMemberEnrolsAnew(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		if n := a.asked(isA[credential.EnrollTicket]); n != 2 {
+		if n := a.Count(authoritytest.Is[credential.EnrollTicket]); n != 2 {
 			t.Errorf("enrolled %d times, want 2", n)
 		}
 	})
@@ -234,36 +234,38 @@ func TestKubernetesToken(t *testing.T) {
 		a := newFakeAuthority(t)
 		h := newMachine(t, a)
 		h.ticket, h.store = nil, nil
-		file := "old"
+		var file atomic.Value
+		set := func(token string) { file.Store(token) }
+		set("old")
 		h.token = func() (credential.Secret, error) {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			if file == "" {
+			token := file.Load().(string)
+			if token == "" {
 				return credential.Secret{}, errors.New("no such file")
 			}
-			return credential.NewSecret([]byte(file)), nil
+			return credential.NewSecret([]byte(token)), nil
 		}
-		a.token = "new"
+		a.Accept("new")
 		m, stop := h.start()
 		time.Sleep(time.Minute)
-		a.set(func() { file = "" })
+		set("")
 		time.Sleep(time.Minute)
 		if m.Bundle() != nil || m.Status().Err == nil {
 			t.Error("a credential without a token")
 		}
-		a.set(func() { file = "new" })
+		set("new")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if s := m.Status(); s.Credential == nil || s.Err != nil {
 			t.Fatalf("with the right token: %+v", s)
 		}
-		a.set(func() { file, a.token = "newer", "newer" })
+		set("newer")
+		a.Accept("newer")
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if s := m.Status(); !s.Credential.NotAfter.After(time.Now()) || s.Err != nil {
 			t.Errorf("two hours later: %+v", s)
 		}
-		if n := a.asked(isA[credential.Renew]); n != 0 {
+		if n := a.Count(authoritytest.Is[credential.Renew]); n != 0 {
 			t.Errorf("renewed without a token %d times", n)
 		}
 		if err := stop(); err != nil {
@@ -300,7 +302,7 @@ func TestLists(t *testing.T) {
 		a.revoke(false, identity.Identifier{5})
 		time.Sleep(6 * time.Minute)
 		wantRevoked("polled", identity.Identifier{5})
-		a.set(func() { a.down = true })
+		a.setDown(true)
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +312,7 @@ func TestLists(t *testing.T) {
 
 		_, stop = h.start()
 		wantRevoked("after a restart", one, two, three, four, identity.Identifier{5})
-		a.set(func() { a.down = false })
+		a.setDown(false)
 		a.revoke(false, identity.Identifier{6})
 		time.Sleep(time.Second)
 		wantRevoked("after the authority's return", identity.Identifier{6})
@@ -328,42 +330,42 @@ func TestAuthorityThatErrs(t *testing.T) {
 		want   string
 	}{
 		{"a credential of another authority", func(a *fakeAuthority, h *machine, r credential.Request) credential.Answer {
-			if isA[credential.EnrollTicket](r) {
-				return credential.Issued{Bundle: newFakeAuthority(a.t).issue(h.id)}
+			if authoritytest.Is[credential.EnrollTicket](r) {
+				return credential.Issued{Bundle: newFakeAuthority(a.t).Issue(h.id, api)}
 			}
 			return nil
 		}, "of another authority"},
 		{"a credential for another", func(a *fakeAuthority, _ *machine, r credential.Request) credential.Answer {
-			if isA[credential.EnrollTicket](r) {
-				return credential.Issued{Bundle: a.issue(identity.Identifier{9})}
+			if authoritytest.Is[credential.EnrollTicket](r) {
+				return credential.Issued{Bundle: a.Issue(identity.Identifier{9}, api)}
 			}
 			return nil
 		}, "and this process is"},
 		{"no credential at all", func(_ *fakeAuthority, _ *machine, r credential.Request) credential.Answer {
-			if isA[credential.EnrollTicket](r) {
+			if authoritytest.Is[credential.EnrollTicket](r) {
 				return credential.Issued{Bundle: []byte{1, 2, 3}}
 			}
 			return nil
 		}, "of no use"},
 		{"an answer to something else", func(_ *fakeAuthority, _ *machine, r credential.Request) credential.Answer {
-			if isA[credential.EnrollTicket](r) {
+			if authoritytest.Is[credential.EnrollTicket](r) {
 				return credential.Unchanged{Number: 1}
 			}
 			return nil
 		}, "answers nothing that was asked"},
 		{"a list that is none", func(_ *fakeAuthority, _ *machine, r credential.Request) credential.Answer {
-			if isA[credential.FetchRevocations](r) {
+			if authoritytest.Is[credential.FetchRevocations](r) {
 				return credential.FullRevocations{List: []byte{1, 2, 3}}
 			}
 			return nil
 		}, "taking a revocation list"},
 		{"a delta that never fits", func(a *fakeAuthority, _ *machine, r credential.Request) credential.Answer {
-			if isA[credential.FetchRevocations](r) {
-				a.set(func() { a.list = nil })
+			if authoritytest.Is[credential.FetchRevocations](r) {
+				a.DropList()
 				a.revoke(false, identity.Identifier{1})
-				first := a.list
+				first := a.List()
 				a.revoke(false, identity.Identifier{2})
-				b, _ := a.list.Delta(first)
+				b, _ := a.List().Delta(first)
 				return credential.DeltaRevocations{Delta: b}
 			}
 			return nil
@@ -373,8 +375,8 @@ func TestAuthorityThatErrs(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := newFakeAuthority(t)
 				h := newMachine(t, a)
-				a.answer = func(r credential.Request) credential.Answer { return tt.answer(a, h, r) }
-				a.uses = 1000
+				a.Answer(func(r credential.Request) credential.Answer { return tt.answer(a, h, r) })
+				a.Allow(&a.ticket, 1000)
 				m, stop := h.start()
 				time.Sleep(time.Second)
 				synctest.Wait()
@@ -382,7 +384,8 @@ func TestAuthorityThatErrs(t *testing.T) {
 				if len(fails) == 0 || !strings.Contains(fails[0].Error(), tt.want) {
 					t.Errorf("failures %v, want %q", fails, tt.want)
 				}
-				a.set(func() { a.answer, a.list = nil, nil })
+				a.Answer(nil)
+				a.DropList()
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
 				if s := m.Status(); s.Credential == nil || !s.Connected {
@@ -402,14 +405,15 @@ func TestSilentAuthority(t *testing.T) {
 		a := newFakeAuthority(t)
 		h := newMachine(t, a)
 		release := make(chan struct{})
-		a.answer = func(credential.Request) credential.Answer { <-release; return nil }
+		a.Answer(func(credential.Request) credential.Answer { <-release; return nil })
 		m, stop := h.start()
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
 		if _, _, _, fails := h.seen(); len(fails) == 0 || !strings.Contains(fails[0].Error(), "no answer within 2m0s") {
 			t.Errorf("failures %v", fails)
 		}
-		a.set(func() { a.answer = nil; a.uses = 10 })
+		a.Answer(nil)
+		a.Allow(&a.ticket, 10)
 		close(release)
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
@@ -440,14 +444,14 @@ func TestAnotherAuthority(t *testing.T) {
 		for range 2 {
 			m, stop := h.start()
 			synctest.Wait()
-			if s := m.Status(); s.Credential == nil || s.Credential.Issuer != b.id.Identifier() || s.Err != nil {
+			if s := m.Status(); s.Credential == nil || s.Credential.Issuer != b.Identifier() || s.Err != nil {
 				t.Fatalf("with another authority's ticket: %+v", s)
 			}
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if n := b.asked(isA[credential.EnrollTicket]); n != 1 {
+		if n := b.Count(authoritytest.Is[credential.EnrollTicket]); n != 1 {
 			t.Errorf("enrolled there %d times, want once", n)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/authority/authoritytest"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -26,18 +27,17 @@ func TestRevokedCredentialIsReplaced(t *testing.T) {
 				m, stop := h.start()
 				synctest.Wait()
 				was := m.Status().Credential
-				serial := credential.RevokedSerial{Serial: was.Serial, End: was.NotAfter}
 				if tt.kept {
 					if err := stop(); err != nil {
 						t.Fatal(err)
 					}
-					a.revokeSerials(false, serial)
-					if err := h.store.SaveList(a.list); err != nil {
+					a.RevokeSilently(nil, was)
+					if err := h.store.SaveList(a.List()); err != nil {
 						t.Fatal(err)
 					}
 					m, stop = h.start()
 				} else {
-					a.revokeSerials(true, serial)
+					a.Revoke(nil, was)
 				}
 				synctest.Wait()
 				time.Sleep(7 * time.Second)
@@ -73,10 +73,8 @@ func TestRevokedIdentityAsksNoMore(t *testing.T) {
 		m, stop := h.start()
 		synctest.Wait()
 		a.revoke(true, h.id)
-		a.set(func() {
-			a.answer = func(credential.Request) credential.Answer {
-				return credential.Refused{Code: code.IdentityRevoked, Reason: "it is revoked, for ever"}
-			}
+		a.Answer(func(credential.Request) credential.Answer {
+			return credential.Refused{Code: code.IdentityRevoked, Reason: "it is revoked, for ever"}
 		})
 		synctest.Wait()
 		opened := a.streams()
@@ -86,7 +84,7 @@ func TestRevokedIdentityAsksNoMore(t *testing.T) {
 		if s := m.Status(); s.Revoked == nil || s.Revoked.Code != code.IdentityRevoked {
 			t.Errorf("revoked: %v, want %s", s.Revoked, code.IdentityRevoked)
 		}
-		if n := a.asked(isA[credential.Renew]); n != 0 {
+		if n := a.Count(authoritytest.Is[credential.Renew]); n != 0 {
 			t.Errorf("asked %d times for a credential that it will not be given", n)
 		}
 		if n := a.streams() - opened; n < 10 || n > 60 {
@@ -107,19 +105,17 @@ func TestRevokedByAnotherAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, other := newFakeAuthority(t), newFakeAuthority(t)
 		h := newMachine(t, a)
-		h.trusted = []identity.Identifier{other.id.Identifier()}
+		h.trusted = []identity.Identifier{other.Identifier()}
 		other.revoke(false, h.id)
 		m, stop := h.start()
 		synctest.Wait()
-		for c := range a.conns {
-			a.say(c, 0, credential.FullRevocations{List: other.full(other.list)})
-		}
+		a.Say(authoritytest.Whole(t, other.List()))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if s := m.Status(); s.Revoked == nil || s.Revoked.Code != code.IdentityRevoked || s.Revoked.Authority != other.id.Identifier() {
+		if s := m.Status(); s.Revoked == nil || s.Revoked.Code != code.IdentityRevoked || s.Revoked.Authority != other.Identifier() {
 			t.Errorf("revoked: %v, want by the other authority", s.Revoked)
 		}
-		if n := a.asked(isA[credential.Renew]); n == 0 {
+		if n := a.Count(authoritytest.Is[credential.Renew]); n == 0 {
 			t.Error("the own authority is not asked any more")
 		}
 		if err := stop(); err != nil {

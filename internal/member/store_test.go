@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/culvert-net/culvert/internal/authority/authoritytest"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
@@ -19,12 +20,12 @@ func stored(t testing.TB) (*fakeAuthority, *machine, *Membership) {
 	t.Helper()
 	a := newFakeAuthority(t)
 	h := newMachine(t, a)
-	m := &Membership{Authority: a.id.Identifier(), Routes: a.ticket.Routes, Bundle: a.issue(h.id), Ticket: a.ticket.ID}
+	m := &Membership{Authority: a.Identifier(), Routes: a.ticket.Routes, Bundle: a.Issue(h.id, api), Ticket: a.ticket.ID}
 	if err := h.store.Save(m); err != nil {
 		t.Fatal(err)
 	}
 	a.revoke(false, identity.Identifier{7})
-	if err := h.store.SaveList(a.list); err != nil {
+	if err := h.store.SaveList(a.List()); err != nil {
 		t.Fatal(err)
 	}
 	return a, h, m
@@ -64,7 +65,7 @@ func TestStoreKeeps(t *testing.T) {
 // error that names it: nothing that was revoked is forgotten without a word.
 func TestStoreRefusesDamage(t *testing.T) {
 	_, h, _ := stored(t)
-	for _, path := range []string{h.store.membershipPath(), h.store.listPath(h.a.id.Identifier())} {
+	for _, path := range []string{h.store.membershipPath(), h.store.listPath(h.a.Identifier())} {
 		whole, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -133,7 +134,7 @@ func TestStoreOfAnother(t *testing.T) {
 func TestStoreThatCannotWrite(t *testing.T) {
 	a := newFakeAuthority(t)
 	s := NewStore(filepath.Join(t.TempDir(), "missing"), identity.Identifier{1})
-	if err := s.Save(&Membership{Authority: a.id.Identifier(), Bundle: a.issue(identity.Identifier{1})}); err == nil || !strings.Contains(err.Error(), "make the folder") {
+	if err := s.Save(&Membership{Authority: a.Identifier(), Bundle: a.Issue(identity.Identifier{1}, api)}); err == nil || !strings.Contains(err.Error(), "make the folder") {
 		t.Errorf("Save = %v, want what to do", err)
 	}
 }
@@ -190,13 +191,11 @@ func TestListsOfOtherAuthorities(t *testing.T) {
 		a, other := newFakeAuthority(t), newFakeAuthority(t)
 		other.revoke(false, identity.Identifier{8})
 		h := newMachine(t, a)
-		h.trusted = []identity.Identifier{other.id.Identifier()}
+		h.trusted = []identity.Identifier{other.Identifier()}
 		a.revoke(false, identity.Identifier{7})
 		_, stop := h.start()
 		synctest.Wait()
-		for c := range a.conns {
-			a.say(c, 0, credential.FullRevocations{List: other.full(other.list)})
-		}
+		a.Say(authoritytest.Whole(t, other.List()))
 		synctest.Wait()
 		if h.verifier.Revoked(identity.Identifier{8}) == nil {
 			t.Error("another authority's list is not taken")
@@ -231,7 +230,7 @@ func TestKeptListsOutliveTheirAuthority(t *testing.T) {
 		happen func(t *testing.T, h *machine, memory *identity.Memory)
 	}{
 		{"replaced", func(t *testing.T, h *machine, memory *identity.Memory) {
-			next, err := h.a.id.Rotate(time.Now())
+			next, err := h.a.Identity().Rotate(time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,7 +240,7 @@ func TestKeptListsOutliveTheirAuthority(t *testing.T) {
 		}},
 		{"diverged", func(t *testing.T, h *machine, memory *identity.Memory) {
 			for range 2 {
-				next, err := h.a.id.Rotate(time.Now())
+				next, err := h.a.Identity().Rotate(time.Now())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -250,11 +249,11 @@ func TestKeptListsOutliveTheirAuthority(t *testing.T) {
 		}},
 		{"revoked", func(t *testing.T, h *machine, _ *identity.Memory) {
 			other := newFakeAuthority(t)
-			other.revoke(false, h.a.id.Identifier())
-			if err := h.store.SaveList(other.list); err != nil {
+			other.revoke(false, h.a.Identifier())
+			if err := h.store.SaveList(other.List()); err != nil {
 				t.Fatal(err)
 			}
-			h.trusted = []identity.Identifier{other.id.Identifier()}
+			h.trusted = []identity.Identifier{other.Identifier()}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

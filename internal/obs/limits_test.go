@@ -14,49 +14,26 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/sock/socktest"
 )
 
-// A pipeListener accepts the far ends of pipes, so that time can be made up.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case nc := <-l.conns:
-		return nc, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
-// dial returns the near end of a new conn, or nil if none is accepted now.
-func (l *pipeListener) dial() net.Conn {
-	near, far := net.Pipe()
-	select {
-	case l.conns <- far:
-		return near
-	case <-time.After(time.Millisecond):
-		near.Close()
-		far.Close()
+// dial returns a new conn, or nil if none is accepted now.
+func dial(l *socktest.Listener) net.Conn {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	nc, err := l.Dial(ctx)
+	if err != nil {
 		return nil
 	}
+	return nc
 }
 
 // withServer runs f in a bubble of made-up time with a served metrics endpoint.
-func withServer(t *testing.T, f func(t *testing.T, l *pipeListener), secure ...*tls.Config) {
+func withServer(t *testing.T, f func(t *testing.T, l *socktest.Listener), secure ...*tls.Config) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTestObs(t)
-		l := newPipeListener()
+		l := socktest.Listen()
 		p := part{name: "metrics", ln: l, srv: o.server(o.metricsHandler())}
 		for _, p.secure = range secure {
 		}
@@ -96,8 +73,8 @@ func TestSlowHeaders(t *testing.T) {
 		"drips":      "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("x", 1000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			withServer(t, func(t *testing.T, l *pipeListener) {
-				nc := l.dial()
+			withServer(t, func(t *testing.T, l *socktest.Listener) {
+				nc := dial(l)
 				var dripping sync.WaitGroup
 				defer dripping.Wait()
 				defer nc.Close()
@@ -118,8 +95,8 @@ func TestSlowHeaders(t *testing.T) {
 
 // An idle conn is closed after a while, which gives its place back.
 func TestIdleConns(t *testing.T) {
-	withServer(t, func(t *testing.T, l *pipeListener) {
-		nc := l.dial()
+	withServer(t, func(t *testing.T, l *socktest.Listener) {
+		nc := dial(l)
 		defer nc.Close()
 		if _, err := io.WriteString(nc, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -139,8 +116,8 @@ func TestIdleConns(t *testing.T) {
 
 // A client that does not read its answer does not keep its conn for ever.
 func TestReaderThatDoesNotRead(t *testing.T) {
-	withServer(t, func(t *testing.T, l *pipeListener) {
-		nc := l.dial()
+	withServer(t, func(t *testing.T, l *socktest.Listener) {
+		nc := dial(l)
 		defer nc.Close()
 		if _, err := io.WriteString(nc, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -155,22 +132,22 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 // At most maxConns are served at a time; the next one has its turn when one has
 // ended.
 func TestConnsAreBounded(t *testing.T) {
-	withServer(t, func(t *testing.T, l *pipeListener) {
+	withServer(t, func(t *testing.T, l *socktest.Listener) {
 		var held []net.Conn
 		for range maxConns {
-			nc := l.dial()
+			nc := dial(l)
 			if nc == nil {
 				t.Fatalf("conn %d is not accepted, want %d", len(held)+1, maxConns)
 			}
 			held = append(held, nc)
 		}
-		if nc := l.dial(); nc != nil {
+		if nc := dial(l); nc != nil {
 			nc.Close()
 			t.Errorf("%d conns are accepted at a time, want %d", maxConns+1, maxConns)
 		}
 		held[0].Close()
 		synctest.Wait()
-		if nc := l.dial(); nc == nil {
+		if nc := dial(l); nc == nil {
 			t.Error("none is accepted after one has ended")
 		} else {
 			held = append(held, nc)

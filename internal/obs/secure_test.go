@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/sock/socktest"
 )
 
 // testTLS returns a server's settings, and those of a client that trusts it alone.
@@ -80,8 +82,8 @@ func TestAdminSpeaksBoth(t *testing.T) {
 // header.
 func TestHandshakesAreBounded(t *testing.T) {
 	server, _ := testTLS(t)
-	withServer(t, func(t *testing.T, l *pipeListener) {
-		nc := l.dial()
+	withServer(t, func(t *testing.T, l *socktest.Listener) {
+		nc := dial(l)
 		defer nc.Close()
 		if _, err := nc.Write([]byte("\x16\x03\x01\x00\xff")); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/culvert-net/culvert/internal/app"
 	"github.com/culvert-net/culvert/internal/config"
@@ -46,7 +47,14 @@ func TestOpenedServiceIsLeftCleanly(t *testing.T) {
 	w.registered(out, 1)
 	for name := range targets {
 		t.Run(name, func(t *testing.T) {
-			r, text := w.ping(t.Context(), Config{Inlet: w.inlet(name, w.hop(a, "a")), Count: 1, Open: true})
+			in := w.inlet(name, w.hop(a, "a"))
+			in.Keepalive = patience // nothing is lost, however slow the machine is
+			r, text := w.pingWith(t.Context(), Config{Inlet: in, Count: 1, Open: true}, func(p *Pinger) {
+				p.targetEnds, p.outletHears = patience, patience
+				if want[name] == "aborted" {
+					p.targetEnds = 10 * time.Millisecond // it does not, whenever
+				}
+			})
 			if !r.Works {
 				t.Fatalf("the ping does not work:\n%s", text)
 			}

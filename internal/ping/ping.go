@@ -79,6 +79,10 @@ type Pinger struct {
 	local    *channel.Local
 	verifier *credential.Verifier
 	notes    []string
+
+	// How long the end of a way waits for the target to end when its client has, and for
+	// the outlet to have heard of all that: closeTime, but in tests.
+	targetEnds, outletHears time.Duration
 }
 
 // A ServiceError says that the settings have no service of the name.
@@ -102,7 +106,7 @@ func (e *ServiceError) Error() string {
 // New reads the identity, and what the folder `state` has. Its error names the
 // setting at fault, or is a [*ServiceError].
 func New(cfg Config) (*Pinger, error) {
-	p := &Pinger{cfg: cfg}
+	p := &Pinger{cfg: cfg, targetEnds: closeTime, outletHears: closeTime}
 	p.cfg.Trace = cfg.Trace.filled()
 	for _, d := range []struct {
 		field *time.Duration

@@ -21,7 +21,8 @@ const (
 	// maxFound bounds how many of the outlets that a relay lists are measured, which
 	// is how many an inlet uses.
 	maxFound = 8
-	// closeTime bounds how long the end of a way waits for the outlet's word.
+	// closeTime bounds how long the end of a way waits for the target to end, and again
+	// for the outlet's word.
 	closeTime = 2 * time.Second
 )
 
@@ -145,7 +146,7 @@ func (p *Pinger) use(ctx context.Context, r *recorder, ch *channel.Channel) {
 		r.way.Problem = r.explain(r.outlet(StepChannel), err)
 	}
 	session.Close(code.OK, "")
-	late := time.AfterFunc(closeTime, func() { ch.Fail(code.Shutdown, errors.New("the ping is over")) })
+	late := time.AfterFunc(p.outletHears, func() { ch.Fail(code.Shutdown, errors.New("the ping is over")) })
 	defer late.Stop()
 	running.Wait()
 }
@@ -192,7 +193,7 @@ func (p *Pinger) openService(ctx context.Context, r *recorder, session *tunnel.S
 	}
 	r.add(s)
 	if st != nil {
-		leave(context.WithoutCancel(ctx), session, ch, st, err == nil)
+		p.leave(context.WithoutCancel(ctx), session, ch, st, err == nil)
 	}
 	return err == nil
 }
@@ -201,13 +202,13 @@ func (p *Pinger) openService(ctx context.Context, r *recorder, session *tunnel.S
 // closeTime: were the session closed before, the outlet would count the stream as lost with its
 // channel. One that was opened ends cleanly, for the target, too, unless the target goes on
 // although its client has said its end.
-func leave(ctx context.Context, session *tunnel.Session, ch *channel.Channel, st *tunnel.Stream, opened bool) {
-	if opened && ended(st) == nil {
+func (p *Pinger) leave(ctx context.Context, session *tunnel.Session, ch *channel.Channel, st *tunnel.Stream, opened bool) {
+	if opened && p.end(st) == nil {
 		_ = st.Close()
 	} else {
 		_ = st.Reset(code.Aborted) // one that was refused is over already
 	}
-	ctx, cancel := context.WithTimeout(ctx, closeTime)
+	ctx, cancel := context.WithTimeout(ctx, p.outletHears)
 	defer cancel()
 	// A round trip is about what it takes until there is news.
 	for !session.Settled() {
@@ -217,10 +218,10 @@ func leave(ctx context.Context, session *tunnel.Session, ch *channel.Channel, st
 	}
 }
 
-// ended says this side's end and waits for the other's, at most for the closeTime. What
+// end says this side's end and waits for the other's, at most for the closeTime. What
 // comes before it is nobody's.
-func ended(st *tunnel.Stream) error {
-	if err := st.SetDeadline(time.Now().Add(closeTime)); err != nil {
+func (p *Pinger) end(st *tunnel.Stream) error {
+	if err := st.SetDeadline(time.Now().Add(p.targetEnds)); err != nil {
 		return err
 	}
 	if err := st.CloseWrite(); err != nil {

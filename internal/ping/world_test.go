@@ -242,6 +242,12 @@ func (w *world) inlet(service string, routes ...string) *config.Inlet {
 // ping measures, and returns what it has found and what people read of it.
 func (w *world) ping(ctx context.Context, c Config) (*Report, string) {
 	w.t.Helper()
+	return w.pingWith(ctx, c, func(*Pinger) {})
+}
+
+// pingWith is ping with something done to the Pinger before it runs.
+func (w *world) pingWith(ctx context.Context, c Config, prepare func(p *Pinger)) (*Report, string) {
+	w.t.Helper()
 	var text strings.Builder
 	printer := NewPrinter(&text)
 	c.Trace = printer.Trace()
@@ -252,6 +258,7 @@ func (w *world) ping(ctx context.Context, c Config) (*Report, string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	prepare(p)
 	r := p.Run(ctx)
 	if err := printer.Summary(r); err != nil {
 		w.t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"runtime"
 	"runtime/debug"
@@ -294,6 +295,42 @@ func TestGate(t *testing.T) {
 	})
 }
 
+// Who hangs up while there is time left is gone; an API server whose own time is over,
+// which it has said rounded up, has found no place in it.
+func TestGateTellsWhoIsGone(t *testing.T) {
+	for _, tt := range []struct {
+		patience, hangsUp time.Duration // 0: none, never
+		want              error
+	}{
+		{10 * time.Second, 0, errBusy},
+		{10 * time.Second, time.Nanosecond, errGone},
+		{10 * time.Second, 10*time.Second - lastMoment - time.Nanosecond, errGone},
+		{10 * time.Second, 10*time.Second - lastMoment, errBusy},
+		{10 * time.Second, 9 * time.Second, errBusy},
+		{time.Second, time.Millisecond, errBusy}, // its time may have been no longer than that
+		{0, time.Hour, errGone},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, hangUp := context.WithCancel(t.Context())
+			defer hangUp()
+			want := tt.patience
+			if tt.hangsUp > 0 {
+				want = tt.hangsUp
+				time.AfterFunc(tt.hangsUp, hangUp)
+			}
+			if tt.patience > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, tt.patience)
+				defer cancel()
+			}
+			begun := time.Now()
+			if err := enter(ctx, make(chan struct{})); err != tt.want || time.Since(begun) != want {
+				t.Errorf("with %v, hung up after %v: got %v after %v, want %v", tt.patience, tt.hangsUp, err, time.Since(begun), tt.want)
+			}
+		})
+	}
+}
+
 func TestPatience(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"": maxPatience, "timeout=3s": 3 * time.Second, "timeout=30s": maxPatience, "timeout=-1s": maxPatience, "timeout=soon": maxPatience, "timeout=1h&timeout=1s": maxPatience,
@@ -327,6 +364,44 @@ func TestOverloaded(t *testing.T) {
 	}
 	if got := r.ask(t, c, "/inject", podWith(inletPod)); !got.Allowed {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// A review whose caller hangs up while it waits is no sign that there are too many.
+func TestCallerHangsUp(t *testing.T) {
+	r := start(t)
+	c := r.client(t)
+	for range maxDeciding {
+		r.gate.deciding <- struct{}{}
+	}
+	counted := func(result string) float64 { return r.counted(t, "culvert_webhook_reviews_total", result) }
+	for n := 1.0; counted(resultGone) == 0; n++ { // until it hung up with time left, however slow the machine is
+		ctx, hangUp := context.WithCancel(t.Context())
+		trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { hangUp() }}
+		req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, "https://"+r.Addr().String()+"/inject?timeout=10s", strings.NewReader(reviewOf("{}")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if resp, err := c.Do(req); err == nil {
+			resp.Body.Close()
+			t.Fatalf("who has hung up is answered with %d", resp.StatusCode)
+		}
+		for counted(resultGone)+counted(resultOverloaded) < n {
+			if counted(resultInvalid) > 0 {
+				t.Fatal("it is counted as no review")
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for range maxDeciding {
+		leave(r.gate.deciding)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(r.log.String(), "a review was given up") {
+		t.Errorf("the log says nothing of it: %s", r.log)
 	}
 }
 

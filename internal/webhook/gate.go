@@ -25,10 +25,20 @@ const (
 	// maxPatience is how long a review may wait for all that: no API server waits for
 	// longer (timeoutSeconds of a webhook is 30 at most, and 10 in our manifests).
 	maxPatience = 10 * time.Second
+
+	// lastMoment is by how much earlier than the end of its time an API server may hang up
+	// because that is over for it: it says its time in whole seconds, rounded up, and began
+	// to count before its review was here.
+	lastMoment = 2 * time.Second
 )
 
-// errBusy is the answer to a review for which there was no place in its time.
-var errBusy = errors.New("too many reviews at once: try again; where it stays so, more replicas of the webhook help")
+var (
+	// errBusy is the answer to a review for which there was no place in its time.
+	errBusy = errors.New("too many reviews at once: try again; where it stays so, more replicas of the webhook help")
+	// errGone is about a review whose caller has hung up early: whoever wanted it answered
+	// has given up.
+	errGone = errors.New("the caller has hung up while its review waited")
+)
 
 // A gate holds the places of requests. Those who wait for one get it in the order in
 // which they came.
@@ -52,15 +62,20 @@ func (g *gate) admit() error {
 	}
 }
 
-// enter takes a place, unless ctx ends before there is one. A channel serves those who
-// wait to send in their order.
+// enter takes a place, unless ctx ends before there is one: by its deadline, or because the
+// caller has hung up, in the last moment before it because the deadline is over for it. A
+// channel serves those who wait to send in their order.
 func enter(ctx context.Context, places chan struct{}) error {
 	select {
 	case places <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return errBusy
 	}
+	deadline, bound := ctx.Deadline()
+	if errors.Is(ctx.Err(), context.Canceled) && (!bound || time.Until(deadline) > lastMoment) {
+		return errGone
+	}
+	return errBusy
 }
 
 // leave gives a place back.

@@ -16,7 +16,7 @@ func newReviewMetrics(r prometheus.Registerer) *reviewMetrics {
 	m := &reviewMetrics{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "culvert_webhook_reviews_total",
-			Help: "Admission reviews answered, by result: injected, unchanged, refused; invalid for what is no review; overloaded for those that found no place in their time.",
+			Help: "Admission reviews answered, by result: injected, unchanged, refused; invalid for what is no review; overloaded for those that found no place in their time; gone for those whose callers hung up before.",
 		}, []string{"result"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "culvert_webhook_review_duration_seconds",
@@ -25,7 +25,7 @@ func newReviewMetrics(r prometheus.Registerer) *reviewMetrics {
 		}),
 	}
 	r.MustRegister(m.total, m.seconds)
-	for _, result := range []string{resultInjected, resultUnchanged, resultRefused, resultInvalid, resultOverloaded} {
+	for _, result := range []string{resultInjected, resultUnchanged, resultRefused, resultInvalid, resultOverloaded, resultGone} {
 		m.total.WithLabelValues(result) // shown from the start
 	}
 	return m

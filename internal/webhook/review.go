@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/inject"
 )
@@ -69,6 +70,8 @@ const (
 	resultInvalid   = "invalid" // no review at all
 	// resultOverloaded is that of a review for which there was no place in its time.
 	resultOverloaded = "overloaded"
+	// resultGone is that of a review whose caller has hung up before its time was over.
+	resultGone = "gone"
 )
 
 // handler serves reviews: of pods, which are changed, at /inject; and of what has
@@ -129,15 +132,19 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	s.write(w, in, a)
 }
 
-// sendAway answers what is no review, or one for which there is no place.
+// sendAway answers what is no review, or one for which there is no place; nobody hears it
+// where the caller has hung up.
 func (s *Server) sendAway(w http.ResponseWriter, r *http.Request, begun time.Time, code int, err error) {
-	result, line := resultInvalid, "no review"
-	if errors.Is(err, errBusy) {
+	result, line, level := resultInvalid, "no review", zapcore.WarnLevel
+	switch {
+	case errors.Is(err, errBusy):
 		result, line = resultOverloaded, "a review was sent away"
+	case errors.Is(err, errGone):
+		result, line, level = resultGone, "a review was given up", zapcore.InfoLevel
 	}
 	s.reviews.count(result, begun)
 	text := oneLine(err)
-	s.note(func() { s.log.Warn(line, zap.String("error", text), zap.String("from", r.RemoteAddr)) })
+	s.note(func() { s.log.Log(level, line, zap.String("error", text), zap.String("from", r.RemoteAddr)) })
 	http.Error(w, text, code)
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/culvert-net/culvert/internal/secretfile"
 )
 
 // maxFileLen bounds what is read from a file, in bytes. A private file with the
@@ -43,52 +45,31 @@ func ReadPublicFile(path string) (*History, error) {
 
 // readFile reads the file at path; the key is nil if it is a public one.
 func readFile(path string) (ed25519.PrivateKey, *History, error) {
-	f, err := openRead(path)
+	f, info, err := secretfile.Open(path)
 	if err != nil {
 		return nil, nil, explain(err)
 	}
 	defer func() { _ = f.Close() }() // only read from: nothing is lost
-	return readOpened(f, path)
+	return readOpened(f, info, path)
 }
 
 // readOpened is readFile for a file that was opened at path.
-func readOpened(f *os.File, path string) (ed25519.PrivateKey, *History, error) {
-	info, err := f.Stat() // of what was opened: the name may lead elsewhere by now
+func readOpened(f *os.File, info fs.FileInfo, path string) (ed25519.PrivateKey, *History, error) {
+	data, err := secretfile.Read(f, maxFileLen)
 	if err != nil {
 		return nil, nil, explain(err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, errors.New("it is not a regular file: name a file that \"culvert identity new\" wrote")
-	}
-	data, err := readBounded(f)
 	defer clear(data) // it may hold the private key
-	if err != nil {
-		return nil, nil, explain(err)
-	}
 	key, h, err := parsePEM(data)
 	if err != nil {
 		return nil, nil, err
 	}
 	if key != nil {
-		if err := checkMode(info.Mode(), path); err != nil {
-			return nil, nil, err
+		if err := secretfile.CheckMode(info.Mode()); err != nil {
+			return nil, nil, fmt.Errorf("%w: run \"chmod 600 %s\", and make a new identity if somebody may have read it", err, path)
 		}
 	}
 	return key, h, nil
-}
-
-// readBounded reads all of r into one buffer that never moves, so that the
-// caller can clear it.
-func readBounded(r io.Reader) ([]byte, error) {
-	buf := make([]byte, maxFileLen+1)
-	n, err := io.ReadFull(r, buf)
-	switch {
-	case err == nil:
-		return buf, fmt.Errorf("it is longer than %d bytes: name one that \"culvert identity new\" wrote", maxFileLen)
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return buf[:n], nil
-	}
-	return buf[:n], err
 }
 
 // WriteFile writes the private identity file to path, which only its owner can
@@ -144,6 +125,10 @@ func fill(f sink, data []byte) error {
 func explain(err error) error {
 	err = plain(err)
 	switch {
+	case errors.Is(err, secretfile.ErrNotRegular):
+		return errors.New("it is not a regular file: name a file that \"culvert identity new\" wrote")
+	case errors.Is(err, secretfile.ErrTooLong):
+		return fmt.Errorf("it is longer than %d bytes: name one that \"culvert identity new\" wrote", maxFileLen)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: check the name, or make one with \"culvert identity new -o FILE\"", err)
 	case errors.Is(err, fs.ErrExist):

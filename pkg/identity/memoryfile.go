@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/secretfile"
 )
 
 // The file that a [Memory] is kept in. It is text, for an operator to look at,
@@ -135,7 +137,7 @@ func (s *seen) append(b []byte) []byte {
 
 // readMemory returns the file's content, nil if it is not there.
 func readMemory(path string) ([]byte, error) {
-	f, err := openRead(path)
+	f, _, err := secretfile.Open(path) // it is none, and opened like one
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
@@ -143,9 +145,6 @@ func readMemory(path string) ([]byte, error) {
 		return nil, explainState(err)
 	}
 	defer func() { _ = f.Close() }() // only read from: nothing is lost
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(errors.New("it is not a regular file"), err)
-	}
 	const most = maxMemoryLines * 128
 	b, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && len(b) > most {
@@ -270,6 +269,8 @@ func lockBeside(path string) (unlock func(), err error) {
 func explainState(err error) error {
 	err = plain(err)
 	switch {
+	case errors.Is(err, secretfile.ErrNotRegular):
+		return fmt.Errorf("it is %w", err)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: make its folder, writable for this process", err)
 	case errors.Is(err, fs.ErrPermission):

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/secretfile"
 )
 
 // ErrRotating says that another process is rotating the same identity file.
@@ -63,7 +65,7 @@ func (r rotation) run() (*Identity, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // and with it the lock
-	key, h, err := readOpened(f, r.path)
+	key, h, err := readOpened(f, info, r.path)
 	switch {
 	case err != nil:
 		return nil, err
@@ -109,15 +111,11 @@ func managed(target string) bool {
 // that of a file that is not there any more: then it is the next one's.
 func lockFile(path string) (*os.File, fs.FileInfo, error) {
 	for {
-		f, err := openRead(path)
+		f, info, err := secretfile.Open(path)
 		if err != nil {
 			return nil, nil, explain(err)
 		}
-		info, err := f.Stat()
-		locked := false
-		if err == nil {
-			locked, err = tryLock(f)
-		}
+		locked, err := tryLock(f)
 		var there fs.FileInfo
 		if err == nil {
 			there, err = os.Stat(path)

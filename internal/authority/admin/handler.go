@@ -32,11 +32,11 @@ type Service interface {
 func Handler(s Service, a *Access) http.Handler {
 	h := handler{s}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+Prefix+"tickets", h.createTicket)
-	mux.HandleFunc("GET "+Prefix+"tickets", h.tickets)
-	mux.HandleFunc("DELETE "+Prefix+"tickets/{id}", h.revokeTicket)
-	mux.HandleFunc("POST "+Prefix+"revocations", h.revoke)
-	mux.HandleFunc("GET "+Prefix+"members", h.members)
+	mux.HandleFunc("POST "+Prefix+"tickets", taking(h.createTicket))
+	mux.HandleFunc("GET "+Prefix+"tickets", asking(h.tickets))
+	mux.HandleFunc("DELETE "+Prefix+"tickets/{id}", asking(h.revokeTicket))
+	mux.HandleFunc("POST "+Prefix+"revocations", taking(h.revoke))
+	mux.HandleFunc("GET "+Prefix+"members", asking(h.members))
 	mux.HandleFunc("GET "+Prefix+"backup", h.backup)
 	return authorized(mux, a.token)
 }
@@ -63,70 +63,64 @@ func authorized(next http.Handler, token credential.Secret) http.Handler {
 
 type handler struct{ s Service }
 
-func (h handler) createTicket(w http.ResponseWriter, r *http.Request) {
-	var in wireTicketRequest
-	if !read(w, r, &in) {
-		return
+// asking returns what serves requests without a body: do returns what is answered.
+func asking(do func(r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out, err := do(r)
+		reply(w, out, err)
 	}
-	t, info, err := h.s.CreateTicket(r.Context(), authority.TicketRequest{
+}
+
+// taking is asking for requests with a body, which do is given.
+func taking[In any](do func(ctx context.Context, in *In) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		in := new(In)
+		if !read(w, r, in) {
+			return
+		}
+		out, err := do(r.Context(), in)
+		reply(w, out, err)
+	}
+}
+
+func (h handler) createTicket(ctx context.Context, in *wireTicketRequest) (any, error) {
+	t, info, err := h.s.CreateTicket(ctx, authority.TicketRequest{
 		Attributes: in.Attributes, Uses: in.Uses, ExpiresIn: time.Duration(in.ExpiresIn * float64(time.Second)),
 	})
 	if err != nil {
-		refuse(w, err)
-		return
+		return nil, err
 	}
 	text, err := t.Encode()
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	answer(w, http.StatusOK, wireNewTicket{text, ticketToWire(info)})
+	return wireNewTicket{text, ticketToWire(info)}, err
 }
 
-func (h handler) tickets(w http.ResponseWriter, r *http.Request) {
+func (h handler) tickets(r *http.Request) (any, error) {
 	list, err := h.s.Tickets(r.Context())
-	if err != nil {
-		refuse(w, err)
-		return
-	}
 	out := []wireTicket{}
 	for _, t := range list {
 		out = append(out, ticketToWire(t))
 	}
-	answer(w, http.StatusOK, out)
+	return out, err
 }
 
-func (h handler) revokeTicket(w http.ResponseWriter, r *http.Request) {
+func (h handler) revokeTicket(r *http.Request) (any, error) {
 	id, err := credential.ParseTicketID(r.PathValue("id"))
-	if err == nil {
-		err = h.s.RevokeTicket(r.Context(), id)
-	}
 	if err != nil {
-		refuse(w, err)
-		return
+		return nil, err
 	}
-	answer(w, http.StatusOK, struct{}{})
+	return struct{}{}, h.s.RevokeTicket(r.Context(), id)
 }
 
-func (h handler) revoke(w http.ResponseWriter, r *http.Request) {
-	var in wireRevocation
-	if !read(w, r, &in) {
-		return
-	}
+func (h handler) revoke(ctx context.Context, in *wireRevocation) (any, error) {
 	serials, err := parseSerials(in.Serials)
 	if err != nil {
-		refuse(w, err)
-		return
+		return nil, err
 	}
-	out, err := h.s.Revoke(r.Context(), authority.Revocation{Identifiers: in.Identifiers, Serials: serials, Reason: in.Reason, Own: in.Own})
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	answer(w, http.StatusOK, wireRevoked(out))
+	out, err := h.s.Revoke(ctx, authority.Revocation{Identifiers: in.Identifiers, Serials: serials, Reason: in.Reason, Own: in.Own})
+	return wireRevoked(out), err
 }
 
-func (h handler) members(w http.ResponseWriter, r *http.Request) {
+func (h handler) members(r *http.Request) (any, error) {
 	var after identity.Identifier
 	var most int
 	var err error
@@ -136,19 +130,15 @@ func (h handler) members(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("most"); text != "" && err == nil {
 		most, err = strconv.Atoi(text)
 	}
-	var list []authority.MemberInfo
-	if err == nil {
-		list, err = h.s.Members(r.Context(), after, most)
-	}
 	if err != nil {
-		refuse(w, err)
-		return
+		return nil, err
 	}
+	list, err := h.s.Members(r.Context(), after, most)
 	out := []wireMember{}
 	for _, m := range list {
 		out = append(out, memberToWire(m))
 	}
-	answer(w, http.StatusOK, out)
+	return out, err
 }
 
 // backup sends the store. An end without the last chunk says that it is not whole.
@@ -184,12 +174,16 @@ func read(w http.ResponseWriter, r *http.Request, v any) bool {
 	return false
 }
 
-func refuse(w http.ResponseWriter, err error) {
-	status := http.StatusBadRequest
-	if errors.Is(err, authority.ErrNoTicket) {
-		status = http.StatusNotFound
+// reply answers with what was asked for, or with why it cannot be had.
+func reply(w http.ResponseWriter, out any, err error) {
+	switch {
+	case err == nil:
+		answer(w, http.StatusOK, out)
+	case errors.Is(err, authority.ErrNoTicket):
+		answer(w, http.StatusNotFound, wireError{err.Error()})
+	default:
+		answer(w, http.StatusBadRequest, wireError{err.Error()})
 	}
-	answer(w, status, wireError{err.Error()})
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

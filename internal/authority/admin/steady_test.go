@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/authority"
+	"github.com/culvert-net/culvert/internal/sock/socktest"
 )
 
 // A slowService's backup has so many pieces, each after a while.
@@ -72,7 +72,7 @@ func TestBackupsAreBoundedByProgress(t *testing.T) {
 					t.Fatal(err)
 				}
 				const pieces = 20
-				ln := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+				ln := socktest.Listen()
 				service := &slowService{pieces: pieces, pause: tt.read, first: tt.first, ended: make(chan struct{})}
 				srv := &http.Server{
 					Handler:     withTLS(Handler(service, access)),
@@ -81,7 +81,7 @@ func TestBackupsAreBoundedByProgress(t *testing.T) {
 				var serving sync.WaitGroup
 				serving.Go(func() { _ = srv.Serve(ln) })
 				c := NewClient("nowhere", access)
-				c.http.DialTLSContext = func(context.Context, string, string) (net.Conn, error) { return ln.dial(), nil }
+				c.http.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return ln.Dial(ctx) }
 				w := &slowWriter{pause: tt.write}
 				err = c.Backup(t.Context(), w)
 				switch {
@@ -105,28 +105,3 @@ func withTLS(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
-
-// pipes is a listener of pipes, so that time can be made up.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (p *pipes) dial() net.Conn {
-	near, far := net.Pipe()
-	p.conns <- far
-	return near
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case nc := <-p.conns:
-		return nc, nil
-	case <-p.closed:
-		return nil, errors.New("closed")
-	}
-}
-
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
