@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -45,7 +44,7 @@ type queued struct {
 
 // read takes the other side's frames until the link ends.
 func (l *link) read(ready func(hello) error) error {
-	r := bufio.NewReaderSize(l.nc, 32<<10)
+	r := bufio.NewReaderSize(hearing{l}, 32<<10)
 	h, err := readHello(r)
 	if err != nil {
 		return ended(err)
@@ -60,7 +59,6 @@ func (l *link) read(ready func(hello) error) error {
 		if err != nil {
 			return ended(err)
 		}
-		l.seen.Store(int64(time.Since(l.born)))
 		if err := l.awaitAnswered(); err != nil {
 			return err
 		}
@@ -83,10 +81,7 @@ func ended(err error) error {
 func (l *link) take(f frame, r *bufio.Reader) error {
 	switch f.typ {
 	case framePing:
-		l.mu.Lock()
-		l.pong = true // one, however many were asked for
-		l.mu.Unlock()
-		l.poke()
+		l.sign()
 		return nil
 	case framePong:
 		return nil

@@ -26,7 +26,7 @@ import (
 //	DROP    the message that is under way will not be completed
 //	CLOSE   there is no more; the other side says CLOSED when all is delivered
 //	CLOSED  the flow is over, and its number free
-//	PING, PONG  a sign of life; of flow 0
+//	PING, PONG  a sign of life, asked for and given, also unasked; of flow 0
 //	GRANT   u32 number of a message in its flow, counted from 0: the rest of it takes no
 //	        credit. Only said while there is no credit
 //	REFUSE  u32 number of a message, and a loss: the rest of it is not wanted
