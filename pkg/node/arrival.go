@@ -24,9 +24,12 @@ type arrival struct {
 	stream  *stream                 // takes the body, of one that goes on to another node
 	claim   *claim                  // for the rest of the body, of one that stays
 	granted bool                    // the rest takes no credit
-	refused *DeliveryError          // the rest is not wanted
+	refused *DeliveryError          // the rest is not wanted, as the sender was told
 	whole   bool                    // all has come
-	stop    context.CancelCauseFunc // ends the wait for its mailbox; nil: it does not wait
+	queued  bool                    // it has a place in the flow's queue, until it is settled
+	over    bool                    // it is not to be delivered any more, and its sender knows
+	late    *DeliveryError          // it has come whole, and gives way to others
+	stop    context.CancelCauseFunc // ends the wait for its mailbox; nil: it has not begun
 }
 
 // length returns how many bytes m's body has, come or not.
@@ -74,8 +77,7 @@ func (in *inflow) add(a *arrival, n int, r *bufio.Reader) error {
 	a.whole = a.got == a.total
 	switch {
 	case a.refused != nil: // perhaps just now
-		in.wastedLocked(a.charged)
-		a.charged = 0
+		in.wastedLocked(a)
 	case s != nil:
 		s.put(body)
 	default:
@@ -135,7 +137,9 @@ func (in *inflow) claim(a *arrival, to place) {
 	c.grant = func() { in.grant(a) }
 	c.giveWay = func() { in.giveWay(a) }
 	in.mu.Lock()
-	if in.left > 0 { // given since ask has looked: what the sender takes of it and what it is granted would mix
+	// Credit that was given since ask has looked: what the sender takes of it and what it is
+	// granted would mix.
+	if in.left > 0 || in.ended {
 		in.mu.Unlock()
 		return
 	}
@@ -186,9 +190,8 @@ func (in *inflow) refuse(a *arrival, why *DeliveryError) bool {
 	}
 	a.refused, a.body = why, nil
 	in.link.control(frameRefuse, in.number, append(binary.BigEndian.AppendUint32(nil, a.number), why.encode()...))
-	charged, c := a.charged, a.claim
-	a.charged, a.claim = 0, nil
-	in.wastedLocked(charged)
+	c := a.yieldLocked()
+	in.wastedLocked(a)
 	in.mu.Unlock()
 	c.release()
 	if f := in.link.node.trace.Lost; f != nil {
@@ -199,18 +202,44 @@ func (in *inflow) refuse(a *arrival, why *DeliveryError) bool {
 
 // giveWay ends a, which has held room for too long while others wait for it.
 func (in *inflow) giveWay(a *arrival) {
-	why := failure(code.Limit, "", "the message came too slowly, and others wait for its room")
-	if in.refuse(a, why) {
+	if in.refuse(a, failure(code.Limit, "", "the message came too slowly, and others wait for its room")) {
 		return
 	}
 	in.mu.Lock()
-	defer in.mu.Unlock()
-	if a.refused == nil && a.whole {
-		a.refused = failure(code.Limit, a.m.Onward[0], "the mailbox has taken nothing for %s, and others wait for the message's room", in.link.node.cfg.Patience.Round(time.Second))
-		if a.stop != nil {
-			a.stop(a.refused)
-		}
+	if a.claim == nil || in.ended { // delivered, or given up
+		in.mu.Unlock()
+		return
 	}
+	a.late = failure(code.Limit, a.m.Onward[0], "the mailbox has taken nothing for %s, and others wait for the message's room", in.link.node.cfg.Patience.Round(time.Second))
+	if a.stop != nil {
+		a.stop(a.late) // who waits with it says so
+	}
+	said := in.passOverLocked(a)
+	in.mu.Unlock()
+	said()
+}
+
+// passOverLocked ends a where it gives way and waits behind others in the queue: whatever
+// those wait for, its room is free at once. What it returns is to be called without the
+// lock.
+func (in *inflow) passOverLocked(a *arrival) (said func()) {
+	if a.late == nil || !a.queued || a.stop != nil || a.over {
+		return func() {}
+	}
+	c := a.yieldLocked()
+	a.m.Body = nil
+	return func() {
+		c.release()
+		in.link.node.tell(a.m, a.late)
+	}
+}
+
+// yieldLocked ends a, but for the credit that it has taken, and returns its claim, to be
+// released without the lock.
+func (a *arrival) yieldLocked() (c *claim) {
+	c, a.claim = a.claim, nil
+	a.over, a.body = true, nil
+	return c
 }
 
 // drop forgets the message that is under way.
@@ -223,9 +252,8 @@ func (in *inflow) drop() error {
 	}
 	in.under = nil
 	in.count++
-	charged, c := a.charged, a.claim
-	a.charged, a.claim = 0, nil
-	in.wastedLocked(charged)
+	c := a.yieldLocked()
+	in.wastedLocked(a)
 	if a.stream != nil {
 		a.stream.fail(errGivenUp)
 	}

@@ -274,8 +274,9 @@ func (b *budget) grantLocked(c *claim) {
 	b.lineUpLocked(a) // behind the others
 }
 
-// look has the oldest of those that hold room for too long give way, if that is of use
-// to who waits.
+// look has those that hold room for too long give way, the oldest first, if that is of use
+// to who waits: as many as one of these needs, since whoever holds room in many small
+// parts would take long to give way part by part.
 func (b *budget) look() {
 	b.mu.Lock()
 	b.watch = nil
@@ -283,31 +284,34 @@ func (b *budget) look() {
 		b.mu.Unlock()
 		return
 	}
-	var late *claim
-	for e := b.granted.Front(); e != nil && late == nil; e = e.Next() {
-		if c := e.Value.(*claim); !c.asked && b.lateLocked(c) && b.wantedLocked(c) {
-			late, c.asked = c, true
+	var late []*claim
+	freed := 0
+	for e := b.granted.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*claim); !c.asked && b.lateLocked(c) && b.wantedLocked(c) > freed {
+			late = append(late, c)
+			c.asked = true
+			freed += c.n
 		}
 	}
 	b.watch = time.AfterFunc(lookAgain, b.look)
 	b.mu.Unlock()
-	if late != nil {
-		late.giveWay()
+	for _, c := range late {
+		c.giveWay()
 	}
 }
 
-// wantedLocked reports whether somebody waits for what c holds.
-func (b *budget) wantedLocked(c *claim) bool {
-	if c.account.line.Len() > 0 {
-		return true
+// wantedLocked returns how much somebody needs, at most, who waits for what c holds, or 0.
+func (b *budget) wantedLocked(c *claim) (most int) {
+	if e := c.account.line.Front(); e != nil {
+		most = e.Value.(*claim).n
 	}
 	for i := range b.classes {
 		k := &b.classes[i]
 		if first := b.firstLocked(k); first != nil && (k == c.account.class || k.hasRoom(first.n)) {
-			return true
+			most = max(most, first.n)
 		}
 	}
-	return false
+	return most
 }
 
 // lateLocked reports whether c holds its room for too long.

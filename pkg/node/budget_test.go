@@ -333,3 +333,30 @@ func checkBudget(t *rapid.T, b *budget, accounts []*account, claims []*claim, gr
 		t.Fatalf("%d claims wait, and nobody has anything", len(claims))
 	}
 }
+
+// TestManySmallGiveWay: room that is held in many small parts, of which none comes, is there
+// for a large message as soon as one large part would be.
+func TestManySmallGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(0, patience)
+		defer b.close()
+		holder, other := b.account(Origin{Outside: true}), b.account(Origin{Outside: true})
+		const parts = 1024
+		gave := 0
+		for range parts {
+			c := &claim{account: holder, n: MaxBody / parts, grant: func() {}}
+			c.giveWay = func() {
+				gave++
+				c.release()
+			}
+			b.take(c)
+		}
+		granted := make(chan struct{})
+		began := time.Now()
+		b.take(&claim{account: other, n: MaxBody / 2, grant: func() { close(granted) }, giveWay: func() {}})
+		<-granted
+		if took := time.Since(began); took > 2*slowGrace || gave != parts/2 {
+			t.Errorf("it has waited for %s, and %d of %d have given way", took, gave, parts)
+		}
+	})
+}

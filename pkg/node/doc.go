@@ -32,8 +32,9 @@
 //
 // Large messages, of more than 4 KiB to begin with, have room on the node of their
 // worker before they are sent whole ([Config.Buffer]); nodes between pass them on as they
-// come. While others wait for room, what comes too slowly, or finds no room in its mailbox
-// for Patience, gives way, and its sender hears ([code.Limit]).
+// come. While others wait for room, or for one of the 256 flows of a conn, what comes too
+// slowly, or finds no room in its mailbox for Patience, gives way, and its sender hears
+// ([code.Limit]).
 //
 // # Who may
 //

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -298,4 +299,29 @@ func TestRedial(t *testing.T) {
 	a.mu.Unlock()
 	l.close(errLinkClosed)
 	wantEcho(t, a, Route{addr, "echo"}, "there again")
+}
+
+// TestFlowNumbersGoRound: once all numbers were given, those that are free are given again.
+func TestFlowNumbersGoRound(t *testing.T) {
+	b, addr := listening(t, Config{})
+	start(t, b, "echo", echo, Options{Allow: Anyone})
+	downs := make(chan error, 1)
+	a := newNode(t, Config{Trace: &Trace{LinkDown: func(_ Address, err error) { downs <- err }}})
+	wantEcho(t, a, Route{addr, "echo"}, "there")
+	l := a.dialled()[0]
+	l.mu.Lock()
+	l.last = math.MaxUint32 - 1
+	l.mu.Unlock()
+	for i := range 4 {
+		h := Address(fmt.Sprint("h", i))
+		if err := b.StartHop(h, Hop{Allow: Anyone}); err != nil {
+			t.Fatal(err)
+		}
+		wantEcho(t, a, Route{addr, h, "echo"}, "there")
+	}
+	select {
+	case err := <-downs:
+		t.Errorf("the conn has ended: %v", err)
+	default:
+	}
 }

@@ -116,3 +116,19 @@ func stall(t *testing.T, n *Node, mailbox int) {
 		return nil
 	}), Options{Allow: Anyone, Mailbox: mailbox})
 }
+
+// dialled returns the links that n has made.
+func (n *Node) dialled() (ls []*link) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range n.dials {
+		select {
+		case <-d.made:
+			if d.link != nil {
+				ls = append(ls, d.link)
+			}
+		default:
+		}
+	}
+	return ls
+}

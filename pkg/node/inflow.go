@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -30,13 +29,15 @@ type inflow struct {
 	grown    int      // of window, what is the budget's
 	owed     int      // delivered, and not yet given back
 	more     int      // of window, what the sender does not know of
-	ended    bool     // the link has
+	ended    bool     // nothing more of it counts as delivered
 	closing  bool     // the sender has no more
 	queue    []queued
-	draining bool // a goroutine delivers the queue
+	draining bool // a goroutine delivers the queue, or what it has taken from there
 }
 
-// A queued message waits for its turn, or its place.
+// A queued message waits for its turn, or its place. Of one that is given up there the
+// credit waits for its turn: what is given back is always that of the oldest, whom the
+// sender then knows to be delivered.
 type queued struct {
 	m    *Message
 	a    *arrival // if it has come in pieces
@@ -45,7 +46,7 @@ type queued struct {
 
 // read takes the other side's frames until the link ends.
 func (l *link) read(ready func(hello) error) error {
-	r := bufio.NewReaderSize(l.nc, 32<<10)
+	r := bufio.NewReaderSize(hearing{l}, 32<<10)
 	h, err := readHello(r)
 	if err != nil {
 		return ended(err)
@@ -60,7 +61,6 @@ func (l *link) read(ready func(hello) error) error {
 		if err != nil {
 			return ended(err)
 		}
-		l.seen.Store(int64(time.Since(l.born)))
 		if err := l.awaitAnswered(); err != nil {
 			return err
 		}
@@ -83,10 +83,7 @@ func ended(err error) error {
 func (l *link) take(f frame, r *bufio.Reader) error {
 	switch f.typ {
 	case framePing:
-		l.mu.Lock()
-		l.pong = true // one, however many were asked for
-		l.mu.Unlock()
-		l.poke()
+		l.sign()
 		return nil
 	case framePong:
 		return nil
@@ -228,7 +225,14 @@ func (in *inflow) spend(a *arrival, n int) error {
 // giveLocked tells the sender what it is owed, but not while a message waits for room:
 // what comes after it was granted would take credit or not.
 func (in *inflow) giveLocked() {
-	if in.owed+in.more == 0 || in.ended || in.under != nil && in.under.claim != nil && !in.under.granted {
+	if in.under == nil || in.under.claim == nil || in.under.granted {
+		in.sayLocked()
+	}
+}
+
+// sayLocked is giveLocked at any time.
+func (in *inflow) sayLocked() {
+	if in.owed+in.more == 0 || in.ended {
 		return
 	}
 	in.left += in.owed + in.more
@@ -250,9 +254,18 @@ func (in *inflow) settleLocked(n int) {
 	}
 }
 
-// wastedLocked counts n bytes that have taken credit as thrown away.
-func (in *inflow) wastedLocked(n int) {
-	in.owed += n
+// wastedLocked has what a has taken of the credit come back when it is its turn. It is
+// thrown away, or on its way into a stream that has ended.
+func (in *inflow) wastedLocked(a *arrival) {
+	switch {
+	case a.queued:
+	case in.draining:
+		a.queued = true
+		in.queue = append(in.queue, queued{m: a.m, a: a})
+	default:
+		in.owed += a.charged
+		a.charged = 0
+	}
 	in.giveLocked()
 }
 
@@ -261,9 +274,9 @@ func (in *inflow) settle(q queued) {
 	in.mu.Lock()
 	n := q.size
 	var c *claim
-	if q.a != nil {
-		n, q.a.charged = q.a.charged, 0
-		c, q.a.claim = q.a.claim, nil
+	if a := q.a; a != nil {
+		n, a.charged, a.queued = a.charged, 0, false
+		c, a.claim = a.claim, nil
 	}
 	in.settleLocked(n)
 	in.mu.Unlock()
@@ -274,32 +287,37 @@ func (in *inflow) settle(q queued) {
 // it, else on a goroutine that lasts until nothing waits.
 func (in *inflow) deliver(q queued) {
 	in.mu.Lock()
-	if in.draining {
-		in.queue = append(in.queue, q)
-		in.mu.Unlock()
-		return
-	}
+	first := !in.draining && !in.ended
 	in.mu.Unlock()
-	ok, err := in.link.node.deliver(in.link.ctx, q.m, nil, false)
-	if err != nil {
-		in.link.node.tell(q.m, asDelivery(err, code.Internal, ""))
-	}
-	if ok || err != nil {
-		in.settle(q)
-		return
+	if first {
+		ok, err := in.link.node.deliver(in.link.ctx, q.m, nil, false)
+		if err != nil {
+			in.link.node.tell(q.m, asDelivery(err, code.Internal, ""))
+		}
+		if ok || err != nil {
+			in.settle(q)
+			return
+		}
 	}
 	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.queueLocked(q)
+	said := in.queueLocked(q)
+	in.mu.Unlock()
+	said()
 }
 
-// queueLocked has q delivered when it is its turn.
-func (in *inflow) queueLocked(q queued) {
+// queueLocked has q delivered when it is its turn. What it returns is to be called
+// without the lock.
+func (in *inflow) queueLocked(q queued) (said func()) {
 	in.queue = append(in.queue, q)
 	if !in.draining {
 		in.draining = true
 		in.link.parts.Go(in.drain)
 	}
+	if q.a == nil {
+		return func() {}
+	}
+	q.a.queued = true
+	return in.passOverLocked(q.a)
 }
 
 // drain delivers what waits.
@@ -321,29 +339,36 @@ func (in *inflow) drain() {
 		q := in.queue[0]
 		in.queue[0] = queued{}
 		in.queue = in.queue[1:]
-		ctx, stop, err := in.turnLocked(q)
+		over := q.a != nil && q.a.over
+		ctx, stop := in.turnLocked(q)
 		in.mu.Unlock()
-		if err == nil {
-			_, err = in.link.node.deliver(ctx, q.m, nil, true)
+		if !over {
+			in.await(ctx, q)
 		}
 		stop()
-		if err != nil && in.link.ctx.Err() == nil && !errors.Is(err, errGivenUp) {
-			in.fail(q, asDelivery(err, code.Internal, ""))
-		}
 		in.settle(q)
 	}
 }
 
-// turnLocked returns what q waits within for its place, or why it does not.
-func (in *inflow) turnLocked(q queued) (ctx context.Context, stop func(), err error) {
+// turnLocked returns what q waits within for its place.
+func (in *inflow) turnLocked(q queued) (ctx context.Context, stop func()) {
 	if q.a == nil {
-		return in.link.ctx, func() {}, nil
-	}
-	if q.a.refused != nil {
-		return nil, func() {}, q.a.refused
+		return in.link.ctx, func() {}
 	}
 	ctx, q.a.stop = context.WithCancelCause(in.link.ctx)
-	return ctx, func() { q.a.stop(nil) }, nil
+	return ctx, func() { q.a.stop(nil) }
+}
+
+// await delivers q, and waits for its place.
+func (in *inflow) await(ctx context.Context, q queued) {
+	_, err := in.link.node.deliver(ctx, q.m, nil, true)
+	switch {
+	case err == nil, errors.Is(err, errGivenUp):
+	case in.link.ctx.Err() != nil:
+		in.end() // it does not count as delivered, and so nothing behind it
+	default:
+		in.fail(q, asDelivery(err, code.Internal, ""))
+	}
 }
 
 // fail says that q is lost: to who sends it if it is under way, else to where it has
@@ -397,18 +422,24 @@ func (in *inflow) endLocked() (done func()) {
 	}
 }
 
+// end ends the flow with its link. Where somebody may read it, it says first what was
+// delivered.
+func (in *inflow) end() {
+	in.mu.Lock()
+	done := func() {}
+	if !in.ended {
+		if in.link.leaving() {
+			in.sayLocked()
+		}
+		done = in.endLocked()
+	}
+	in.mu.Unlock()
+	done()
+}
+
 // endInflows ends the flows of a link that is over.
 func (l *link) endInflows() {
 	for _, in := range l.in {
-		done := func() {}
-		in.mu.Lock()
-		if !in.ended {
-			if l.leaving() { // else nobody reads what is delivered
-				in.giveLocked()
-			}
-			done = in.endLocked()
-		}
-		in.mu.Unlock()
-		done()
+		in.end()
 	}
 }

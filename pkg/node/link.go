@@ -45,6 +45,7 @@ type link struct {
 
 	wake chan struct{} // the writer's; has a token when there is something to write
 	seen atomic.Int64  // when something came last, in nanoseconds since the link began
+	said atomic.Int64  // when something was written last
 	born time.Time
 
 	in    map[uint32]*inflow // the reader's; those that are not closed
@@ -127,11 +128,13 @@ func (l *link) close(err error) { l.cancel(err) }
 // fail frees those who wait to send, and tells those whose messages the other side has
 // not said to be delivered. When this side has ended the link, it knows.
 func (l *link) fail() {
-	var unsure []*Message
+	var unsure [][]*Message // of each flow that has some
 	l.mu.Lock()
 	for _, f := range l.byNumber {
 		f.signalLocked()
-		unsure = append(unsure, f.unsureLocked()...)
+		if lost := f.unsureLocked(); len(lost) > 0 {
+			unsure = append(unsure, lost)
+		}
 	}
 	l.mu.Unlock()
 	if l.leaving() || len(unsure) == 0 {
@@ -140,8 +143,14 @@ func (l *link) fail() {
 	why := failure(code.LinkLost, "", "the conn to the next node has ended before that has said that the message is delivered: %s", bounded(context.Cause(l.ctx).Error()))
 	ctx, cancel := context.WithTimeout(l.node.ctx, lastWords)
 	defer cancel()
-	for _, m := range unsure {
-		l.node.tellWithin(ctx, m, why)
+	var told sync.WaitGroup
+	defer told.Wait()
+	for _, lost := range unsure { // side by side: who takes no word holds up nobody else's
+		told.Go(func() {
+			for _, m := range lost {
+				l.node.tellWithin(ctx, m, why)
+			}
+		})
 	}
 }
 
@@ -181,6 +190,7 @@ func (l *link) write() error {
 		if _, err := l.nc.Write(b); err != nil {
 			return err
 		}
+		l.said.Store(int64(time.Since(l.born)))
 		l.mu.Lock()
 		if cap(b) <= 2*maxUnsent {
 			l.spare = b
@@ -229,7 +239,7 @@ func (l *link) control(typ byte, flow uint32, body []byte) {
 	l.poke()
 }
 
-// watch asks for signs of life, and ends a link that gives none.
+// watch asks for signs of life, gives some, and ends a link on which none comes.
 func (l *link) watch() {
 	tick := time.NewTicker(l.alive)
 	defer tick.Stop()
@@ -239,14 +249,38 @@ func (l *link) watch() {
 		case <-l.ctx.Done():
 			return
 		}
-		switch silent := time.Since(l.born) - time.Duration(l.seen.Load()); {
+		now := time.Since(l.born)
+		switch silent := now - time.Duration(l.seen.Load()); {
 		case silent > 2*l.alive:
 			l.cancel(errors.New("nothing received from the other node for too long"))
 			return
 		case silent > l.alive/2:
 			l.control(framePing, 0, nil)
+		case now-time.Duration(l.said.Load()) > l.alive/2:
+			// Unasked: what asks may stand behind megabytes that are on their way here.
+			l.sign()
 		}
 	}
+}
+
+// sign gives a sign of life; one, however often it is asked for.
+func (l *link) sign() {
+	l.mu.Lock()
+	l.pong = true
+	l.mu.Unlock()
+	l.poke()
+}
+
+// hearing is what comes by a link, whatever part of a frame it is, with note of when.
+type hearing struct{ link *link }
+
+// Read implements io.Reader.
+func (h hearing) Read(b []byte) (int, error) {
+	n, err := h.link.nc.Read(b)
+	if n > 0 {
+		h.link.seen.Store(int64(time.Since(h.link.born)))
+	}
+	return n, err
 }
 
 // lost says that messages do not get through any more.

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -374,5 +375,75 @@ func TestNothingFromBefore(t *testing.T) {
 	}
 	if len(got) > 0 {
 		t.Errorf("got %q, too", <-got)
+	}
+}
+
+// TestLastWordsAreTrue: what waits for a mailbox when its link ends is not said to be
+// delivered, nor is what could be behind it.
+func TestLastWordsAreTrue(t *testing.T) {
+	n := newNode(t, Config{})
+	stall(t, n, 1)
+	for range 2 { // one that it handles, and one in its mailbox
+		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := newInflow(n, Route{"stalled"})
+	in.link.close(errLinkClosed)
+	const size = startCredit - 100
+	in.left -= size
+	in.deliver(queued{m: in.message(head{hops: 9}), size: size})
+	in.link.parts.Wait()
+	in.onward = Route{"echo"}
+	startEcho(t, n)
+	in.deliver(queued{m: in.message(head{hops: 9}), size: 50})
+	in.link.parts.Wait()
+	in.end()
+	if out := in.link.out; len(out) > 0 {
+		t.Errorf("it says %x", out)
+	}
+}
+
+// TestDroppedIsNotDelivered: a message that is given up behind one that waits for its
+// mailbox does not have that one count as delivered: its sender hears when the conn ends.
+func TestDroppedIsNotDelivered(t *testing.T) {
+	b, addr := listening(t, Config{Buffer: 1})
+	stall(t, b, 1)
+	start(t, b, "echo", echo, Options{Allow: Anyone})
+	narrow(b, 0)
+	for range 2 { // one that it handles, and one in its mailbox
+		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wire := newTap(t, addr)
+	a := newNode(t, Config{})
+	w := &teller{errs: make(chan error, 10)}
+	start(t, a, "teller", w, Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	send := func(ctx context.Context, size int) error {
+		m := &Message{Onward: Route{wire.addr(), "stalled"}, Return: Route{"teller"}, Body: make([]byte, size), hops: maxHops}
+		return a.send(ctx, m, a.lookup("teller").(*worker))
+	}
+	if err := send(inTime(t), 1000); err != nil {
+		t.Fatal(err)
+	}
+	dropped := make(chan error, 1)
+	go func() { dropped <- send(ctx, 1<<20) }()
+	line := func() int { b.budget.mu.Lock(); defer b.budget.mu.Unlock(); return b.budget.waiting }
+	eventually(t, func() bool { return line() == 1 })
+	cancel()
+	if err := <-dropped; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, func() bool { return line() == 0 })
+	wantEcho(t, a, Route{wire.addr(), "echo"}, "behind what is given back")
+	wire.cut()
+	select {
+	case err := <-w.errs:
+		wantCode(t, err, code.LinkLost)
+	case <-time.After(patience / 2):
+		t.Error("the message before is lost, and nobody told")
 	}
 }

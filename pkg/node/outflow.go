@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"io"
 	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // maxFlows is how many flows a link has each way at most. Of those that are quiet
@@ -32,11 +34,13 @@ type outflow struct {
 	turn   chan struct{} // has a token while nobody sends
 
 	// Of the message that is under way.
-	count   uint32 // its number
-	busy    bool   // something of it was sent
-	sent    int    // bytes of the body
-	charged int    // bytes that have taken credit
-	granted bool   // the rest takes none
+	count   uint32    // its number
+	busy    bool      // something of it was sent
+	sent    int       // bytes of the body
+	charged int       // bytes that have taken credit
+	granted bool      // the rest takes none
+	began   time.Time // of one that goes on as it comes: when it was begun
+	dry     bool      // of such a one: all that has come was sent
 	refused *DeliveryError
 
 	// unsure are the messages that the other side has not said to be delivered, in order,
@@ -113,7 +117,8 @@ func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
 
 // openLocked begins a flow, whose key is in scratch.
 func (l *link) openLocked(m *Message) *outflow {
-	l.last++
+	for l.last++; l.last == 0 || l.byNumber[l.last] != nil; l.last++ { // round once all were given
+	}
 	f := &outflow{
 		key: string(l.scratch), number: l.last, via: m.via, back: m.Return,
 		credit: startCredit, window: startCredit, moved: make(chan struct{}), turn: make(chan struct{}, 1),
@@ -149,22 +154,38 @@ func appendKey(b []byte, m *Message) []byte {
 }
 
 // closeOldestLocked closes the flow that was quiet for longest, unless one is closing
-// already that is not late.
+// already that is not late. Where all are in use, the slowest message that only passes
+// this node gives way.
 func (l *link) closeOldestLocked() {
-	var oldest *outflow
+	var oldest, slow *outflow
 	for _, f := range l.flows {
 		switch {
-		case !f.closed.IsZero() && time.Since(f.closed) < closeTime:
-			return
-		case !f.closed.IsZero() || f.users > 0:
+		case !f.closed.IsZero():
+			if time.Since(f.closed) < closeTime {
+				return
+			}
+		case f.users > 0:
+			if f.slow() && (slow == nil || f.began.Before(slow.began)) {
+				slow = f
+			}
 		case oldest == nil || f.used < oldest.used:
 			oldest = f
 		}
 	}
-	if oldest == nil {
-		return
+	switch {
+	case oldest != nil:
+		l.closeLocked(oldest)
+	case slow != nil:
+		slow.refused = failure(code.Limit, "", "the message came too slowly, and others wait for its flow")
+		slow.signalLocked()
 	}
-	l.closeLocked(oldest)
+}
+
+// slow reports whether what is sent waits for the rest of a message that comes more slowly
+// than others have to wait for.
+func (f *outflow) slow() bool {
+	age := time.Since(f.began)
+	return f.refused == nil && f.dry && age > slowGrace && f.sent < int((age-slowGrace).Seconds()*slowest)
 }
 
 func (l *link) closeLocked(f *outflow) {
@@ -210,21 +231,22 @@ func (l *link) send(ctx context.Context, m *Message) error {
 		if err != nil {
 			return l.cut(f, err)
 		}
-		if !begun || len(rest) > 0 {
-			var n int
-			if n, more, err = l.piece(f, m, rest); err != nil {
-				return l.cut(f, err)
-			}
-			if n >= 0 {
-				if m.stream != nil {
-					m.stream.gone(n)
-				}
-				sent, begun = sent+n, true
-				continue
-			}
+		n, moved, err := l.piece(f, m, rest)
+		if err != nil {
+			return l.cut(f, err)
 		}
+		if n >= 0 {
+			if m.stream != nil {
+				m.stream.gone(n)
+			}
+			sent, begun = sent+n, true
+			continue
+		}
+		// Both: the other side may refuse what does not come, and who sends may give up what
+		// has no credit.
 		select {
 		case <-more:
+		case <-moved:
 		case <-ctx.Done():
 			return l.cut(f, context.Cause(ctx))
 		case <-l.ctx.Done():
@@ -234,7 +256,8 @@ func (l *link) send(ctx context.Context, m *Message) error {
 	return nil
 }
 
-// rest returns what there is of m's body behind what was sent, or what to wait for.
+// rest returns what there is of m's body behind what was sent, and what says that there is
+// more; nil where that is all.
 func (m *Message) rest(sent int) (b []byte, more <-chan struct{}, err error) {
 	if m.stream != nil {
 		return m.stream.next()
@@ -255,8 +278,8 @@ func (l *link) cut(f *outflow, err error) error {
 }
 
 // piece puts down as much of rest, which m's body goes on with, as there is credit for,
-// and returns how much that was; -1 means that there is too little, or no room, and what
-// to wait for. An error: the other side does not want the message.
+// and returns how much that was; -1 means that there is too little of either, or no room,
+// and what to wait for. An error: the other side does not want the message.
 func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -264,6 +287,9 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 	case f.busy && f.refused != nil:
 		return -1, nil, f.refused
 	case l.ctx.Err() != nil:
+		return -1, f.moved, nil
+	case f.busy && len(rest) == 0:
+		f.dry = true
 		return -1, f.moved, nil
 	case len(l.out) >= maxUnsent:
 		return -1, l.room, nil
@@ -279,9 +305,6 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 		return -1, f.moved, nil
 	}
 	n = min(len(rest), credit-before, maxData-before)
-	if n == 0 && len(rest) > 0 && f.busy {
-		return -1, f.moved, nil
-	}
 	l.out = frame{frameData, before + n, f.number}.append(l.out)
 	if !f.busy {
 		l.out = l.head(m).append(l.out)
@@ -291,7 +314,10 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 		f.credit -= before + n
 		f.charged += before + n
 	}
-	f.busy = true
+	if !f.busy && m.stream != nil {
+		f.began = time.Now()
+	}
+	f.busy, f.dry = true, false
 	if f.sent += n; f.sent == m.length() {
 		f.finishLocked(m.kind, m.id)
 	}
@@ -306,7 +332,7 @@ func (f *outflow) finishLocked(k kind, id uint64) {
 		f.surerLocked(0)
 	}
 	f.count++
-	f.busy, f.sent, f.charged, f.granted, f.refused = false, 0, 0, false, nil
+	f.busy, f.sent, f.charged, f.granted, f.dry, f.refused = false, 0, 0, false, false, nil
 }
 
 // surerLocked counts n bytes more as delivered.

@@ -184,6 +184,14 @@ func TestSlowStrangers(t *testing.T) {
 // for another one in the end, and their sender hears.
 func TestStalledRoom(t *testing.T) {
 	t.Parallel()
+	for name, behind := range map[string]int{"first in its flow": 0, "behind small ones": 3} {
+		t.Run(name, func(t *testing.T) { stalledRoom(t, behind) })
+	}
+}
+
+// stalledRoom is TestStalledRoom where so many small messages are before the large one.
+func stalledRoom(t *testing.T, behind int) {
+	t.Parallel()
 	b, addr := listening(t, Config{Buffer: 1, Patience: 2 * time.Second})
 	narrow(b, 1<<20)
 	const size = 600 << 10 // of which there is room for one
@@ -198,6 +206,12 @@ func TestStalledRoom(t *testing.T) {
 	}
 	a := newNode(t, Config{})
 	lost := make(chan error, 1)
+	for range behind {
+		m := &Message{Onward: Route{addr, "stalled"}, Return: a.inbox, hops: maxHops}
+		if err := a.send(inTime(t), m, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	go func() {
 		_, err := a.Request(inTime(t), Route{addr, "stalled"}, make([]byte, size))
 		lost <- err
@@ -379,4 +393,48 @@ func TestSuccession(t *testing.T) {
 	_, _ = second.Close(), other.Close()
 	eventually(t, func() bool { return series() == 0 })
 	wantEcho(t, newNode(t, Config{}), Route{addr, "echo"}, "the others go on")
+}
+
+// newInflow returns a flow to there on a link of n's that nobody runs.
+func newInflow(n *Node, onward Route) *inflow {
+	l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
+	return &inflow{link: l, onward: onward, back: Route{"me"}, window: startCredit, left: startCredit}
+}
+
+// comes has a message come in full, in two pieces, but for its being delivered.
+func (in *inflow) comes(size int) *arrival {
+	a := in.begin(head{hops: 9, length: size}, startCredit)
+	in.left = 0
+	in.claim(a, nil)
+	a.body, a.got, a.whole = make([]byte, size), size, true
+	return a
+}
+
+// TestGiveWayJustWhole: a message that has just come whole when it gives way keeps nothing
+// of the room or the credit, is delivered or not, and its sender hears of the one or the other.
+func TestGiveWayJustWhole(t *testing.T) {
+	losses := 0
+	n := newNode(t, Config{Trace: &Trace{Lost: func(*DeliveryError) { losses++ }}})
+	got := make(chan int, 2)
+	start(t, n, "sink", WorkerFunc(func(_ context.Context, _ *Self, m *Message) error {
+		got <- len(m.Body)
+		return nil
+	}), Options{Allow: Anyone})
+	in := newInflow(n, Route{"sink"})
+	a := in.comes(1 << 20)
+	if left, _ := n.budget.state(); left == n.budget.all {
+		t.Fatal("it has no room")
+	}
+	in.giveWay(a)
+	in.finish(a)
+	in.giveWay(a) // too late
+	if left, grown := n.budget.state(); left+grown != n.budget.all || in.left+in.owed+in.more != in.window {
+		t.Errorf("%d of %d bytes are left, and %d, %d and %d of %d of credit", left, n.budget.all, in.left, in.owed, in.more, in.window)
+	}
+	if losses == 0 {
+		<-got
+	}
+	if losses > 1 {
+		t.Errorf("it was lost %d times", losses)
+	}
 }

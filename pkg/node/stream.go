@@ -27,6 +27,10 @@ func newStream(in *inflow, a *arrival) *stream {
 	return &stream{in: in, a: a, total: a.total, moved: make(chan struct{})}
 }
 
+// putTogether is up to how many bytes small pieces are held as one: who sends many of them
+// takes no more room than the credit that they take.
+const putTogether = 4 << 10
+
 // put adds b, which is the stream's then.
 func (s *stream) put(b []byte) {
 	if len(b) == 0 {
@@ -34,7 +38,14 @@ func (s *stream) put(b []byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = append(s.held, b)
+	switch k := len(s.held) - 1; {
+	case s.over != nil:
+		return
+	case k >= 0 && len(s.held[k])+len(b) <= putTogether:
+		s.held[k] = append(s.held[k], b...) // who has next's bytes sees none of these
+	default:
+		s.held = append(s.held, b)
+	}
 	s.signalLocked()
 }
 

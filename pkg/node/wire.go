@@ -21,12 +21,12 @@ import (
 //	        route; an address is a u8 length and its bytes
 //	DATA    a piece of a message, 1 to 64 KiB; the first begins with the head. It takes
 //	        credit, of which there are 4 KiB to begin with
-//	CREDIT  u32 bytes of DATA that took credit and are delivered or given up; u32 bytes
-//	        that may be on their way beyond those
+//	CREDIT  u32 bytes of DATA, the oldest, that took credit and are delivered or given up;
+//	        u32 bytes that may be on their way beyond those
 //	DROP    the message that is under way will not be completed
 //	CLOSE   there is no more; the other side says CLOSED when all is delivered
 //	CLOSED  the flow is over, and its number free
-//	PING, PONG  a sign of life; of flow 0
+//	PING, PONG  a sign of life, asked for and given, also unasked; of flow 0
 //	GRANT   u32 number of a message in its flow, counted from 0: the rest of it takes no
 //	        credit. Only said while there is no credit
 //	REFUSE  u32 number of a message, and a loss: the rest of it is not wanted

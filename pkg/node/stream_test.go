@@ -1,0 +1,118 @@
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
+)
+
+// TestSmallPiecesTogether: a stream holds many small pieces as few, and gives them on in
+// order, also while they are taken.
+func TestSmallPiecesTogether(t *testing.T) {
+	s := newStream(nil, &arrival{total: 1 << 20})
+	var want, got []byte
+	for i := range 20_000 {
+		b := []byte{byte(i), byte(i >> 8)}[:1+i%2]
+		want = append(want, b...)
+		s.put(bytes.Clone(b))
+		if i%7 != 0 {
+			continue
+		}
+		next, _, err := s.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := min(len(next), i%11)
+		s.put([]byte{7}) // while next's are being sent
+		want = append(want, 7)
+		got = append(got, next[:n]...)
+		s.take(n)
+	}
+	if len(s.held) > 2+len(want)/(putTogether/2) {
+		t.Errorf("%d bytes are held as %d pieces", len(want)-len(got), len(s.held))
+	}
+	for len(got) < len(want) {
+		next, _, _ := s.next()
+		got = append(got, next...)
+		s.take(len(next))
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("other bytes have come out")
+	}
+}
+
+// TestRefusedBetweenPieces: a message that goes on as it comes ends, on all its way, when
+// the last node refuses it while nothing of it comes, or its sender gives it up while it
+// has no credit there.
+func TestRefusedBetweenPieces(t *testing.T) {
+	last, lastAddr := listening(t, Config{Buffer: 1})
+	narrow(last, 1<<20)
+	start(t, last, "sink", echo, Options{Allow: Anyone})
+	middle, addr := listening(t, Config{})
+	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{lastAddr}}); err != nil {
+		t.Fatal(err)
+	}
+	s := newStranger(t, addr)
+	s.beginLarge(t, Route{"on", lastAddr, "sink"}, Route{"me"}, 1<<20)
+	granted := func() *claim {
+		last.budget.mu.Lock()
+		defer last.budget.mu.Unlock()
+		if last.budget.granted.Len() < 2 {
+			return nil
+		}
+		return last.budget.granted.Back().Value.(*claim)
+	}
+	eventually(t, func() bool { return granted() != nil })
+	other := newStranger(t, addr)
+	other.beginLarge(t, Route{"on", lastAddr, "sink"}, Route{"another"}, MaxBody)
+	if f, said := other.next(t); f.typ != frameCredit {
+		t.Fatalf("the middle says %d, %x", f.typ, said)
+	}
+	other.write(t, append(frame{frameData, 1000, 1}.append(nil), make([]byte, 1000)...)) // has no credit at the last one
+	waiting := func() int { last.budget.mu.Lock(); defer last.budget.mu.Unlock(); return last.budget.waiting }
+	eventually(t, func() bool { return waiting() == 1 })
+	other.write(t, frame{frameDrop, 0, 1}.append(nil))
+	eventually(t, func() bool { return waiting() == 0 })
+	granted().giveWay()
+	for {
+		if f, said := s.next(t); f.typ == frameRefuse {
+			wantCode(t, decodeNotice(said[4:]), code.Limit)
+			break
+		}
+	}
+	eventually(t, func() bool { return granted() == nil })
+}
+
+// TestSlowMessagesLeaveTheirFlows: who begins messages by way of a node, as many as it has
+// flows to the next one, and does not go on, holds nobody up for long.
+func TestSlowMessagesLeaveTheirFlows(t *testing.T) {
+	t.Parallel()
+	last, lastAddr := listening(t, Config{})
+	start(t, last, "sink", echo, Options{Allow: Anyone})
+	middle, addr := listening(t, Config{Keepalive: time.Hour}) // the stranger answers nothing
+	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{lastAddr}}); err != nil {
+		t.Fatal(err)
+	}
+	s := newStranger(t, addr)
+	for i := range maxFlows {
+		s.beginLarge(t, Route{"on", lastAddr, "sink"}, Route{Address(fmt.Sprint("me", i))}, 32<<10)
+	}
+	eventually(t, func() bool {
+		for _, l := range middle.dialled() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			dry := 0
+			for _, f := range l.flows {
+				if f.dry {
+					dry++
+				}
+			}
+			return dry == maxFlows
+		}
+		return false
+	})
+	wantEcho(t, newNode(t, Config{}), Route{addr, "on", lastAddr, "sink"}, "there")
+}
