@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/node"
 )
@@ -330,6 +331,25 @@ func ExampleMessage() {
 	// Output:
 	// 2 times tea
 	// message not delivered at orders: this is no order: invalid character 'e' in literal true (expecting 'r') (worker_failed)
+}
+
+// An error says by its code what has happened, and where.
+func ExampleDeliveryError() {
+	n := node.New(node.Config{})
+	defer n.Close()
+	_, err := n.Request(context.Background(), node.Route{"nobody"}, nil)
+	var de *node.DeliveryError
+	if errors.As(err, &de) {
+		switch de.Code {
+		case code.NoWorker:
+			fmt.Println("there is nobody at", de.At)
+		case code.Timeout, code.LinkLost:
+			fmt.Println("it may have been delivered, or not")
+		default:
+			fmt.Println(err)
+		}
+	}
+	// Output: there is nobody at nobody
 }
 
 func ExampleParseRoute() {

@@ -43,8 +43,12 @@ type registering struct {
 	End   bool   `cbor:"3,keyasint,omitempty"`
 }
 
-// StartRelay makes r serve registrations at address, until [Node.Stop]. Names stay
-// for up to 35 s after that.
+// maxRegistering is how many bytes that has at most: two addresses, and what is around.
+const maxRegistering = 2*(MaxAddress+4) + 8
+
+// StartRelay makes r serve registrations at address, until [Node.Stop], with which the
+// names end, too. There are up to 65,536 of them: one more is refused, and none of those
+// there are gives way. The error is as of [Node.Start].
 func (n *Node) StartRelay(address Address, r Relay) error {
 	s := &relay{Relay: r, node: n, names: map[Address]*forwarder{}}
 	return n.Start(address, s, Options{Allow: Anyone, Mailbox: 1024}) // Register decides
@@ -84,6 +88,9 @@ func (f *forwarder) lead(m *Message) (*Message, error) {
 // Handle takes a registration, its renewal or its end.
 func (r *relay) Handle(ctx context.Context, self *Self, m *Message) error {
 	var g registering
+	if len(m.Body) > maxRegistering {
+		return fmt.Errorf("this is no registration: it has %d bytes", len(m.Body))
+	}
 	if err := canon.Unmarshal(m.Body, &g); err != nil {
 		return fmt.Errorf("this is no registration: %w", err)
 	}
@@ -168,6 +175,15 @@ func (r *relay) end(f *forwarder) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.names[f.address] == f {
+		r.endLocked(f)
+	}
+}
+
+// ended ends all names, when the relay has stopped.
+func (r *relay) ended() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.names {
 		r.endLocked(f)
 	}
 }
