@@ -10,6 +10,7 @@ import (
 // comes when it is full waits in line, with the message in hand.
 type mailbox struct {
 	most, mostBytes int
+	over            <-chan struct{} // closed when the node ends, which the worker may take longer for; nil: never
 
 	mu      sync.Mutex
 	queue   []*Message // a ring of most places, made at the first message
@@ -69,8 +70,8 @@ func (b *mailbox) tryLocked(m *Message) (bool, error) {
 	return true, nil
 }
 
-// put puts m in, and waits for its turn until ctx ends. wait, which may be nil, is over
-// when m is in.
+// put puts m in, and waits for its turn until ctx, or the node, ends. wait, which may be
+// nil, is over when m is in.
 func (b *mailbox) put(ctx context.Context, m *Message, wait *waiting) error {
 	b.mu.Lock()
 	if ok, err := b.tryLocked(m); ok || err != nil {
@@ -80,10 +81,14 @@ func (b *mailbox) put(ctx context.Context, m *Message, wait *waiting) error {
 	w := &waiter{m: m, wait: wait, done: make(chan error, 1)}
 	place := b.waiting.PushBack(w)
 	b.mu.Unlock()
+	var late error
 	select {
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
+		late = context.Cause(ctx)
+	case <-b.over:
+		late = ErrClosed
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -93,7 +98,7 @@ func (b *mailbox) put(ctx context.Context, m *Message, wait *waiting) error {
 	default:
 		b.waiting.Remove(place)
 		b.admitLocked() // those behind may fit
-		return context.Cause(ctx)
+		return late
 	}
 }
 

@@ -108,6 +108,7 @@ func (n *Node) start(address Address, w Worker, opt Options) (*worker, error) {
 	}
 	opt.setDefaults()
 	k := &worker{node: n, address: address, opt: opt, handler: w, box: newMailbox(opt.Mailbox, opt.MailboxBytes), ended: make(chan struct{})}
+	k.box.over = n.ctx.Done()
 	_, k.mourns = w.(LossHandler)
 	if t, ok := w.(*tube); ok {
 		k.room = t.room.account(Origin{})
@@ -268,9 +269,6 @@ func (k *worker) put(ctx context.Context, m *Message, asks *pending) error {
 	if ok, err := k.box.try(m); ok || err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	defer context.AfterFunc(k.node.ctx, func() { stop(ErrClosed) })() // a worker may take long to end
 	by := turnOf(ctx, k.node)
 	if by == nil || asks != nil {
 		return k.box.put(ctx, m, nil)
