@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -41,6 +42,12 @@ func (e *DeliveryError) Error() string {
 		return fmt.Sprintf("message not delivered: %s (%s)", e.Reason, e.Code)
 	}
 	return fmt.Sprintf("message not delivered at %s: %s (%s)", code.Printable(string(e.At)), e.Reason, e.Code)
+}
+
+// Is reports whether e is target to [errors.Is]: a timeout is [context.DeadlineExceeded],
+// whose deadline it may ever be, the sender's own or [Config.Patience].
+func (e *DeliveryError) Is(target error) bool {
+	return target == context.DeadlineExceeded && e.Code == code.Timeout
 }
 
 func failure(c code.Code, at Address, format string, args ...any) *DeliveryError {

@@ -388,6 +388,31 @@ func TestWhereItFailed(t *testing.T) {
 	}
 }
 
+// TestDeadline: what a deadline ends says so to who knows errors of contexts only, the
+// sender's own deadline and the node's.
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Config{Patience: 50 * time.Millisecond})
+	stall(t, n, 1)
+	for range 2 {
+		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, n, "mute", WorkerFunc(func(context.Context, *Self, *Message) error { return nil }), Options{})
+	own, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	for name, ctx := range map[string]context.Context{"its own": own, "the node's": context.Background()} {
+		_, err := n.Request(ctx, Route{"mute"}, nil)
+		for what, err := range map[string]error{"Send": n.Send(ctx, Route{"stalled"}, nil), "Request": err} {
+			wantCode(t, err, code.Timeout)
+			if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+				t.Errorf("%s, by %s deadline: %v", what, name, err)
+			}
+		}
+	}
+}
+
 // TestStalled: a send that waits is told of.
 func TestStalled(t *testing.T) {
 	t.Parallel()

@@ -326,7 +326,8 @@ func (n *Node) deliver(ctx context.Context, m *Message, by *worker, wait bool) (
 
 // timely says in our words that a wait has taken too long.
 func timely(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errPatience) {
+	var de *DeliveryError
+	if !errors.As(err, &de) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errPatience)) {
 		return failure(code.Timeout, "", "the next hop has taken nothing in time: a mailbox is full there, or further on")
 	}
 	return err

@@ -203,8 +203,9 @@ type Registration struct {
 }
 
 // Register registers this node under name at the relay that is at the end of onward,
-// and keeps it so until the registration is closed, over losses of the way there. Where
-// onward begins with a channel, it ends with that.
+// and keeps it so until the registration is closed, over losses of the way there, after
+// which somebody else may have the name: then it tries until they have let go. Where onward
+// begins with a channel, it ends with that.
 // Messages to the name come to the addresses of this node that follow it on their
 // routes. ctx bounds the first attempt, whose error it is when that fails: a
 // *[DeliveryError] with register_denied where the relay does not let this node have the

@@ -110,8 +110,8 @@ var errPatience = errors.New("nothing has moved for as long as a sender without 
 // not the sender's any more, whatever comes of it: a worker on this node gets it as it is.
 //
 // The error is a *[DeliveryError], [ErrClosed], or ctx's if that was cancelled; when its
-// deadline has passed it is a DeliveryError with timeout. A ctx without a deadline gets one
-// of [Config.Patience].
+// deadline has passed it is a DeliveryError with timeout, which is
+// [context.DeadlineExceeded], too. A ctx without a deadline gets one of [Config.Patience].
 //
 // What Send sends and what [Node.Request] asks come from two senders, and what the one says
 // may overtake what the other does. A worker's [Self] is one.
