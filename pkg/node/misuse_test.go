@@ -354,7 +354,7 @@ func TestStrangersWords(t *testing.T) {
 		word("deaf")
 	}
 	n.words.mu.Lock()
-	if n.words.all == 0 || n.words.all > maxWordsPlace || len(n.words.lines) != 1 {
+	if n.words.all > maxWordsPlace || len(n.words.lines) > 1 {
 		t.Errorf("%d words wait in %d lines", n.words.all, len(n.words.lines))
 	}
 	n.words.mu.Unlock()
@@ -366,6 +366,25 @@ func TestStrangersWords(t *testing.T) {
 		return n.words.all == 0 && len(n.words.lines) == 0 && len(n.words.goTo) == 0
 	})
 	close(release)
+}
+
+// TestWordsAreBounded: one place has a part of all words that may wait, and others the rest.
+func TestWordsAreBounded(t *testing.T) {
+	var w words
+	for i := range 2 * maxWordsPlace {
+		if got, want := w.takeLocked("~conn-stranger"), i < maxWordsPlace; got != want {
+			t.Fatalf("word %d of one place: %t", i, got)
+		}
+	}
+	for i := range 2 * maxWords {
+		if got, want := w.takeLocked(Address(fmt.Sprint("~conn-", i))), i < maxWords-maxWordsPlace; got != want {
+			t.Fatalf("word %d of others: %t", i, got)
+		}
+	}
+	w.giveLocked("~conn-stranger", maxWordsPlace)
+	if !w.takeLocked("~conn-0") || w.all != maxWords-maxWordsPlace+1 || w.goTo["~conn-stranger"] != 0 {
+		t.Errorf("%d words wait, after the stranger's are over", w.all)
+	}
 }
 
 // A deafWorker hears of a loss, and stands.
@@ -443,5 +462,65 @@ func TestStalled(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("nobody is told")
+	}
+}
+
+// TestStandoff: workers of two nodes that send to each other, and do not read meanwhile,
+// stand for as long as one of them has patience. That is told after a second; the one hears
+// of it then, and both go on.
+func TestStandoff(t *testing.T) {
+	t.Parallel()
+	const size, each = 1 << 10, 64
+	var nodes [2]*Node
+	var addrs [2]Address
+	stalled, ended := make(chan Address, 2*each), make(chan error, 2)
+	for i := range nodes {
+		nodes[i], addrs[i] = listening(t, Config{
+			Patience: 3 * time.Second,
+			Trace:    &Trace{Stalled: func(from Address, _ Route) { stalled <- from }},
+		})
+	}
+	for i, n := range nodes {
+		start(t, n, "worker", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
+			if string(m.Body) != "go" {
+				return self.Reply(ctx, m, nil)
+			}
+			var err error
+			for j := 0; j < each && err == nil; j++ {
+				err = self.Send(ctx, Route{addrs[1-i], "sink"}, make([]byte, size))
+			}
+			ended <- err
+			return nil
+		}), Options{Allow: Anyone, Mailbox: 1})
+		// What comes for the sink waits until the worker has a place for it.
+		start(t, n, "sink", WorkerFunc(func(_ context.Context, self *Self, _ *Message) error {
+			_, err := self.Request(inTime(t), Route{"worker"}, nil) // for longer than a send
+			return err
+		}), Options{Allow: Anyone, Mailbox: 1})
+	}
+	for _, n := range nodes {
+		if err := n.Send(inTime(t), Route{"worker"}, []byte("go")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := map[bool]int{}
+	for range nodes {
+		err := <-ended
+		if told[err == nil]++; err != nil {
+			wantCode(t, err, code.Timeout)
+		}
+	}
+	if told[false] == 0 {
+		t.Error("nobody has heard of it")
+	}
+	select {
+	case <-stalled:
+	default:
+		t.Error("the trace was told nothing")
+	}
+	for _, n := range nodes {
+		if _, err := n.Request(inTime(t), Route{"worker"}, nil); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
 	}
 }
