@@ -61,8 +61,13 @@ type process struct {
 
 func start(t *testing.T, path string, args ...string) *process {
 	t.Helper()
+	return startProgram(t, program(t, path), args...)
+}
+
+func startProgram(t *testing.T, exe string, args ...string) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	p := &process{t: t, cmd: exec.CommandContext(ctx, program(t, path), args...)}
+	p := &process{t: t, cmd: exec.CommandContext(ctx, exe, args...)}
 	p.cmd.Stderr = &p.errs
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -10,7 +10,12 @@ import (
 )
 
 func main() {
-	ctx := context.Background()
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
 	n := node.New(node.Config{})
 	defer n.Close()
 
@@ -19,12 +24,13 @@ func main() {
 		return self.Reply(ctx, m, m.Body)
 	})
 	if err := n.Start("echoer", echoer, node.Options{}); err != nil {
-		log.Fatal(err) //nolint:gocritic // nothing is lost with the node
+		return err
 	}
 
 	reply, err := n.Request(ctx, node.Route{"echoer"}, []byte("Hello"))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	fmt.Printf("the reply is %q\n", reply.Body)
+	return nil
 }

@@ -10,14 +10,14 @@ import (
 )
 
 func main() {
-	n := node.New(node.Config{})
-	defer n.Close()
-	if err := run(context.Background(), n); err != nil {
-		log.Print(err)
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, n *node.Node) error {
+func run(ctx context.Context) error {
+	n := node.New(node.Config{})
+	defer n.Close()
 	echoer := node.WorkerFunc(func(ctx context.Context, self *node.Self, m *node.Message) error {
 		// Each hop has taken itself off the onward route and put itself on this one. The
 		// last address is the node's own, where the answer is waited for.

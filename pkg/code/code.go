@@ -102,7 +102,7 @@ const (
 	WorkerStopped Code = 162 // the worker has stopped before it was the message's turn
 	WorkerFailed  Code = 163 // the worker could not do what the message asked
 	TooManyHops   Code = 164 // the message has passed as many hops as it may, or its routes have grown too long
-	Circle        Code = 165 // the mailbox is full, and its worker waits for the sender
+	Circle        Code = 165 // the worker waits itself, by way of others perhaps, for who sends or asks
 	LinkLost      Code = 166 // the conn to the next node has ended
 )
 

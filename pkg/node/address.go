@@ -92,7 +92,9 @@ func (a Address) checkChosen() error {
 
 func quoted(a Address) string { return strconv.Quote(code.Printable(string(a))) }
 
-// Addr returns the transport's address that leads to where ln listens.
+// Addr returns the transport's address that leads to where ln listens, of TCP or at the
+// absolute path of a Unix socket. Of one that listens on all addresses (0.0.0.0, [::])
+// others do not get there by it: they need the host's.
 func Addr(ln net.Listener) Address {
 	return Address(ln.Addr().Network() + "://" + ln.Addr().String())
 }

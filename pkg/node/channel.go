@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,8 +38,14 @@ func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Iden
 	if err := onward.Check(); err != nil {
 		return nil, err
 	}
+	if n.isClosed() {
+		return nil, ErrClosed
+	}
 	ctx, cancel := n.patient(ctx)
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer context.AfterFunc(n.tiers[0].ctx, func() { end(ErrClosed) })() // which ends first
 	caller := &channel.Caller{
 		Local: n.cfg.Local, Peer: peer, Routes: 1, Settings: n.channelSettings(),
 		Path: func(_ context.Context, _ int, _ *channel.Instance, address int) (net.Conn, error) {
@@ -49,6 +57,9 @@ func (n *Node) OpenChannel(ctx context.Context, onward Route, peer identity.Iden
 	}
 	ch, err := caller.Dial(ctx, 0)
 	if err != nil {
+		if n.isClosed() {
+			return nil, ErrClosed
+		}
 		return nil, fmt.Errorf("opening a channel over %s: %w", onward, err)
 	}
 	from, err := n.originOf(ch.Peer())
@@ -160,6 +171,19 @@ func (n *Node) shown(c *channel.Channel) {
 		return
 	}
 	l.from.Store(&from)
+}
+
+// Recheck asks [Config.Attributes] again about the peer of each channel that there is, and
+// ends those that it has an error for. A program calls it when what is proven may have
+// changed since the channel's last handshake, which was up to an hour ago: when a
+// revocation list has come, and every few seconds where credentials end.
+func (n *Node) Recheck() {
+	n.mu.Lock()
+	channels := slices.Collect(maps.Keys(n.channels))
+	n.mu.Unlock()
+	for _, c := range channels {
+		n.shown(c)
+	}
 }
 
 // newChannelLink returns a link over ch, of tier t.
@@ -279,7 +303,7 @@ func (s *server) serve(t *tube, far net.Conn, m *Message) {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	parts.Go(func() { t.pump(s.node.ctx, tubeData) })
-	_ = t.self.worker.put(s.node.ctx, m, nil) // its mailbox is empty
+	_ = t.self.worker.box.put(s.node.ctx, m, nil) // which is empty
 	turn, done := s.turns.Begin(s.node.ctx)
 	in, err := channel.Respond(turn, far, s.node.cfg.Local, channel.PurposeChannel, s.node.cfg.Channel.Handshake)
 	done()

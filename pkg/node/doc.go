@@ -26,9 +26,11 @@
 // lost, with [code.LinkLost], and may yet have been delivered. Channels lose nothing while
 // they live.
 //
-// A mailbox is bounded: when it is full its senders wait, and nobody else does; a wait
-// that would be for oneself, round a circle of full mailboxes on one node, is an error
-// ([code.Circle]). A send that has no deadline has one of [Config.Patience].
+// A mailbox is bounded: when it is full its senders wait, and nobody else does. What a
+// worker sends or asks within Handle, and would have to wait for itself for, round a circle
+// of workers on one node, is an error ([code.Circle]). Over several nodes nobody sees such a
+// circle: it ends when one of the sends has waited for its time ([code.Timeout]);
+// [Trace.Stalled] tells of it. A send that has no deadline has one of [Config.Patience].
 //
 // Large messages, of more than 4 KiB to begin with, have room on the node of their
 // worker before they are sent whole ([Config.Buffer]); nodes between pass them on as they

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -18,7 +19,7 @@ var ErrClosed = errors.New("node is closed")
 //	worker_stopped  the worker has stopped before it was the message's turn
 //	worker_failed   the worker has returned an error, which Reason is, or has panicked
 //	too_many_hops   the message has passed 64 hops, or a route has more than 16 addresses
-//	circle          the mailbox is full, and its worker waits for the sender
+//	circle          the worker waits itself, by way of others perhaps, for who sends or asks
 //	link_lost       the conn to another node has ended; the message may yet have arrived
 //	unreachable     the conn to another node could not be made
 //	busy            a node has as many channels as it may
@@ -31,7 +32,7 @@ var ErrClosed = errors.New("node is closed")
 // Another node's errors are its word, as good as the way that they have come by.
 type DeliveryError struct {
 	Code   code.Code // docs/protocol.md has all of them
-	At     Address   // where; "" where it is the sender's own node
+	At     Address   // where; "" on the way: no worker's place, or the sender's own node
 	Reason string    // printable; of another node, that one's words
 }
 
@@ -41,6 +42,12 @@ func (e *DeliveryError) Error() string {
 		return fmt.Sprintf("message not delivered: %s (%s)", e.Reason, e.Code)
 	}
 	return fmt.Sprintf("message not delivered at %s: %s (%s)", code.Printable(string(e.At)), e.Reason, e.Code)
+}
+
+// Is reports whether e is target to [errors.Is]: a timeout is [context.DeadlineExceeded],
+// whose deadline it may ever be, the sender's own or [Config.Patience].
+func (e *DeliveryError) Is(target error) bool {
+	return target == context.DeadlineExceeded && e.Code == code.Timeout
 }
 
 func failure(c code.Code, at Address, format string, args ...any) *DeliveryError {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
+	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/node"
 )
@@ -330,6 +331,53 @@ func ExampleMessage() {
 	// Output:
 	// 2 times tea
 	// message not delivered at orders: this is no order: invalid character 'e' in literal true (expecting 'r') (worker_failed)
+}
+
+// Typed values instead of bytes, here as JSON: the same goes for CBOR, protobuf and others.
+func ExampleTyped() {
+	type order struct {
+		Item  string
+		Count int
+	}
+	type receipt struct{ Cents int }
+	asJSON := node.Encoding{Marshal: json.Marshal, Unmarshal: json.Unmarshal}
+
+	n := node.New(node.Config{})
+	defer n.Close()
+	check(n.Start("orders", node.Typed(asJSON, func(_ context.Context, _ *node.Self, _ *node.Message, o *order) (*receipt, error) {
+		if o.Count < 1 {
+			return nil, errors.New("order at least one")
+		}
+		return &receipt{Cents: 250 * o.Count}, nil
+	}), node.Options{}))
+
+	r, err := node.Ask[receipt](context.Background(), n, node.Route{"orders"}, asJSON, &order{"tea", 2})
+	check(err)
+	fmt.Println(r.Cents)
+	_, err = node.Ask[receipt](context.Background(), n, node.Route{"orders"}, asJSON, &order{"tea", 0})
+	fmt.Println(err)
+	// Output:
+	// 500
+	// message not delivered at orders: order at least one (worker_failed)
+}
+
+// An error says by its code what has happened, and where.
+func ExampleDeliveryError() {
+	n := node.New(node.Config{})
+	defer n.Close()
+	_, err := n.Request(context.Background(), node.Route{"nobody"}, nil)
+	var de *node.DeliveryError
+	if errors.As(err, &de) {
+		switch de.Code {
+		case code.NoWorker:
+			fmt.Println("there is nobody at", de.At)
+		case code.Timeout, code.LinkLost:
+			fmt.Println("it may have been delivered, or not")
+		default:
+			fmt.Println(err)
+		}
+	}
+	// Output: there is nobody at nobody
 }
 
 func ExampleParseRoute() {

@@ -16,8 +16,8 @@ type Hop struct {
 	// Allow says which messages from other nodes it carries, beside answers; nil means
 	// none.
 	Allow func(Origin) error
-	// To are the addresses of transports and channels that it carries messages from other
-	// nodes on to; beside them it takes answers back to where messages came from. Empty
+	// To are the addresses of transports and channels, as routes spell them, that it carries
+	// messages from other nodes on to; beside them it takes answers back to where messages came from. Empty
 	// means workers and hops of this node only, which decide for themselves.
 	To []Address
 }
@@ -28,7 +28,7 @@ type hop struct {
 	address Address
 }
 
-// StartHop makes h serve at address, until [Node.StopHop]. The error is as of
+// StartHop makes h serve at address, until [Node.Stop]. The error is as of
 // [Node.Start].
 func (n *Node) StartHop(address Address, h Hop) error {
 	if err := address.checkChosen(); err != nil {
@@ -41,16 +41,6 @@ func (n *Node) StartHop(address Address, h Hop) error {
 	}
 	h.To = slices.Clone(h.To)
 	return n.add(address, &hop{h, n, address})
-}
-
-// StopHop ends the hop at address. The error says that there is none.
-func (n *Node) StopHop(address Address) error {
-	h, ok := n.lookup(address).(*hop)
-	if !ok {
-		return failure(code.NoWorker, address, "there is no hop of that name to stop")
-	}
-	n.remove(address, h)
-	return nil
 }
 
 // lead returns m as it goes on.

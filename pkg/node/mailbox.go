@@ -10,6 +10,7 @@ import (
 // comes when it is full waits in line, with the message in hand.
 type mailbox struct {
 	most, mostBytes int
+	over            <-chan struct{} // closed when the node ends, which the worker may take longer for; nil: never
 
 	mu      sync.Mutex
 	queue   []*Message // a ring of most places, made at the first message
@@ -24,7 +25,7 @@ type mailbox struct {
 // A waiter is a sender that the mailbox has no room for.
 type waiter struct {
 	m    *Message
-	by   *worker    // that sends it; nil where it is none
+	wait *waiting   // for this place; nil where no worker is held up
 	done chan error // buffered: nil once m is in
 }
 
@@ -69,20 +70,25 @@ func (b *mailbox) tryLocked(m *Message) (bool, error) {
 	return true, nil
 }
 
-// put puts m in, for by, and waits for its turn until ctx ends.
-func (b *mailbox) put(ctx context.Context, m *Message, by *worker) error {
+// put puts m in, and waits for its turn until ctx, or the node, ends. wait, which may be
+// nil, is over when m is in.
+func (b *mailbox) put(ctx context.Context, m *Message, wait *waiting) error {
 	b.mu.Lock()
 	if ok, err := b.tryLocked(m); ok || err != nil {
 		b.mu.Unlock()
 		return err
 	}
-	w := &waiter{m: m, by: by, done: make(chan error, 1)}
+	w := &waiter{m: m, wait: wait, done: make(chan error, 1)}
 	place := b.waiting.PushBack(w)
 	b.mu.Unlock()
+	var late error
 	select {
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
+		late = context.Cause(ctx)
+	case <-b.over:
+		late = ErrClosed
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,7 +98,7 @@ func (b *mailbox) put(ctx context.Context, m *Message, by *worker) error {
 	default:
 		b.waiting.Remove(place)
 		b.admitLocked() // those behind may fit
-		return context.Cause(ctx)
+		return late
 	}
 }
 
@@ -138,9 +144,7 @@ func (b *mailbox) admitLocked() {
 		}
 		b.waiting.Remove(e)
 		b.insertLocked(w.m)
-		if w.by != nil {
-			w.by.waits.Store(nil) // before the worker here can look for circles
-		}
+		w.wait.end() // before the worker here can look for circles
 		w.done <- nil
 	}
 }

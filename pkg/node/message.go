@@ -31,6 +31,7 @@ type Message struct {
 	vouched int      // addresses of the onward route that a hop or worker of this node has named
 	stream  *stream  // its body, where that goes on as it comes; else nil
 	request *pending // that it is, until it has left its sender; else nil
+	awaited *waiting // of the worker that asks it; nil: none, or not on this node
 }
 
 // A kind says what a message is.

@@ -23,8 +23,9 @@ type Config struct {
 	// Local is the node's part in the handshakes of channels; see [channel.NewLocal].
 	Local *channel.Local
 	// Attributes returns what a peer's credentials prove now, in a map that nobody changes
-	// any more; nil proves nothing. It is asked when a channel is opened, and when it has
-	// another path. An error ends the channel.
+	// any more; nil proves nothing. It is asked at each handshake: when a channel is opened,
+	// when it has another path, and once an hour. What it says counts until then, or until
+	// [Node.Recheck]. An error ends the channel.
 	Attributes func(channel.Peer) (map[string]string, error)
 	// Dial reaches transports' addresses; nil means a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -63,6 +64,11 @@ type Trace struct {
 	// and why no more.
 	LinkUp   func(address Address, from Origin, remote net.Addr)
 	LinkDown func(address Address, err error)
+	// Stalled says that a send or request of the worker at from, or of the node itself where
+	// that is empty, has waited for room along onward for a second: for a mailbox, or a conn.
+	// It goes on waiting, until its deadline. Workers of several nodes that wait so for each
+	// other are seen by it only.
+	Stalled func(from Address, onward Route)
 	// Lost is told of messages that were not delivered here.
 	Lost func(err *DeliveryError)
 }
@@ -85,6 +91,7 @@ type Node struct {
 	attempts atomic.Uint64 // to make conns
 
 	circles circles
+	words   words
 
 	mu       sync.Mutex
 	closed   bool
@@ -161,8 +168,11 @@ func New(cfg Config) *Node {
 // Local returns the node's part in handshakes, nil if it has no identity.
 func (n *Node) Local() *channel.Local { return n.cfg.Local }
 
-// Close ends all that runs on the node, and returns when it has. Channels tell their
-// other ends; that may take the channels' Linger where those do not answer.
+// Close ends all that runs on the node, and returns nil when it has: workers have handled
+// the message that they are at, whose context ends; it is not for within Handle. Channels
+// tell their other ends; that may take the channels' Linger where those do not answer.
+// [Node.Serve] returns, too, for whoever waits for it. What is asked of the node from then
+// on, or is under way, fails with [ErrClosed].
 func (n *Node) Close() error {
 	n.mu.Lock()
 	n.closed = true
@@ -175,6 +185,12 @@ func (n *Node) Close() error {
 	n.running.Wait()
 	n.budget.close()
 	return nil
+}
+
+func (n *Node) isClosed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.closed
 }
 
 // run has f run on a goroutine that Close waits for, unless the node is closed.
@@ -241,9 +257,24 @@ func (n *Node) send(ctx context.Context, m *Message, by *worker) error {
 	if err := checkBody(m.Body); err != nil {
 		return err
 	}
-	_, err := n.deliver(ctx, m, by, true)
-	return err
+	if f := n.trace.Stalled; f != nil {
+		from, onward := Address(""), m.Onward
+		if by != nil {
+			from = by.address
+		}
+		defer time.AfterFunc(stallTime, func() { f(from, onward) }).Stop()
+	}
+	if _, err := n.deliver(ctx, m, by, true); err != nil {
+		if n.isClosed() {
+			return ErrClosed // what follows from that says less
+		}
+		return err
+	}
+	return nil
 }
+
+// stallTime is how long a send may wait before the trace is told.
+const stallTime = time.Second
 
 // deliver brings m to the place on this node that is next on its onward route, or on
 // its way to another node, and reports whether it did: with wait, it waits until there
@@ -269,11 +300,12 @@ func (n *Node) deliver(ctx context.Context, m *Message, by *worker, wait bool) (
 	case inbox:
 		return n.answered(m)
 	case *worker:
+		asks := m.request
 		m.request = nil // it leaves by no link, or the worker's
 		if !wait {
 			return t.box.try(m)
 		}
-		return true, timely(t.put(ctx, m, by))
+		return true, timely(t.put(ctx, m, asks))
 	case *link:
 		if m.via != nil && len(m.Return) > 0 {
 			m.via.reached.add(t)
@@ -294,8 +326,9 @@ func (n *Node) deliver(ctx context.Context, m *Message, by *worker, wait bool) (
 
 // timely says in our words that a wait has taken too long.
 func timely(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errPatience) {
-		return failure(code.Timeout, "", "the next hop takes no more messages")
+	var de *DeliveryError
+	if !errors.As(err, &de) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errPatience)) {
+		return failure(code.Timeout, "", "the next hop has taken nothing in time: a mailbox is full there, or further on")
 	}
 	return err
 }
@@ -427,9 +460,9 @@ func (n *Node) word(m *Message, err *DeliveryError) {
 	if word == nil {
 		return
 	}
-	// As far as that goes without waiting: who sends much and reads nothing is told
-	// of what there is room for.
-	_, _ = n.deliver(n.ctx, word, nil, false)
+	if told, err := n.deliver(n.ctx, word, nil, false); !told && err == nil {
+		n.words.later(n, word)
+	}
 }
 
 var encoding = base32.StdEncoding.WithPadding(base32.NoPadding)

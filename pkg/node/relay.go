@@ -43,8 +43,12 @@ type registering struct {
 	End   bool   `cbor:"3,keyasint,omitempty"`
 }
 
-// StartRelay makes r serve registrations at address, until [Node.Stop]. Names stay
-// for up to 35 s after that.
+// maxRegistering is how many bytes that has at most: two addresses, and what is around.
+const maxRegistering = 2*(MaxAddress+4) + 8
+
+// StartRelay makes r serve registrations at address, until [Node.Stop], with which the
+// names end, too. There are up to 65,536 of them: one more is refused, and none of those
+// there are gives way. The error is as of [Node.Start].
 func (n *Node) StartRelay(address Address, r Relay) error {
 	s := &relay{Relay: r, node: n, names: map[Address]*forwarder{}}
 	return n.Start(address, s, Options{Allow: Anyone, Mailbox: 1024}) // Register decides
@@ -84,6 +88,9 @@ func (f *forwarder) lead(m *Message) (*Message, error) {
 // Handle takes a registration, its renewal or its end.
 func (r *relay) Handle(ctx context.Context, self *Self, m *Message) error {
 	var g registering
+	if len(m.Body) > maxRegistering {
+		return fmt.Errorf("this is no registration: it has %d bytes", len(m.Body))
+	}
 	if err := canon.Unmarshal(m.Body, &g); err != nil {
 		return fmt.Errorf("this is no registration: %w", err)
 	}
@@ -172,6 +179,15 @@ func (r *relay) end(f *forwarder) {
 	}
 }
 
+// ended ends all names, when the relay has stopped.
+func (r *relay) ended() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.names {
+		r.endLocked(f)
+	}
+}
+
 func (r *relay) endLocked(f *forwarder) {
 	f.timer.Stop()
 	f.unhook()
@@ -187,8 +203,9 @@ type Registration struct {
 }
 
 // Register registers this node under name at the relay that is at the end of onward,
-// and keeps it so until the registration is closed, over losses of the way there. Where
-// onward begins with a channel, it ends with that.
+// and keeps it so until the registration is closed, over losses of the way there, after
+// which somebody else may have the name: then it tries until they have let go. Where onward
+// begins with a channel, it ends with that.
 // Messages to the name come to the addresses of this node that follow it on their
 // routes. ctx bounds the first attempt, whose error it is when that fails: a
 // *[DeliveryError] with register_denied where the relay does not let this node have the

@@ -3,11 +3,13 @@ package node
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
-// Self is what a running worker has of itself: how it sends.
+// Self is what a running worker has of itself: how it sends. All its methods may be called
+// concurrently, also beside Handle, with a context that is not Handle's.
 type Self struct {
 	worker *worker
 	route  Route // of the address alone
@@ -23,8 +25,9 @@ func (s *Self) Node() *Node { return s.worker.node }
 // once.
 func (s *Self) Stop() { s.worker.cancel() }
 
-// Send sends body along onward; answers come to the worker, as messages, and losses if it
-// is a [LossHandler]. It returns when the next hop has taken the message. See [Node.Send].
+// Send sends body along onward. It returns when the next hop has taken the message; see
+// [Node.Send] for that, for body and the error. Answers come to the worker, as messages:
+// from other nodes if [Options.Allow] lets them in. Losses come if it is a [LossHandler].
 func (s *Self) Send(ctx context.Context, onward Route, body []byte) error {
 	return s.send(ctx, &Message{Onward: onward, Return: s.route, Body: body, hops: maxHops})
 }
@@ -57,8 +60,9 @@ func (s *Self) ForwardTo(ctx context.Context, m *Message, first Route) error {
 	return s.send(ctx, n)
 }
 
-// Request sends body along onward and returns the answer; see [Node.Request].
-// Meanwhile the worker handles nothing else.
+// Request sends body along onward and returns the answer; see [Node.Request]. Within Handle
+// the worker handles nothing else meanwhile: a worker on this node that waits itself for
+// this one to go on, or is this one, is not asked, and the error is circle.
 func (s *Self) Request(ctx context.Context, onward Route, body []byte) (*Message, error) {
 	return s.worker.node.request(ctx, s.worker, s.route, onward, body)
 }
@@ -103,10 +107,14 @@ var errPatience = errors.New("nothing has moved for as long as a sender without 
 // Send sends body, of up to [MaxBody] bytes, along onward, from nobody: there is no
 // answer, and nobody hears of a loss behind the next hop. It returns when that has taken
 // the message: the worker's mailbox on this node, or the conn to the next one. body is
-// not the sender's any more: a worker on this node gets it as it is.
+// not the sender's any more, whatever comes of it: a worker on this node gets it as it is.
 //
-// The error is a *[DeliveryError], [ErrClosed], or ctx's if that was cancelled. A ctx
-// without a deadline gets one of [Config.Patience].
+// The error is a *[DeliveryError], [ErrClosed], or ctx's if that was cancelled; when its
+// deadline has passed it is a DeliveryError with timeout, which is
+// [context.DeadlineExceeded], too. A ctx without a deadline gets one of [Config.Patience].
+//
+// What Send sends and what [Node.Request] asks come from two senders, and what the one says
+// may overtake what the other does. A worker's [Self] is one.
 func (n *Node) Send(ctx context.Context, onward Route, body []byte) error {
 	ctx, cancel := n.patient(ctx)
 	defer cancel()
@@ -129,9 +137,16 @@ type pending struct {
 	via    *link         // the answer has to come by; nil: any way
 	only   bool          // via counts
 	by     *link         // the request has left by; nil: by none. Of who sends it
+
+	awaited atomic.Pointer[waiting] // of the worker that asks
 }
 
-func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body []byte) (*Message, error) {
+func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body []byte) (answer *Message, err error) {
+	defer func() {
+		if err != nil && n.isClosed() {
+			answer, err = nil, ErrClosed
+		}
+	}()
 	ctx, cancel := n.patient(ctx)
 	defer cancel()
 	p := &pending{answer: make(chan *Message, 1)}
@@ -140,7 +155,8 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 	}
 	id := n.await(p)
 	defer n.forget(id)
-	err := n.send(ctx, &Message{Onward: onward, Return: back, Body: body, id: id, hops: maxHops, request: p}, by)
+	defer func() { p.awaited.Load().end() }()
+	err = n.send(ctx, &Message{Onward: onward, Return: back, Body: body, id: id, hops: maxHops, request: p}, by)
 	if err != nil {
 		return nil, err
 	}
@@ -225,6 +241,7 @@ func (n *Node) answered(m *Message) (bool, error) {
 	if p == nil {
 		return false, failure(code.NoWorker, m.Onward[0], "nobody waits for this answer any more")
 	}
+	p.awaited.Load().end() // who has answered may ask back at once
 	p.answer <- m
 	return true, nil
 }

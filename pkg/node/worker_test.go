@@ -53,12 +53,16 @@ func TestNoCircle(t *testing.T) {
 	n := newNode(t, Config{})
 	a, b := &worker{node: n, box: newMailbox(1, 1)}, &worker{node: n, box: newMailbox(1, 1)}
 	for _, k := range []*worker{a, b} {
-		if err := k.put(inTime(t), &Message{}, nil); err != nil {
+		if err := k.box.put(inTime(t), &Message{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	admitted := make(chan error, 1)
-	go func() { admitted <- a.put(inTime(t), &Message{}, b) }()
+	w := &waiting{by: b, to: a}
+	if !n.circles.wait(w) {
+		t.Fatal("b may not wait for a")
+	}
+	go func() { admitted <- a.box.put(inTime(t), &Message{}, w) }()
 	eventually(t, func() bool { a.box.mu.Lock(); defer a.box.mu.Unlock(); return a.box.waiting.Len() == 1 })
 	a.box.mu.Lock()
 	a.box.removeLocked()
@@ -91,7 +95,7 @@ func TestPanics(t *testing.T) {
 		wantEcho(t, n, Route{"bomb"}, "quiet")
 		_, err := n.Request(inTime(t), Route{"bomb"}, []byte("bang"))
 		wantCode(t, err, code.WorkerFailed)
-		if got := made.Load(); got != int64(2+i) {
+		if got := made.Load(); got != int64(min(2+i, 3)) { // none is made that would not run
 			t.Errorf("%d workers were made after %d panics", got, i+1)
 		}
 	}
@@ -119,7 +123,7 @@ func TestStop(t *testing.T) {
 	}
 	<-in
 	stopped := make(chan error, 1)
-	go func() { stopped <- n.Stop("slow") }()
+	go func() { stopped <- n.Stop(inTime(t), "slow") }()
 	eventually(t, func() bool { w, ok := n.lookup("slow").(*worker); return ok && w.box.full() })
 	close(out)
 	if err := <-stopped; err != nil {
@@ -137,7 +141,7 @@ func TestStop(t *testing.T) {
 	if codes[code.WorkerFailed] != 1 || codes[code.WorkerStopped] != 4 {
 		t.Errorf("got %v", codes)
 	}
-	if err := n.Stop("slow"); err == nil {
+	if err := n.Stop(inTime(t), "slow"); err == nil {
 		t.Error("it stops twice")
 	}
 }

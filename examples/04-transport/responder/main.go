@@ -15,17 +15,17 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	if len(os.Args) != 2 {
 		log.Fatal("usage: responder ADDRESS")
 	}
-	if err := run(ctx, os.Args[1]); err != nil {
-		log.Print(err)
+	if err := run(context.Background(), os.Args[1]); err != nil {
+		log.Fatal(err)
 	}
 }
 
 func run(ctx context.Context, address string) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
 	n := node.New(node.Config{})
 	defer n.Close()
 	echoer := node.WorkerFunc(func(ctx context.Context, self *node.Self, m *node.Message) error {

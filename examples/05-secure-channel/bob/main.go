@@ -18,17 +18,17 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	if len(os.Args) != 3 {
 		log.Fatal("usage: bob HOST:PORT ALICE")
 	}
-	if err := run(ctx, os.Args[1], os.Args[2]); err != nil {
-		log.Print(err)
+	if err := run(context.Background(), os.Args[1], os.Args[2]); err != nil {
+		log.Fatal(err)
 	}
 }
 
 func run(ctx context.Context, at, peer string) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
 	alice, err := identity.ParseIdentifier(peer)
 	if err != nil {
 		return err

@@ -15,17 +15,17 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	if len(os.Args) != 3 {
 		log.Fatal("usage: middle HOST:PORT NEXT")
 	}
-	if err := run(ctx, os.Args[1], node.Address(os.Args[2])); err != nil {
-		log.Print(err)
+	if err := run(context.Background(), os.Args[1], node.Address(os.Args[2])); err != nil {
+		log.Fatal(err)
 	}
 }
 
 func run(ctx context.Context, at string, next node.Address) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
 	n := node.New(node.Config{})
 	defer n.Close()
 	// A worker that forwards can read what passes; a hop would not even look.
