@@ -117,7 +117,9 @@ func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
 
 // openLocked begins a flow, whose key is in scratch.
 func (l *link) openLocked(m *Message) *outflow {
-	for l.last++; l.last == 0 || l.byNumber[l.last] != nil; l.last++ { // round once all were given
+	l.last++
+	for l.last == 0 || l.byNumber[l.last] != nil { // round once all were given
+		l.last++
 	}
 	f := &outflow{
 		key: string(l.scratch), number: l.last, via: m.via, back: m.Return,

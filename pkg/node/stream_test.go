@@ -101,18 +101,17 @@ func TestSlowMessagesLeaveTheirFlows(t *testing.T) {
 		s.beginLarge(t, Route{"on", lastAddr, "sink"}, Route{Address(fmt.Sprint("me", i))}, 32<<10)
 	}
 	eventually(t, func() bool {
+		dry := 0
 		for _, l := range middle.dialled() {
 			l.mu.Lock()
-			defer l.mu.Unlock()
-			dry := 0
 			for _, f := range l.flows {
 				if f.dry {
 					dry++
 				}
 			}
-			return dry == maxFlows
+			l.mu.Unlock()
 		}
-		return false
+		return dry == maxFlows
 	})
 	wantEcho(t, newNode(t, Config{}), Route{addr, "on", lastAddr, "sink"}, "there")
 }
