@@ -216,43 +216,43 @@ func TestOneName(t *testing.T) {
 func TestClosed(t *testing.T) {
 	t.Parallel()
 	local, id := newLocal(t)
-	ctx := inTime(t)
-	asks := map[string]func(n *Node, to Route) error{
-		"Send": func(n *Node, to Route) error {
+	asks := map[string]func(ctx context.Context, n *Node, to Route) error{
+		"Send": func(ctx context.Context, n *Node, to Route) error {
 			for {
 				if err := n.Send(ctx, to, make([]byte, 1<<10)); err != nil {
 					return err
 				}
 			}
 		},
-		"Request": func(n *Node, to Route) error { _, err := n.Request(ctx, to, nil); return err },
-		"OpenChannel": func(n *Node, to Route) error {
+		"Request": func(ctx context.Context, n *Node, to Route) error { _, err := n.Request(ctx, to, nil); return err },
+		"OpenChannel": func(ctx context.Context, n *Node, to Route) error {
 			_, err := n.OpenChannel(ctx, to, id)
 			return err
 		},
-		"Register":   func(n *Node, to Route) error { _, err := n.Register(ctx, to, "name"); return err },
-		"Start":      func(n *Node, _ Route) error { return n.Start("w", echo, Options{}) },
-		"StartHop":   func(n *Node, _ Route) error { return n.StartHop("h", Hop{}) },
-		"StartRelay": func(n *Node, _ Route) error { return n.StartRelay("r", Relay{}) },
-		"ServeChannels": func(n *Node, _ Route) error {
+		"Register":   func(ctx context.Context, n *Node, to Route) error { _, err := n.Register(ctx, to, "name"); return err },
+		"Start":      func(_ context.Context, n *Node, _ Route) error { return n.Start("w", echo, Options{}) },
+		"StartHop":   func(_ context.Context, n *Node, _ Route) error { return n.StartHop("h", Hop{}) },
+		"StartRelay": func(_ context.Context, n *Node, _ Route) error { return n.StartRelay("r", Relay{}) },
+		"ServeChannels": func(_ context.Context, n *Node, _ Route) error {
 			return n.ServeChannels("c", func(channel.Peer) error { return nil })
 		},
 	}
 	b, addr := listening(t, Config{})
 	stall(t, b, 1)
 	for range 2 { // one that it handles, and one in its mailbox
-		if err := b.Send(ctx, Route{"stalled"}, nil); err != nil {
+		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, ask := range asks {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			ctx := inTime(t)
 			over := newNode(t, Config{Local: local})
 			start(t, over, "echo", echo, Options{})
 			_ = over.Close()
 			for _, to := range []Route{{"echo"}, {addr, "stalled"}} {
-				if err := ask(over, to); !errors.Is(err, ErrClosed) {
+				if err := ask(ctx, over, to); !errors.Is(err, ErrClosed) {
 					t.Errorf("closed: %v", err)
 				}
 			}
@@ -268,7 +268,7 @@ func TestClosed(t *testing.T) {
 					}
 				}
 				errs := make(chan error, 1)
-				go func() { errs <- ask(n, to) }()
+				go func() { errs <- ask(ctx, n, to) }()
 				eventually(t, func() bool { return n.busy() })
 				go n.Close() // waits for the worker that stalls
 				select {
