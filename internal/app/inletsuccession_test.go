@@ -23,6 +23,7 @@ func (r *reloadable) address(port string) *net.TCPAddr {
 // Who waits for a channel is led where the service leads now, though what it waits for
 // is there still, for others.
 func TestInletReloadLeadsThoseWhoWait(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		services []offered // beside the one that stays
 		want     string    // the letter; "": a reset
@@ -34,6 +35,7 @@ func TestInletReloadLeadsThoseWhoWait(t *testing.T) {
 		"not by another's port":    {[]offered{{"1", "web", "y", []int{1}}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			stays := offered{"2", "web", "x", []int{0}}
 			r := startReloadable(t, offered{"1", "db", "x", []int{0}}, stays)
 			r.stopRelays[0]()
@@ -70,6 +72,7 @@ func (l *link) isFinished() bool {
 
 // Of several services of one name nobody is led to another than his own.
 func TestInletReloadLeadsNobodyAstray(t *testing.T) {
+	t.Parallel()
 	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, offered{"2", "db", "y", []int{1}})
 	r.stopRelays[0]()
 	waiting := dialTCP(t, r.address("1"))
@@ -135,6 +138,7 @@ func TestServiceOpenFollowsItsHeir(t *testing.T) {
 // Streams of a service that is gone leave a relay, too, when later settings know another
 // way to their outlet.
 func TestInletReloadReroutesWhatIsLeft(t *testing.T) {
+	t.Parallel()
 	other := offered{"2", "web", "y", []int{1}}
 	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, other)
 	nc := r.open("1", "x")
@@ -155,6 +159,7 @@ func TestInletReloadReroutesWhatIsLeft(t *testing.T) {
 // A service's connections count against its limits wherever it is offered, and when it
 // is back after it was gone.
 func TestInletReloadKeepsLimits(t *testing.T) {
+	t.Parallel()
 	limited := func(text string) string {
 		return strings.ReplaceAll(text, "    service: db\n", "    service: db\n    limits: {connections: 2}\n")
 	}
@@ -185,6 +190,7 @@ func TestInletReloadKeepsLimits(t *testing.T) {
 // A service that has any free port keeps it for as long as it is there, and nobody else
 // gets it: its clients would be led to another service.
 func TestInletReloadKeepsFreePorts(t *testing.T) {
+	t.Parallel()
 	r := startReloadable(t, offered{"1", "web", "x", []int{0}})
 	free := func(services ...string) string {
 		text := r.text + "services:\n"
@@ -207,6 +213,7 @@ func TestInletReloadKeepsFreePorts(t *testing.T) {
 
 // Services that exchange their ports keep their limits, not their ports'.
 func TestPlanInherits(t *testing.T) {
+	t.Parallel()
 	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, offered{"2", "web", "y", []int{0}})
 	limits := func() map[string]*serviceLimits {
 		list, _ := r.in.offered()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/member"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -51,6 +52,7 @@ func startTrusting(t *testing.T, a *testAuthority, change ...func(*setup)) *syst
 // Attributes alone let a stream through a relay and an outlet, after nothing but a
 // ticket each; and a renewal reaches everybody without a break.
 func TestAttributesLetIn(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	a.lifetime = 4 * time.Second
 	sys := startTrusting(t, a)
@@ -83,6 +85,7 @@ func TestAttributesLetIn(t *testing.T) {
 
 // Whoever is revoked is cut in time, everywhere, with a code, and not let in again.
 func TestRevocationCuts(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		revoke func(a *testAuthority, sys *system)
@@ -103,13 +106,12 @@ func TestRevocationCuts(t *testing.T) {
 		}, code.IdentityRevoked},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			a := startAuthority(t)
-			sys := startTrusting(t, a, func(s *setup) {
-				inlet := s.inlet
-				s.inlet = func(c *config.Inlet) { inlet(c); c.ConnectTimeout = 2 * time.Second }
-			})
+			sys := startTrusting(t, a)
 			nc := sys.dial(t)
 			wantEcho(t, nc, "hello")
+			sys.inlet.connectTimeout.Store(int64(2 * time.Second)) // there will be no channel any more
 			tt.revoke(a, sys)
 			cutWithin(t, nc, cutTimeout)
 			cutWithin(t, sys.dial(t), cutTimeout)
@@ -128,6 +130,7 @@ func TestRevocationCuts(t *testing.T) {
 // Whoever's own credential or identity is revoked says so itself: in the log, in
 // /readyz and in the status.
 func TestOwnRevocationIsSaid(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	sys := startTrusting(t, a)
 	wantEcho(t, sys.dial(t), "hello")
@@ -148,6 +151,7 @@ func TestOwnRevocationIsSaid(t *testing.T) {
 // A stream that may not be any more ends with the reason; one that a list allows,
 // and so the channel, go on.
 func TestOnlyWhatIsDeniedIsCut(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	target := serveTCP(t, echo)
 	var listed config.InletService
@@ -180,9 +184,43 @@ func TestOnlyWhatIsDeniedIsCut(t *testing.T) {
 // A credential that ends and is not renewed cuts, by the outlet's clock and the
 // skew that it grants.
 func TestExpiryCuts(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
-	a.lifetime = 3 * time.Second
-	sys := startTrusting(t, a, func(s *setup) {
+	var sys *system
+	var nc *net.TCPConn
+	lifetime := 3 * time.Second
+	for ; ; lifetime *= 2 { // on a machine too slow for that
+		a.mu.Lock()
+		a.lifetime = lifetime
+		a.mu.Unlock()
+		watch := testenv.Start(t)
+		sys = startExpiring(t, a)
+		if nc = sys.dial(t); echoes(nc) {
+			break
+		}
+		if lost := watch.Lost(); lost < lifetime/4 || lifetime > patience/2 {
+			t.Fatalf("no stream with credentials for %s, on a machine that has lost %s", lifetime, lost)
+		}
+		sys.stopInlet()
+	}
+	// The authority forgets the inlet: what it has ends.
+	a.mu.Lock()
+	delete(a.members, sys.inlet.Identifier())
+	a.mu.Unlock()
+	cutWithin(t, nc, lifetime+cutTimeout)
+	eventually(t, "the outlet says why", func() bool {
+		return len(sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "code": "credential_expired"})) > 0
+	})
+	eventually(t, "the inlet's own log says that its credential has ended", func() bool {
+		return strings.Contains(sys.inletLog.text(), "credential has ended and is not renewed")
+	})
+}
+
+// startExpiring starts a system whose outlet takes no credential that has ended, by no
+// clock's skew.
+func startExpiring(t *testing.T, a *testAuthority) *system {
+	t.Helper()
+	return startTrusting(t, a, func(s *setup) {
 		relay := s.relay
 		s.relay = func(c *config.Relay) { relay(c); c.Connect = mustCompile(t, policy.Connect, "true") }
 		s.before = func(out *Outlet) {
@@ -194,24 +232,12 @@ func TestExpiryCuts(t *testing.T) {
 			out.trust.verifier = strict
 		}
 	})
-	nc := sys.dial(t)
-	wantEcho(t, nc, "hello")
-	// The authority forgets the inlet: what it has ends.
-	a.mu.Lock()
-	delete(a.members, sys.inlet.Identifier())
-	a.mu.Unlock()
-	cutWithin(t, nc, 3*time.Second+cutTimeout)
-	eventually(t, "the outlet says why", func() bool {
-		return len(sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "code": "credential_expired"})) > 0
-	})
-	eventually(t, "the inlet's own log says that its credential has ended", func() bool {
-		return strings.Contains(sys.inletLog.text(), "credential has ended and is not renewed")
-	})
 }
 
 // A ticket that is refused ends the process with the reason; one that is used
 // does not matter at the second start.
 func TestTicketAtStart(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	key, id := newIdentity(t)
 	cfg := config.Relay{
@@ -244,6 +270,7 @@ func TestTicketAtStart(t *testing.T) {
 
 // What is wrong with a credential is told to the peer that shows it, and the log.
 func TestDenialNamesTheCredential(t *testing.T) {
+	t.Parallel()
 	a, stranger := startAuthority(t), startAuthority(t)
 	sys := startTrusting(t, a, func(s *setup) {
 		relay := s.relay
@@ -263,13 +290,14 @@ func TestDenialNamesTheCredential(t *testing.T) {
 
 // While there is no authority to enrol at, the log, /readyz and the status say so.
 func TestNotEnrolledYet(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	sys := startTrusting(t, a, func(s *setup) {
 		inlet := s.inlet
 		s.inlet = func(c *config.Inlet) {
 			inlet(c)
 			c.ConnectTimeout = 300 * time.Millisecond
-			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(freePort(t)), Identifier: a.id.Identifier()}}}
+			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(testenv.Port(t)), Identifier: a.id.Identifier()}}}
 		}
 	})
 	wantRefused(t, sys.inlet.Addrs()[0])
@@ -277,12 +305,17 @@ func TestNotEnrolledYet(t *testing.T) {
 		lines := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})
 		return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), "not enrolled: ")
 	})
-	if st := sys.inlet.Status().Credential; st == nil || st.Serial != "" || st.LastError == "" {
-		t.Errorf("status: %+v", st)
-	}
-	if st := sys.outlet.Status().Credential; st == nil || st.Serial == "" || st.Attributes["role"] != "outlet" || !st.Connected {
-		t.Errorf("the outlet's status: %+v", st)
-	}
+	eventually(t, "the inlet's status says that it has none, and why", func() bool {
+		st := sys.inlet.Status().Credential
+		if st == nil || st.Serial != "" {
+			t.Fatalf("status: %+v", st)
+		}
+		return st.LastError != ""
+	})
+	eventually(t, "the outlet, which has another way, is enrolled", func() bool {
+		st := sys.outlet.Status().Credential
+		return st != nil && st.Serial != "" && st.Attributes["role"] == "outlet" && st.Connected
+	})
 }
 
 // A token's file is read whole, in bounds, and an error shows none of it.
@@ -310,6 +343,7 @@ func TestReadToken(t *testing.T) {
 // The audit logs of an outlet and a relay name the credentials that counted for a
 // decision.
 func TestAuditNamesCredentials(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	folder := t.TempDir()
 	sys := startTrusting(t, a, func(s *setup) {
@@ -334,6 +368,7 @@ func TestAuditNamesCredentials(t *testing.T) {
 // A handshake that is refused for what the peer has proven to be names it in the
 // audit log, and the credentials that it has shown: at a relay and at an outlet.
 func TestAuditNamesWhoIsTurnedAway(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	folder := t.TempDir()
 	sys := startTrusting(t, a, func(s *setup) {
