@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 )
 
@@ -16,6 +17,10 @@ import (
 // listeners without a port (Linux: 32768 to 60999; others: 49152 and above). A port of
 // those that is listened at, closed and handed on can be somebody else's when it is used.
 const firstPort, lastPort = 20000, 32000
+
+// looked counts the ports that this process has looked at: one that was released comes
+// again last, since connections to it may not be forgotten yet.
+var looked atomic.Int64
 
 // Port returns a TCP port of the loopback 127.0.0.1 at which nobody listens and which no
 // other caller gets, in other processes either, until the test has ended.
@@ -32,9 +37,9 @@ func Port(t testing.TB) int {
 // Reserve is [Port] for what is no test: the port is the caller's until release is called.
 func Reserve() (port int, release func(), err error) {
 	const n = lastPort - firstPort
-	start := os.Getpid() * 257 // far from where other processes begin to look
-	for i := range n {
-		port = firstPort + (start+i)%n
+	start := int64(os.Getpid()) * 257 // far from where other processes begin
+	for range n {
+		port = firstPort + int((start+looked.Add(1))%n)
 		if release = reserve(port); release != nil {
 			return port, release, nil
 		}
