@@ -23,7 +23,7 @@ func TestSurviveSlowLink(t *testing.T) {
 			return
 		}
 		// The links are this process's: when it stands still for long, so do they.
-		if lost := watch.Lost(); lost < time.Second/2 || try == 3 || t.Failed() {
+		if lost := watch.Lost(); lost < time.Second/2 || try == 5 || t.Failed() {
 			t.Fatalf("on a machine that has lost %v:\n%s", lost, strings.Join(faults, "\n"))
 		}
 	}
