@@ -253,6 +253,7 @@ func TestRelayReload(t *testing.T) {
 	}
 	f.relayFile.change(", "+f.inletID+"]", "]")
 	eventually(t, "the join ends", func() bool { return len(f.relay.server.Status().Joins) == 0 })
+	eventually(t, "the inlet has heard of it", func() bool { ok, _ := f.inlet.obs.Ready.Check(); return !ok }) // before that a stream would wait, not its client
 	f.inlet.connectTimeout.Store(int64(200 * time.Millisecond))
 	wantRefused(t, f.inlet.Addrs()[0])
 	f.inlet.connectTimeout.Store(int64(patience))
