@@ -78,8 +78,10 @@ unit: ## the packages' own tests, with the race detector, in random order; what 
 bench-micro: ## the packages' benchmarks, each for BENCHTIME (200ms) BENCHCOUNT (1) times; benchstat reads the output
 	$(GO) test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(BENCHCOUNT) $(FAST)
 
+# Most of these tests wait for time-outs of programs: more of them than there are
+# processors can do so at once.
 e2e-short: ## built binaries and real servers, the set that make test runs
-	$(GO) test -tags e2e -short -count=1 -timeout 9m ./test/e2e
+	$(GO) test -tags e2e -short -count=1 -parallel 4 -timeout 12m ./test/e2e
 
 e2e: deps ## built binaries and real servers, the full matrix
 	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e

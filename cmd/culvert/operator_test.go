@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"net"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -10,6 +10,7 @@ import (
 	"github.com/culvert-net/culvert/internal/authority"
 	"github.com/culvert-net/culvert/internal/authority/admin"
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
 
@@ -21,16 +22,9 @@ func TestReachWaitsForTheStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	cfg := &config.Authority{
-		Common: config.Common{Identity: filepath.Join(dir, "authority.key"), Admin: ln.Addr().String()},
+		Common: config.Common{Identity: filepath.Join(dir, "authority.key"), Admin: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))}, // nobody answers there
 		Store:  filepath.Join(dir, "authority.db"),
-	}
-	if err := ln.Close(); err != nil { // nobody answers there
-		t.Fatal(err)
 	}
 	if err := id.WriteFile(cfg.Identity); err != nil {
 		t.Fatal(err)

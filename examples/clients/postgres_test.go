@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // postgresAddr is where the server of startPostgres listens.
@@ -46,13 +48,12 @@ func startPostgres() (stop func(), err error) {
 	if out, err := command("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	number, release, err := testenv.Reserve()
 	if err != nil {
 		return nil, err
 	}
-	postgresAddr = free.Addr().String()
-	port := strconv.Itoa(free.Addr().(*net.TCPAddr).Port)
-	_ = free.Close()
+	port := strconv.Itoa(number)
+	postgresAddr = net.JoinHostPort("127.0.0.1", port)
 	var said bytes.Buffer
 	server := command("postgres", "-D", data, "-h", "127.0.0.1", "-p", port, "-k", "", "-F")
 	server.Stderr = &said
@@ -64,6 +65,7 @@ func startPostgres() (stop func(), err error) {
 	stop = func() {
 		_ = server.Process.Signal(syscall.SIGINT)
 		<-ended
+		release()
 		_ = os.RemoveAll(dir)
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -88,8 +89,7 @@ func startInlet(t *testing.T, cfg config.Inlet) (*Inlet, *logBuffer, func()) {
 	return in, log, run(t, in.Run)
 }
 
-// startSystem starts all three and waits until the inlet has its channel,
-// unless the setup keeps it from that.
+// startSystem starts all three. Clients of the inlet wait for its channel.
 func startSystem(t *testing.T, s setup) *system {
 	t.Helper()
 	sys := &system{}
@@ -118,7 +118,7 @@ func startSystem(t *testing.T, s setup) *system {
 	oc := config.Outlet{
 		Common: config.Common{Identity: outletKey, DrainTimeout: time.Second}, Relays: []route.Route{way},
 		Services:    []config.OutletService{{Name: "echo", Target: s.target, Allow: policy.List(inletID)}},
-		DialTimeout: time.Second,
+		DialTimeout: patience,
 	}
 	if s.outlet != nil {
 		s.outlet(&oc)
@@ -132,9 +132,9 @@ func startSystem(t *testing.T, s setup) *system {
 		}
 	})
 	ic := config.Inlet{
-		Common:         config.Common{Identity: inletKey, DrainTimeout: time.Second, Keepalive: time.Second},
+		Common:         config.Common{Identity: inletKey, DrainTimeout: time.Second},
 		Services:       []config.InletService{{Listen: local(0), Service: s.service, Outlet: outletID, Routes: []route.Route{way}}},
-		ConnectTimeout: 2 * time.Second,
+		ConnectTimeout: patience,
 	}
 	if s.inlet != nil {
 		s.inlet(&ic)
@@ -149,6 +149,7 @@ func (sys *system) dial(t *testing.T) *net.TCPConn {
 }
 
 func TestBytesThroughARelay(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{})
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
@@ -185,10 +186,10 @@ func TestBytesThroughARelay(t *testing.T) {
 			t.Errorf("%s_channels: %v, want 1", want.metrics, got)
 		}
 	}
-	for _, direction := range []string{"to_target", "to_caller"} {
-		if got := metric(t, sys.relay.obs, "culvert_relay_bytes_total", direction); got < total {
-			t.Errorf("culvert_relay_bytes_total %s: %v, want at least %v", direction, got, total)
-		}
+	for _, direction := range []string{"to_target", "to_caller"} { // counted when they have been moved
+		eventually(t, "the relay has counted the bytes "+direction, func() bool {
+			return metric(t, sys.relay.obs, "culvert_relay_bytes_total", direction) >= total
+		})
 	}
 	if got := metric(t, sys.relay.obs, "culvert_relay_joins_total"); got < 1 {
 		t.Errorf("culvert_relay_joins_total: %v, want at least 1", got)
@@ -197,7 +198,9 @@ func TestBytesThroughARelay(t *testing.T) {
 
 // Resets pass through, each named for the side that made it.
 func TestResetsPassThrough(t *testing.T) {
+	t.Parallel()
 	t.Run("by the target", func(t *testing.T) {
+		t.Parallel()
 		sys := startSystem(t, setup{target: serveTCP(t, func(nc *net.TCPConn) {
 			_, _ = nc.Read(make([]byte, 5))
 			_ = nc.SetLinger(0)
@@ -210,6 +213,7 @@ func TestResetsPassThrough(t *testing.T) {
 		wantEnds(t, sys, "target_reset")
 	})
 	t.Run("by the client", func(t *testing.T) {
+		t.Parallel()
 		seen := make(chan error, 1)
 		sys := startSystem(t, setup{target: serveTCP(t, func(nc *net.TCPConn) {
 			_, err := io.Copy(nc, nc)
@@ -243,8 +247,9 @@ func wantEnds(t *testing.T, sys *system, code string) {
 // The relay dies under an open stream: the inlet is not ready, and once a relay
 // is back the stream goes on.
 func TestRelayDiesAndComesBack(t *testing.T) {
+	t.Parallel()
 	relayKey, relayID := newIdentity(t)
-	port := freePort(t)
+	port := testenv.Port(t)
 	var rc config.Relay
 	sys := startSystem(t, setup{
 		relay: func(c *config.Relay) {
@@ -292,8 +297,9 @@ func TestRelayDiesAndComesBack(t *testing.T) {
 // The relay stays away: when the grace time is over the streams are reset on
 // both sides, and a new channel works once there is a relay again.
 func TestRelayStaysAway(t *testing.T) {
+	t.Parallel()
 	relayKey, relayID := newIdentity(t)
-	port := freePort(t)
+	port := testenv.Port(t)
 	var rc config.Relay
 	sys := startSystem(t, setup{
 		relay: func(c *config.Relay) {
@@ -326,8 +332,9 @@ func TestRelayStaysAway(t *testing.T) {
 // A relay that drains is left before it ends: the channel moves to the other
 // relay's route, and is never without a path.
 func TestChannelsMoveFromADrainingRelay(t *testing.T) {
+	t.Parallel()
 	otherKey, otherID := newIdentity(t)
-	port := freePort(t)
+	port := testenv.Port(t)
 	other := routeTo(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, otherID)
 	var ic config.Inlet
 	sys := startSystem(t, setup{
@@ -371,6 +378,7 @@ func TestChannelsMoveFromADrainingRelay(t *testing.T) {
 
 // An outlet may listen itself: then there is no relay on the route.
 func TestDirectRoute(t *testing.T) {
+	t.Parallel()
 	outletKey, outletID := newIdentity(t)
 	inletKey, inletID := newIdentity(t)
 	out, _, _ := startOutlet(t, config.Outlet{
@@ -389,6 +397,7 @@ func TestDirectRoute(t *testing.T) {
 
 // Services with the same outlet and routes share a channel.
 func TestServicesShareAChannel(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{
 		outlet: func(c *config.Outlet) {
 			second := c.Services[0]
@@ -411,7 +420,8 @@ func TestServicesShareAChannel(t *testing.T) {
 
 // A route that does not work is passed over for the next.
 func TestFailover(t *testing.T) {
-	dead := freePort(t)
+	t.Parallel()
+	dead := testenv.Port(t)
 	sys := startSystem(t, setup{inlet: func(c *config.Inlet) {
 		way := c.Services[0].Routes[0]
 		c.Services[0].Routes = []route.Route{withPort(way, dead), way}
@@ -428,8 +438,9 @@ func TestFailover(t *testing.T) {
 
 // Both ends come through the first relay to the second.
 func TestTwoRelays(t *testing.T) {
+	t.Parallel()
 	var first *Relay
-	near := freePort(t)
+	near := testenv.Port(t)
 	sys := startSystem(t, setup{
 		outlet: func(c *config.Outlet) {
 			far := c.Relays[0]

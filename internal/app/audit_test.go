@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
@@ -27,6 +28,9 @@ func (f auditFile) lines(t *testing.T, want map[string]string) (found []map[stri
 		t.Fatal(err)
 	}
 	for line := range bytes.Lines(b) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break
+		}
 		var m map[string]any
 		if err := json.Unmarshal(line, &m); err != nil {
 			t.Fatalf("line %q: %v", line, err)
@@ -130,6 +134,7 @@ func (a *audited) wantPairs(t *testing.T) {
 // What is allowed: a decision and an end at each of the three, that name the same
 // stream, with its bytes.
 func TestAuditOfAStream(t *testing.T) {
+	t.Parallel()
 	a := startAudited(t, setup{})
 	nc := a.dial(t)
 	wantEcho(t, nc, "hello")
@@ -176,6 +181,7 @@ func TestAuditOfAStream(t *testing.T) {
 // What is denied, and what was allowed and failed, each with its code and the
 // policy's explanation.
 func TestAuditOfRefusals(t *testing.T) {
+	t.Parallel()
 	_, other := newIdentity(t)
 	expr := func(t *testing.T) *policy.Policy { return mustCompile(t, policy.Open, `peer.attr.role == "api"`) }
 	for _, tt := range []struct {
@@ -201,7 +207,7 @@ func TestAuditOfRefusals(t *testing.T) {
 		},
 		{
 			"target",
-			setup{target: local(freePort(t))},
+			setup{target: local(testenv.Port(t))},
 			map[string]string{"event": "end", "code": "target_refused"},
 			map[string]string{"event": "end", "code": "target_refused"},
 			nil, "connection refused",
@@ -248,6 +254,7 @@ func TestAuditOfRefusals(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			inlet := tt.setup.inlet
 			tt.setup.inlet = func(c *config.Inlet) {
 				c.ConnectTimeout = 200 * time.Millisecond

@@ -21,6 +21,7 @@ import (
 // While the log of one of the three fails, nothing new gets through where the
 // settings say deny, and everything where they say continue. What runs goes on.
 func TestAuditFailure(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		where, failure string
 		code           string // in the inlet's log
@@ -39,7 +40,7 @@ func TestAuditFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			set := func(c *config.Common) { c.Audit, c.AuditFailure = fifo, tt.failure }
-			s := setup{inlet: func(c *config.Inlet) { c.ConnectTimeout = patience }}
+			var s setup
 			switch tt.where {
 			case "inlet":
 				s.inlet = func(c *config.Inlet) { set(&c.Common) }
@@ -68,6 +69,7 @@ func TestAuditFailure(t *testing.T) {
 				cfg := sys.inlet.cfg
 				cfg.ConnectTimeout, cfg.Audit = 200*time.Millisecond, ""
 				again, log, _ := startInlet(t, cfg)
+				wantLine(t, log, "cannot reach the outlet, trying on", tt.code) // which is the client's, too
 				wantRefused(t, again.Addrs()[0])
 				wantLine(t, log, "stream refused", tt.code)
 			default:
@@ -100,8 +102,10 @@ func TestAuditFailure(t *testing.T) {
 
 // While an authority's log fails, it issues nothing where the settings say deny.
 func TestAuditFailureOfAnAuthority(t *testing.T) {
+	t.Parallel()
 	for failure, want := range map[string]code.Code{"continue": code.OK, "deny": code.AuditFailed} {
 		t.Run(failure, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			fifo := filepath.Join(dir, "fifo")
 			if err := unix.Mkfifo(fifo, 0o600); err != nil {

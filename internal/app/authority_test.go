@@ -96,6 +96,7 @@ func (c *memberClient) receive() (uint32, credential.Answer) {
 // An authority behind a relay enrols, is told by its admin server what to revoke,
 // sends that on, and goes on after a new key and a restart.
 func TestAuthorityBehindARelay(t *testing.T) {
+	t.Parallel()
 	relayKey, relayID := newIdentity(t)
 	key, id := newIdentity(t)
 	memberKey, memberID := newIdentity(t)

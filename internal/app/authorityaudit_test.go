@@ -20,6 +20,7 @@ import (
 // Each decision of an authority is one line, which says who, what and by what, and
 // holds no secret: also those of commands that work on its store.
 func TestAuditOfAnAuthority(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	log := auditFile(filepath.Join(dir, "audit"))
 	key, self := newIdentity(t)

@@ -116,6 +116,7 @@ func (n *byName) all(letters string) {
 // not: not to one with another authority's word for it, which the relay believes,
 // nor to one whose credential says nothing of it.
 func TestServiceByName(t *testing.T) {
+	t.Parallel()
 	a, stranger := startAuthority(t), startAuthority(t)
 	n := startByName(t, a, stranger.Identifier())
 	b, _ := n.start(a, "", "b", credential.Attributes{"role": "outlet", "service": "echo"})
@@ -156,6 +157,7 @@ func TestServiceByName(t *testing.T) {
 // Processes of one identity are replicas of their own, and one that stops costs
 // nothing but the streams that it had.
 func TestServiceByNameInstances(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	n := startByName(t, a)
 	out, stop := n.start(a, n.outlet.keys.path, "b", credential.Attributes{"role": "outlet", "service": "echo"})
@@ -188,6 +190,7 @@ func TestServiceByNameInstances(t *testing.T) {
 
 // Whoever loses the attribute is cut in time, and the others serve.
 func TestServiceByNameRevoked(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	n := startByName(t, a)
 	b, _ := n.start(a, "", "b", credential.Attributes{"role": "outlet", "service": "echo"})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
@@ -13,8 +14,9 @@ import (
 // That is its word alone: the streams wait for the grace time, and go on when it has
 // been put right.
 func TestRelayDeniesByMistake(t *testing.T) {
+	t.Parallel()
 	relayKey, relayID := newIdentity(t)
-	port := freePort(t)
+	port := testenv.Port(t)
 	var right config.Relay
 	sys := startSystem(t, setup{
 		relay: func(c *config.Relay) {
@@ -27,7 +29,6 @@ func TestRelayDeniesByMistake(t *testing.T) {
 		},
 	})
 	nc := sys.dial(t)
-	_ = nc.SetDeadline(time.Now().Add(3 * patience))
 	wantEcho(t, nc, "hello")
 	sys.stopRelay()
 	wrong := right

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/credential"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
@@ -31,12 +32,12 @@ func through(hop route.Hop, r route.Route) route.Route { return append(route.Rou
 // the time that a revocation may take.
 func awaitJoins(t *testing.T, r *Relay, n int) {
 	t.Helper()
-	began := time.Now()
+	watch := testenv.Start(t)
 	eventually(t, "the relay's joins are what they have to be", func() bool {
 		got := r.server.Counts().Joins
 		return n == 0 && got == 0 || n > 0 && got >= n
 	})
-	if took := time.Since(began); n == 0 && took > cutTimeout {
+	if took := watch.Took(); n == 0 && took > cutTimeout {
 		t.Errorf("the relay was left after %s, want within %s", took, cutTimeout)
 	}
 }
@@ -44,6 +45,7 @@ func awaitJoins(t *testing.T, r *Relay, n int) {
 // An inlet leaves a route with a revoked relay in the middle: for another one where there
 // is one, and else for none.
 func TestInletLeavesARevokedRoute(t *testing.T) {
+	t.Parallel()
 	for _, another := range []bool{true, false} {
 		a := startAuthority(t)
 		near, hop := startNear(t)
@@ -86,10 +88,11 @@ func TestInletLeavesARevokedRoute(t *testing.T) {
 // its registration and with the paths that have come by it: inlets, which may know
 // nothing of it, are asked to move, and not waited for.
 func TestOutletLeavesARevokedRoute(t *testing.T) {
+	t.Parallel()
 	for _, another := range []bool{true, false} {
 		a := startAuthority(t)
 		near, hop := startNear(t)
-		port := freePort(t)
+		port := testenv.Port(t)
 		sys := startTrusting(t, a, func(s *setup) {
 			outlet, inlet := s.outlet, s.inlet
 			var running *Outlet
@@ -131,6 +134,7 @@ func TestOutletLeavesARevokedRoute(t *testing.T) {
 
 // A member's way to its authority is left like any other.
 func TestMemberLeavesARevokedRoute(t *testing.T) {
+	t.Parallel()
 	for _, another := range []bool{true, false} {
 		a := startAuthority(t)
 		near, hop := startNear(t)
@@ -162,6 +166,7 @@ func TestMemberLeavesARevokedRoute(t *testing.T) {
 
 // A member gives up its channel to an authority that has revoked itself.
 func TestMemberLeavesARevokedAuthority(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	sys := startTrusting(t, a)
 	wantEcho(t, sys.dial(t), "hello")

@@ -124,6 +124,7 @@ func startDirect(t *testing.T, outlet func(*config.Outlet), inlet func(*config.I
 // An outlet that drains is still found by the channels that it has, when their
 // paths end; it opens no new ones.
 func TestDrainingOutletIsResumedDirectly(t *testing.T) {
+	t.Parallel()
 	sys, w := startDirect(t, func(c *config.Outlet) { c.DrainTimeout = patience }, nil)
 	nc := dialTCP(t, sys.inlet.Addrs()[0])
 	wantEcho(t, nc, "hello")
@@ -151,6 +152,7 @@ func TestDrainingOutletIsResumedDirectly(t *testing.T) {
 // After many outages, each long enough for another channel, nothing is left of
 // them but the channels that carry streams.
 func TestManyOutagesLeaveNothing(t *testing.T) {
+	t.Parallel()
 	// What is cut while it is opened is nobody's, which the outlet cannot know.
 	const grace = 20 * time.Second
 	sys, w := startDirect(t, func(c *config.Outlet) { c.Grace = grace }, nil)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
@@ -35,6 +36,7 @@ func stillRuns(t *testing.T, what string, done <-chan struct{}) {
 
 // An inlet that is told to stop accepts no more, and ends when its streams do.
 func TestInletDrains(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{inlet: func(c *config.Inlet) { c.DrainTimeout = patience }})
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
@@ -64,9 +66,11 @@ func TestInletDrains(t *testing.T) {
 // A stream that outlasts the drain time is reset when inlet or outlet stops. A
 // relay's end is none of the stream's.
 func TestDrainTimeIsBounded(t *testing.T) {
+	t.Parallel()
 	short := func(c *config.Common) { c.DrainTimeout = 50 * time.Millisecond }
 	for _, name := range []string{"inlet", "outlet", "relay"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sys := startSystem(t, setup{
 				relay: func(c *config.Relay) { short(&c.Common) }, outlet: func(c *config.Outlet) { short(&c.Common) },
 				inlet: func(c *config.Inlet) { short(&c.Common) },
@@ -74,18 +78,18 @@ func TestDrainTimeIsBounded(t *testing.T) {
 			stop := map[string]func(){"inlet": sys.stopInlet, "outlet": sys.stopOutlet, "relay": sys.stopRelay}[name]
 			nc := sys.dial(t)
 			wantEcho(t, nc, "hello")
-			began := time.Now()
+			watch := testenv.Start(t)
 			stop()
-			if took := time.Since(began); took > 5*time.Second {
+			if took := watch.Took(); took > 5*time.Second {
 				t.Errorf("stopping took %s", took)
 			}
 			if name != "relay" {
 				wantReset(t, nc)
 				return
 			}
-			began = time.Now()
+			watch = testenv.Start(t)
 			sys.stopInlet()
-			if took := time.Since(began); took > closeTime+2*time.Second {
+			if took := watch.Took(); took > closeTime+2*time.Second {
 				t.Errorf("stopping the inlet without a path took %s", took)
 			}
 			wantReset(t, nc)
@@ -96,6 +100,7 @@ func TestDrainTimeIsBounded(t *testing.T) {
 // While an outlet drains, its old streams go on and new ones go to another
 // instance of the same identity.
 func TestOutletDrainsToAnotherInstance(t *testing.T) {
+	t.Parallel()
 	var oc config.Outlet
 	sys := startSystem(t, setup{outlet: func(c *config.Outlet) {
 		c.DrainTimeout = patience
@@ -131,13 +136,14 @@ func TestOutletDrainsToAnotherInstance(t *testing.T) {
 
 // An idle system stops at once, in any order.
 func TestIdleStopsAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, order := range []string{"inlet outlet relay", "outlet relay inlet", "relay inlet outlet"} {
 		sys := startSystem(t, setup{outlet: func(c *config.Outlet) { c.DrainTimeout = patience }, inlet: func(c *config.Inlet) { c.DrainTimeout = patience }})
 		eventually(t, "ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
 		for name := range strings.FieldsSeq(order) {
-			began := time.Now()
+			watch := testenv.Start(t)
 			map[string]func(){"inlet": sys.stopInlet, "outlet": sys.stopOutlet, "relay": sys.stopRelay}[name]()
-			if took := time.Since(began); took > 3*time.Second {
+			if took := watch.Took(); took > 3*time.Second {
 				t.Errorf("%s: stopping the %s took %s", order, name, took)
 			}
 		}
@@ -145,6 +151,7 @@ func TestIdleStopsAtOnce(t *testing.T) {
 }
 
 func TestStatusAndReadiness(t *testing.T) {
+	t.Parallel()
 	admin := func(c *config.Common) { c.Admin, c.Metrics = "127.0.0.1:0", local(0) }
 	sys := startSystem(t, setup{
 		relay: func(c *config.Relay) { admin(&c.Common) }, outlet: func(c *config.Outlet) { admin(&c.Common) },

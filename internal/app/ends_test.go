@@ -42,6 +42,7 @@ func TestOpenEnds(t *testing.T) {
 
 // What this side ends is not said to be the peer's doing.
 func TestOwnCloseIsNotThePeers(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{outlet: func(c *config.Outlet) { c.DrainTimeout = 50 * time.Millisecond }})
 	nc := sys.dial(t)
 	wantEcho(t, nc, "hello")
@@ -73,6 +74,7 @@ func TestOwnCloseIsNotThePeers(t *testing.T) {
 // A channel that has ended as it was meant to wants nothing done, and the log says so of
 // none.
 func TestAnEndThatIsMeantHasNoRemedy(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{})
 	wantEcho(t, sys.dial(t), "hello")
 	sys.stopInlet()

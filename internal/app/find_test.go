@@ -19,6 +19,7 @@ func finds(t *testing.T, sys *system, service string) ([]relay.Replica, error) {
 
 // A relay finds the outlets whose credentials say, now, that they offer a service.
 func TestRelayFinds(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	log := filepath.Join(t.TempDir(), "audit")
 	sys := startTrusting(t, a, func(s *setup) {
@@ -57,6 +58,7 @@ func TestRelayFinds(t *testing.T) {
 // Whom nobody has to know of is not told, and one that may connect to nothing hears
 // why: the credential.
 func TestRelayFindsForWhomItConnects(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	sys := startTrusting(t, a, func(s *setup) {
 		outlet := s.outlet
@@ -75,6 +77,7 @@ func TestRelayFindsForWhomItConnects(t *testing.T) {
 
 // A relay without an authority says what to set.
 func TestRelayFindsNothingUntrusting(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{})
 	if _, err := finds(t, sys, "orders-db"); label(err, code.OK) != "find_denied" {
 		t.Errorf("got %v, want find_denied", err)

@@ -81,6 +81,7 @@ func readIdentity(t *testing.T, file string) *identity.Identity {
 // A file that cannot be taken changes nothing, is told once and counted, and one
 // that can is taken after it: both when it is found and when somebody asks.
 func TestIdentityFileThatCannotBeTaken(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		spoil func(t *testing.T, file string, old, now *identity.Identity)
@@ -108,6 +109,7 @@ func TestIdentityFileThatCannotBeTaken(t *testing.T) {
 			every time.Duration
 		}{{"found", 5 * time.Millisecond}, {"asked for", time.Hour}} {
 			t.Run(tt.name+", "+mode.name, func(t *testing.T) {
+				t.Parallel()
 				file, _ := newIdentity(t)
 				old := readIdentity(t, file)
 				now := rotate(t, old)
@@ -165,6 +167,7 @@ func overwrite(t *testing.T, file string, data []byte) {
 // Kubernetes exchanges a Secret by a link above it: name and link of the file
 // itself stay as they are.
 func TestIdentityInASecret(t *testing.T) {
+	t.Parallel()
 	first, _ := newIdentity(t)
 	id := readIdentity(t, first)
 	volume := t.TempDir()
@@ -188,6 +191,7 @@ func TestIdentityInASecret(t *testing.T) {
 
 // Whoever asks hears that nothing has changed.
 func TestReloadOfTheSame(t *testing.T) {
+	t.Parallel()
 	file, _ := newIdentity(t)
 	k, log, value := watched(t, file, time.Hour)
 	k.ask()
@@ -199,6 +203,7 @@ func TestReloadOfTheSame(t *testing.T) {
 
 // A key that is about to expire is worth a warning.
 func TestKeyThatExpiresSoon(t *testing.T) {
+	t.Parallel()
 	id, err := identity.NewFor(time.Now(), 24*time.Hour)
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "short.key")
@@ -210,6 +215,7 @@ func TestKeyThatExpiresSoon(t *testing.T) {
 // All three processes take new keys while a stream lives; its channel's next
 // path is made with them.
 func TestNewKeysUnderAStream(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{inlet: func(c *config.Inlet) { c.Rekey = time.Second }})
 	nc := sys.dial(t)
 	wantEcho(t, nc, "before")

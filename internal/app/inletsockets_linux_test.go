@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/internal/systemd"
 )
 
@@ -40,6 +41,7 @@ func managed(t *testing.T, r *reloadable, name string, ports ...string) {
 // A socket that the service manager keeps open makes nobody wait for a service that is
 // gone, and is the service's when that is back.
 func TestInletReloadAtAManagersSocket(t *testing.T) {
+	t.Parallel()
 	const warning = "no service is offered any more at a socket of the service manager, its clients are reset until one is: " +
 		"stop the socket's unit, or take the address out of it before this process is started again"
 	db, web := offered{"1", "db", "x", []int{0}}, offered{"2", "web", "y", []int{0}}
@@ -90,7 +92,7 @@ func TestSocketsOfOneName(t *testing.T) {
 	before := func(sockets ...string) func(r *reloadable) {
 		return func(r *reloadable) {
 			for _, port := range sockets {
-				r.ports[port] = freePort(t)
+				r.ports[port] = testenv.Port(t)
 			}
 			managed(t, r, "db", sockets...)
 		}
@@ -134,6 +136,7 @@ func TestSocketsOfOneName(t *testing.T) {
 // Another listen_mode is that of the socket that is there, which is never closed; or of a
 // file that is refused nothing holds.
 func TestInletReloadsListenMode(t *testing.T) {
+	t.Parallel()
 	db := offered{"1", "db", "x", []int{0}}
 	r := startReloadable(t, db)
 	path := filepath.Join(socketFolder(t), "db.sock")

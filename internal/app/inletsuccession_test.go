@@ -25,6 +25,7 @@ func (r *reloadable) address(port string) *net.TCPAddr {
 // Who waits for a channel is led where the service leads now, though what it waits for
 // is there still, for others.
 func TestInletReloadLeadsThoseWhoWait(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		services []offered // beside the one that stays
 		want     string    // the letter; "": a reset
@@ -36,6 +37,7 @@ func TestInletReloadLeadsThoseWhoWait(t *testing.T) {
 		"not by another's port":    {[]offered{{"1", "web", "y", []int{1}}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			stays := offered{"2", "web", "x", []int{0}}
 			r := startReloadable(t, offered{"1", "db", "x", []int{0}}, stays)
 			r.stopRelays[0]()
@@ -72,6 +74,7 @@ func (l *link) isFinished() bool {
 
 // Of several services of one name nobody is led to another than his own.
 func TestInletReloadLeadsNobodyAstray(t *testing.T) {
+	t.Parallel()
 	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, offered{"2", "db", "y", []int{1}})
 	r.stopRelays[0]()
 	waiting := dialTCP(t, r.address("1"))
@@ -137,6 +140,7 @@ func TestServiceOpenFollowsItsHeir(t *testing.T) {
 // Streams of a service that is gone leave a relay, too, when later settings know another
 // way to their outlet.
 func TestInletReloadReroutesWhatIsLeft(t *testing.T) {
+	t.Parallel()
 	other := offered{"2", "web", "y", []int{1}}
 	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, other)
 	nc := r.open("1", "x")
@@ -157,6 +161,7 @@ func TestInletReloadReroutesWhatIsLeft(t *testing.T) {
 // A service's connections count against its limits wherever it is offered, and when it
 // is back after it was gone.
 func TestInletReloadKeepsLimits(t *testing.T) {
+	t.Parallel()
 	limited := func(text string) string {
 		return strings.ReplaceAll(text, "    service: db\n", "    service: db\n    limits: {connections: 2}\n")
 	}
@@ -240,6 +245,7 @@ func TestInletReloadCountsWhoWasJustAccepted(t *testing.T) {
 // A service that has any free port keeps it for as long as it is there, and nobody else
 // gets it: its clients would be led to another service.
 func TestInletReloadKeepsFreePorts(t *testing.T) {
+	t.Parallel()
 	r := startReloadable(t, offered{"0", "db", "x", []int{0}})
 	before := r.in.Addrs()[0].String()
 	r.take(offered{"0", "web", "x", []int{0}}, offered{"0", "db", "y", []int{0}})
@@ -256,6 +262,7 @@ func TestInletReloadKeepsFreePorts(t *testing.T) {
 // Of several services of one name each keeps the free port that it has, wherever it stands
 // among the others, and whatever becomes of them.
 func TestInletReloadKeepsFreePortsOfOneName(t *testing.T) {
+	t.Parallel()
 	x, y := offered{"0", "db", "x", []int{0}}, offered{"0", "db", "y", []int{0}}
 	r := startReloadable(t, x, y)
 	ports := r.in.Addrs()
@@ -287,6 +294,7 @@ func TestInletReloadKeepsFreePortsOfOneName(t *testing.T) {
 
 // However services of one name and any free port change places, each keeps its own.
 func TestPlanKeepsPortsInAnyOrder(t *testing.T) {
+	t.Parallel()
 	list := []offered{{"0", "db", "x", []int{0}}, {"0", "db", "x", []int{1}}, {"0", "db", "y", []int{0}}, {"0", "web", "y", []int{0}}}
 	r := startReloadable(t, list...)
 	cfg, err := config.LoadInlet(fileSource(r.name))
@@ -312,6 +320,7 @@ func TestPlanKeepsPortsInAnyOrder(t *testing.T) {
 
 // Services that exchange their ports keep their limits, not their ports'.
 func TestPlanInherits(t *testing.T) {
+	t.Parallel()
 	r := startReloadable(t, offered{"1", "db", "x", []int{0}}, offered{"2", "web", "y", []int{0}})
 	limits := func() map[string]*serviceLimits {
 		list, _ := r.in.offered()

@@ -3,6 +3,7 @@ package app
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
 )
@@ -10,6 +11,7 @@ import (
 // The last reading of the settings file is shown, and since when what holds does: a
 // file that cannot be taken changes the one and not the other.
 func TestLastReload(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	o := f.outlet.obs
 	success := func() float64 { return metric(t, o, "culvert_config_last_reload_success") }
@@ -30,7 +32,8 @@ func TestLastReload(t *testing.T) {
 // What is known of the channels together: how far the peer of the slowest is, how old
 // the oldest keys are, and how many wait for a path, for how long.
 func TestChannelGauges(t *testing.T) {
-	sys := startSystem(t, setup{})
+	t.Parallel()
+	sys := startSystem(t, setup{inlet: func(c *config.Inlet) { c.Keepalive = time.Second }}) // so that there are PINGs soon
 	wantEcho(t, sys.dial(t), "hello")
 	for command, o := range map[string]*base{"inlet": sys.inlet.base, "outlet": sys.outlet.base} {
 		eventually(t, command+" has a ping and the age of its keys", func() bool {
@@ -51,6 +54,7 @@ func TestChannelGauges(t *testing.T) {
 // From the moment on that a process is to stop it says that it drains, and is not ready
 // for that reason.
 func TestDrainingIsShown(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{
 		outlet: func(c *config.Outlet) { c.DrainTimeout = patience }, inlet: func(c *config.Inlet) { c.DrainTimeout = patience },
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -62,6 +63,7 @@ func startReplica(t *testing.T, out *Outlet, as *identity.Identity) (*peerProces
 // Processes that have died keep no places from those that are started in their
 // stead, however long the grace time is: it is theirs only while there is room.
 func TestDeadReplicasKeepNobodyOut(t *testing.T) {
+	t.Parallel()
 	key, peer := newIdentity(t)
 	as, err := identity.ReadFile(key)
 	if err != nil {
@@ -121,6 +123,7 @@ func TestDeadReplicasKeepNobodyOut(t *testing.T) {
 // Beyond the rate callers of an outlet wait in the kernel, not in the process;
 // stopping does not wait for their turn.
 func TestOutletLimitsHandshakesPerSecond(t *testing.T) {
+	t.Parallel()
 	key, peer := newIdentity(t)
 	as, err := identity.ReadFile(key)
 	if err != nil {
@@ -147,9 +150,9 @@ func TestOutletLimitsHandshakesPerSecond(t *testing.T) {
 	if took := time.Since(start); took < 900*time.Millisecond {
 		t.Errorf("%d handshakes after %s, want no more than 2 a second", times, took)
 	}
-	start = time.Now()
+	watch := testenv.Start(t)
 	stop()
-	if took := time.Since(start); took > 3*time.Second {
+	if took := watch.Took(); took > 3*time.Second {
 		t.Errorf("stopped after %s", took)
 	}
 }
@@ -157,6 +160,7 @@ func TestOutletLimitsHandshakesPerSecond(t *testing.T) {
 // What this process serves itself holds no more of a stream that it does not read
 // than it says.
 func TestHostedStreamsHoldLittle(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	sys := startSystem(t, setup{before: func(out *Outlet) {
 		out.window = memberWindow
@@ -167,7 +171,7 @@ func TestHostedStreamsHoldLittle(t *testing.T) {
 	}})
 	t.Cleanup(func() { close(release) }) // before the outlet is stopped
 	nc := sys.dial(t)
-	cram(t, nc)
+	mustCram(t, nc)
 	const most = memberWindow + 64<<10 // what is said of the stream, too
 	if got := sys.outlet.channels.list()[0].session.ch.State().Received; got < memberWindow/2 || got > most {
 		t.Errorf("%d bytes have come that nobody reads, want about %d", got, memberWindow)

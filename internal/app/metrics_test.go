@@ -43,6 +43,7 @@ func metric(t *testing.T, o *obs.Obs, name string, labels ...string) float64 {
 }
 
 func TestMetricsAreWellFormed(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{})
 	wantEcho(t, sys.dial(t), "hello")
 	for _, o := range []*obs.Obs{sys.inlet.obs, sys.outlet.obs, sys.relay.obs} {
@@ -98,6 +99,7 @@ func exposed(page string) (names []string) {
 // All metrics of a process that has worked bear its own name, the channel's, a log's, the settings' or the build's,
 // apart from those of Go and of the process that Prometheus knows everywhere.
 func TestMetricNames(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{
 		relay:  func(c *config.Relay) { c.Metrics, c.Audit = local(0), filepath.Join(t.TempDir(), "relay") },
 		outlet: func(c *config.Outlet) { c.Metrics, c.Audit = local(0), filepath.Join(t.TempDir(), "outlet") },

@@ -131,6 +131,7 @@ func ticketOf(t *testing.T, a *Authority, uses int) credential.EnrollTicket {
 // strangers: some silent, some asking all the time. Members renew all the while,
 // newcomers enrol, and come in again as members.
 func TestStrangersKeepNobodyFromTheAuthority(t *testing.T) {
+	t.Parallel()
 	const places, attackers = 24, 200
 	a := startListening(t, func(a *Authority) { a.channels.bounds.strangers = places })
 	enrol := ticketOf(t, a, attackers)
@@ -176,6 +177,7 @@ func TestStrangersKeepNobodyFromTheAuthority(t *testing.T) {
 // A stranger's channel ends when its time is over, whatever it asks; that of one who
 // has enrolled does not, and does once it is no member any more.
 func TestStrangersLeaveAnAuthority(t *testing.T) {
+	t.Parallel()
 	a := startListening(t)
 	expire := func() { // as their timers do
 		a.channels.mu.Lock()
@@ -226,6 +228,7 @@ func TestStrangersLeaveAnAuthority(t *testing.T) {
 
 // What a stranger sends is bounded, read or not; what a member sends is not.
 func TestStrangersSendLittle(t *testing.T) {
+	t.Parallel()
 	const most = 64 << 10
 	a := startListening(t, func(a *Authority) { a.channels.bounds.bytes = most })
 	token := credential.EnrollKubernetes{Token: credential.NewSecret(make([]byte, credential.MaxToken))}
@@ -260,6 +263,7 @@ func TestStrangersSendLittle(t *testing.T) {
 // Streams, which cost nothing, do not bring a stranger as many requests as it
 // likes on one channel; nor do they take other strangers' places.
 func TestStrangersOpenFewStreams(t *testing.T) {
+	t.Parallel()
 	a := startListening(t)
 	waiting := newStranger(t, a, nil)
 	w := waiting.open(t)
@@ -286,6 +290,7 @@ func TestStrangersOpenFewStreams(t *testing.T) {
 
 // A channel to an authority carries a stream, and another while that one ends.
 func TestStreamsToAnAuthorityAreFew(t *testing.T) {
+	t.Parallel()
 	a := startListening(t)
 	s := newStranger(t, a, nil)
 	for range authorityStreams {

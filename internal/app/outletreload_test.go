@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
 )
@@ -51,7 +52,7 @@ func startRelisted(t *testing.T, first ...int) *relisted {
 	r.in, _, _ = startInlet(t, config.Inlet{
 		Common:         config.Common{Identity: inletKey, DrainTimeout: time.Second},
 		Services:       []config.InletService{{Listen: local(0), Service: "echo", Outlet: outletID, Routes: r.ways[:]}},
-		ConnectTimeout: 5 * time.Second,
+		ConnectTimeout: patience,
 	})
 	return r
 }
@@ -84,7 +85,7 @@ func (r *relisted) take(relays ...int) {
 func (r *relisted) takeDead() {
 	r.t.Helper()
 	_, id := newIdentity(r.t)
-	r.listRoutes(route.Route{{Host: "127.0.0.1", Port: uint16(freePort(r.t)), Identifier: id}})
+	r.listRoutes(route.Route{{Host: "127.0.0.1", Port: uint16(testenv.Port(r.t)), Identifier: id}})
 	r.change("services:", "services:")
 }
 
@@ -93,6 +94,7 @@ func (r *relisted) registrations(relay int) int { return len(r.relays[relay].Sta
 // An outlet registers at a relay that is listed now, and leaves one that is listed no
 // more when the inlets have made other paths: no stream notices.
 func TestOutletReloadsRelays(t *testing.T) {
+	t.Parallel()
 	r := startRelisted(t, 0)
 	nc := dialTCP(t, r.in.Addrs()[0])
 	wantEcho(t, nc, "hello")
@@ -122,6 +124,7 @@ func TestOutletReloadsRelays(t *testing.T) {
 
 // A relay that is put back while it is being left is registered at once, by one agent.
 func TestOutletReloadPutsARelayBack(t *testing.T) {
+	t.Parallel()
 	r := startRelisted(t, 0, 1)
 	nc := dialTCP(t, r.in.Addrs()[0])
 	wantEcho(t, nc, "hello")
@@ -144,6 +147,7 @@ func TestOutletReloadPutsARelayBack(t *testing.T) {
 
 // Time-outs and limits that are settings of their own need no restart.
 func TestReloadOfTimesAndLimits(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	f.outletFile.change("drain_timeout: 1s", "drain_timeout: 3s\ndial_timeout: 2s\nlimits: {handshakes_per_second: 7}")
 	f.relayFile.change("drain_timeout: 1s", "drain_timeout: 4s")
@@ -170,6 +174,7 @@ func TestReloadOfTimesAndLimits(t *testing.T) {
 // Inlets are asked to leave a relay when there is another one to go to, not before:
 // relays can be exchanged in one step.
 func TestOutletReloadExchangesRelays(t *testing.T) {
+	t.Parallel()
 	r := startRelisted(t, 0)
 	nc := dialTCP(t, r.in.Addrs()[0])
 	wantEcho(t, nc, "hello")
@@ -187,16 +192,17 @@ func TestOutletReloadExchangesRelays(t *testing.T) {
 
 // A relay that is being left hears at once that the outlet stops.
 func TestOutletStopsWhileItLeavesARelay(t *testing.T) {
+	t.Parallel()
 	r := startRelisted(t, 0)
 	nc := dialTCP(t, r.in.Addrs()[0])
 	wantEcho(t, nc, "hello")
-	r.change("drain_timeout: 1s", "drain_timeout: 9s")
+	r.change("drain_timeout: 1s", "drain_timeout: 1m")
 	r.takeDead() // to which there is no way: the other one is not left yet
 	if regs := r.relays[0].Status().Registrations; len(regs) != 1 || regs[0].Draining {
 		t.Fatalf("registrations at the relay that is being left: %+v", regs)
 	}
 	stopped := startStop(r.stopOut)
-	within(t, 5*time.Second, "the relay hears of the end", func() bool {
+	within(t, patience/2, "the relay hears of the end", func() bool { // not when the drain time is over
 		regs := r.relays[0].Status().Registrations
 		return len(regs) == 1 && regs[0].Draining
 	})
@@ -206,8 +212,9 @@ func TestOutletStopsWhileItLeavesARelay(t *testing.T) {
 
 // Inlets are not asked to leave a relay that is listed again.
 func TestOutletReloadKeepsAnInlet(t *testing.T) {
+	t.Parallel()
 	r := startRelisted(t, 0)
-	r.change("drain_timeout: 1s", "drain_timeout: 9s") // longer than it is listed no more
+	r.change("drain_timeout: 1s", "drain_timeout: 1m") // longer than it is listed no more
 	nc := dialTCP(t, r.in.Addrs()[0])
 	wantEcho(t, nc, "hello")
 	for range 3 {
@@ -229,6 +236,7 @@ func TestOutletReloadKeepsAnInlet(t *testing.T) {
 
 // Nobody is asked off the route of an agent that has ended.
 func TestAskAway(t *testing.T) {
+	t.Parallel()
 	r := startRelisted(t, 0)
 	nc := dialTCP(t, r.in.Addrs()[0])
 	wantEcho(t, nc, "hello")

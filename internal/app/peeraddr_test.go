@@ -17,6 +17,7 @@ import (
 // a relay, or something that nobody has told them of, has made the connection to the
 // outlet: that one's address would stand for all who come by it.
 func TestProxyProtocolNamesNobodyElse(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		known  bool
@@ -34,6 +35,7 @@ func TestProxyProtocolNamesNobodyElse(t *testing.T) {
 	} {
 		for _, version := range []int{1, 2} {
 			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
 				header := proxiedBy(t, version, tt.routes)
 				switch source := header.SourceAddr; {
 				case !tt.known && (source != nil || header.TransportProtocol != proxyproto.UNSPEC):

@@ -114,8 +114,10 @@ func TestRelayExtend(t *testing.T) {
 // A denied peer hears that it is denied; why, with the policy's text and what
 // was seen, is in the log of the side that denied.
 func TestExplanationsStayAtHome(t *testing.T) {
+	t.Parallel()
 	const secret = "only-we-know"
 	t.Run("outlet", func(t *testing.T) {
+		t.Parallel()
 		sys := startSystem(t, setup{outlet: func(c *config.Outlet) {
 			c.Services[0].Allow = mustCompile(t, policy.Open, `peer.attr.role == "`+secret+`"`)
 		}})
@@ -135,6 +137,7 @@ func TestExplanationsStayAtHome(t *testing.T) {
 		}
 	})
 	t.Run("relay", func(t *testing.T) {
+		t.Parallel()
 		sys := startSystem(t, setup{
 			relay: func(c *config.Relay) {
 				c.Connect = mustCompile(t, policy.Connect, `peer.id == "`+secret+`"`)
@@ -156,6 +159,7 @@ func TestExplanationsStayAtHome(t *testing.T) {
 
 // An expression lets a stream through, end to end.
 func TestExpressionAllows(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{
 		relay: func(c *config.Relay) {
 			c.Connect = mustCompile(t, policy.Connect, `peer.id == "`+c.Connect.IDs()[0].String()+`"`)

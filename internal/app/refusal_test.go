@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -17,6 +18,7 @@ import (
 
 // A client of a stream that is refused sees a reset, and both logs say why.
 func TestRefusalsReachTheClientAsAReset(t *testing.T) {
+	t.Parallel()
 	_, stranger := newIdentity(t)
 	silent := serveTCP(t, func(nc *net.TCPConn) { _, _ = io.Copy(io.Discard, nc) })
 	tests := []struct {
@@ -27,7 +29,7 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 		{"service unknown", "service_unknown", setup{service: "other"}, `no service "other"`},
 		{"denied", "stream_denied", setup{outlet: func(c *config.Outlet) { c.Services[0].Allow = policy.List(stranger) }}, `is not allowed to use the service "echo"`},
 		{"a stranger is not told what there is", "stream_denied", setup{service: "other", outlet: func(c *config.Outlet) { c.Services[0].Allow = policy.List(stranger) }}, `is not allowed to use the service "other"`},
-		{"refused", "target_refused", setup{target: local(freePort(t))}, `the target of "echo" refuses connections`},
+		{"refused", "target_refused", setup{target: local(testenv.Port(t))}, `the target of "echo" refuses connections`},
 		{"timeout", "target_timeout", setup{dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", silent.String())
 		}}, `the target of "echo" does not answer`},
@@ -37,6 +39,7 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			sys := startSystem(t, tt.setup)
 			eventually(t, "ready", func() bool { ok, _ := sys.inlet.obs.Ready.Check(); return ok })
 			wantRefused(t, sys.inlet.Addrs()[0])
@@ -57,7 +60,7 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 			if got, _ := line["reason"].(string); !strings.Contains(got, tt.reason) {
 				t.Errorf("inlet's reason %q, want it to hold %q", got, tt.reason)
 			}
-			if target := sys.outlet.cfg.Services[0].Target.String(); strings.Contains(sys.inletLog.buf.String(), target) {
+			if target := sys.outlet.cfg.Services[0].Target.String(); strings.Contains(sys.inletLog.text(), target) {
 				t.Errorf("the inlet was told the target's address %s", target)
 			}
 			service := sys.inlet.cfg.Services[0].Service
@@ -71,6 +74,7 @@ func TestRefusalsReachTheClientAsAReset(t *testing.T) {
 // While there is no channel a client waits, and then gets a reset: the reason
 // is in the log and in readiness.
 func TestNoChannelEndsInAReset(t *testing.T) {
+	t.Parallel()
 	_, other := newIdentity(t)
 	tests := []struct {
 		name, code string
@@ -78,7 +82,7 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 		reason     string
 		relayCode  string // in the relay's log; "": nothing
 	}{
-		{"relay is down", "unreachable", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withPort(c.Services[0].Routes[0], freePort(t)) }}, "connection refused", ""},
+		{"relay is down", "unreachable", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withPort(c.Services[0].Routes[0], testenv.Port(t)) }}, "connection refused", ""},
 		{"relay is another", "wrong_identity", setup{inlet: func(c *config.Inlet) { c.Services[0].Routes[0] = withIdentity(c.Services[0].Routes[0], other) }}, "peer proves to be", ""},
 		{"outlet is not registered", "not_registered", setup{inlet: func(c *config.Inlet) { c.Services[0].Outlet = other }}, "is not registered here", "not_registered"},
 		{"may not connect", "connect_denied", setup{relay: func(c *config.Relay) { c.Connect = nil }}, "is not allowed to connect at this relay", "connect_denied"},
@@ -93,6 +97,7 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			inlet := tt.setup.inlet
 			tt.setup.inlet = func(c *config.Inlet) {
 				c.ConnectTimeout = 200 * time.Millisecond
@@ -106,10 +111,10 @@ func TestNoChannelEndsInAReset(t *testing.T) {
 				_, states := sys.inlet.obs.Ready.Check()
 				return strings.Contains(states[0].Err.Error(), tt.reason)
 			})
-			began := time.Now()
+			began, watch := time.Now(), testenv.Start(t)
 			wantRefused(t, sys.inlet.Addrs()[0])
-			if took := time.Since(began); took < 200*time.Millisecond || took > 3*time.Second {
-				t.Errorf("the client was reset after %s, want the connect time-out, 200ms", took)
+			if all, took := time.Since(began), watch.Took(); all < 200*time.Millisecond || took > 3*time.Second {
+				t.Errorf("the client was reset after %s, want the connect time-out, 200ms", all)
 			}
 			eventually(t, "the inlet logs the stream", func() bool {
 				return len(sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "code": tt.code})) == 1
@@ -153,6 +158,7 @@ func withIdentity(r route.Route, id identity.Identifier) route.Route {
 }
 
 func TestRegisterDenied(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{relay: func(c *config.Relay) { c.Register = nil }})
 	for side, log := range map[string]*logBuffer{"relay": sys.relayLog, "outlet": sys.outletLog} {
 		eventually(t, side+" says register_denied", func() bool {

@@ -117,7 +117,7 @@ func startFiled(t *testing.T) *filed {
 	must(t, f.outlet.Listen(t.Context()))
 	f.stopOutlet = run(t, f.outlet.Run)
 
-	ic := config.Inlet{Common: config.Common{Identity: inletKey, DrainTimeout: time.Second}, ConnectTimeout: 2 * time.Second}
+	ic := config.Inlet{Common: config.Common{Identity: inletKey, DrainTimeout: time.Second}, ConnectTimeout: patience}
 	for _, name := range []string{"echo", "other", "third"} {
 		ic.Services = append(ic.Services, config.InletService{Listen: local(0), Service: name, Outlet: outletID, Routes: []route.Route{way}})
 	}
@@ -130,6 +130,7 @@ func (f *filed) dialService(i int) *net.TCPConn { return dialTCP(f.outletFile.t,
 // What an outlet's new settings allow goes on, what they do not is cut with a code;
 // and what they allow anew is there.
 func TestOutletReload(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	first, second := f.dialService(0), f.dialService(1)
 	wantEcho(t, first, "hello")
@@ -158,6 +159,7 @@ func TestOutletReload(t *testing.T) {
 // A service that is offered no more is cut, one that is new can be used, and one
 // that has another target goes on to the one before.
 func TestOutletReloadsServices(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	first, second := f.dialService(0), f.dialService(1)
 	wantEcho(t, first, "hello")
@@ -201,6 +203,7 @@ func TestOutletReloadsServices(t *testing.T) {
 // A file with a fault changes nothing, and the log says where the fault is. One that
 // wants what needs a restart says what.
 func TestReloadOfBadFiles(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	nc := f.dialService(0)
 	wantEcho(t, nc, "hello")
@@ -236,6 +239,7 @@ func TestReloadOfBadFiles(t *testing.T) {
 // What a relay's new settings do not allow ends: registrations, joins. What they
 // do goes on.
 func TestRelayReload(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	nc := f.dialService(0)
 	wantEcho(t, nc, "hello")
@@ -249,7 +253,10 @@ func TestRelayReload(t *testing.T) {
 	}
 	f.relayFile.change(", "+f.inletID+"]", "]")
 	eventually(t, "the join ends", func() bool { return len(f.relay.server.Status().Joins) == 0 })
+	eventually(t, "the inlet has heard of it", func() bool { ok, _ := f.inlet.obs.Ready.Check(); return !ok }) // before that a stream would wait, not its client
+	f.inlet.connectTimeout.Store(int64(200 * time.Millisecond))
 	wantRefused(t, f.inlet.Addrs()[0])
+	f.inlet.connectTimeout.Store(int64(patience))
 
 	f.relayFile.change("register: ["+f.outletID+"]", "register: 'peer.id == \""+other+"\"'")
 	eventually(t, "the registration ends", func() bool {
@@ -272,6 +279,7 @@ func strangerID(t *testing.T) string {
 // The log level changes with the file, and the authorities do: credentials count
 // that did not, and what they were for ends with them.
 func TestReloadOfLevelAndAuthorities(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	a, err := identity.New(time.Now())
 	must(t, err)

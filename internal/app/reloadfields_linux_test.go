@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/identity"
 	"github.com/culvert-net/culvert/pkg/policy"
 	"github.com/culvert-net/culvert/pkg/route"
@@ -188,6 +189,7 @@ func liveCommon[C any](b *base, common func(*C) (*config.Common, *config.Trust))
 }
 
 func TestInletReloadTakesOrNamesEveryField(t *testing.T) {
+	t.Parallel()
 	key, _ := newIdentity(t)
 	path := filepath.Join(socketFolder(t), "s")
 	way := func(port uint16) []route.Route {
@@ -201,7 +203,7 @@ func TestInletReloadTakesOrNamesEveryField(t *testing.T) {
 		return c
 	}
 	in, _, _ := startInlet(t, *settings())
-	free := freePort(t)
+	free := testenv.Port(t)
 	service := func() *inletService { // as a client gets it
 		list, _ := in.offered()
 		return enterAndLeave(in, list[0].port)
@@ -278,6 +280,7 @@ func takes(l *serviceLimits, n int) (places int) {
 }
 
 func TestOutletReloadTakesOrNamesEveryField(t *testing.T) {
+	t.Parallel()
 	key, _ := newIdentity(t)
 	pair, ca := targetCert(t)
 	certFile, keyFile := pairFiles(t, pair)
@@ -369,6 +372,7 @@ func TestOutletReloadTakesOrNamesEveryField(t *testing.T) {
 }
 
 func TestRelayReloadTakesOrNamesEveryField(t *testing.T) {
+	t.Parallel()
 	key, _ := newIdentity(t)
 	settings := func() *config.Relay {
 		c := &config.Relay{
@@ -397,6 +401,7 @@ func TestRelayReloadTakesOrNamesEveryField(t *testing.T) {
 }
 
 func TestAuthorityReloadTakesOrNamesEveryField(t *testing.T) {
+	t.Parallel()
 	key, _ := newIdentity(t)
 	store := filepath.Join(t.TempDir(), "authority.db")
 	settings := func() *config.Authority {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,17 +13,20 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // One connection more than there may be is refused at once, whoever has the limit, and
 // its place is there again when one has ended.
 func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
 	limits := config.ServiceLimits{Connections: 2}
 	for name, s := range map[string]setup{
 		"inlet":  {inlet: func(c *config.Inlet) { c.Services[0].Limits = limits }},
 		"outlet": {outlet: func(c *config.Outlet) { c.Services[0].Limits = limits }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sys := startSystem(t, s)
 			var open []*net.TCPConn
 			for range limits.Connections {
@@ -36,9 +40,8 @@ func TestConnectionLimit(t *testing.T) {
 			eventually(t, "the refusals are counted", func() bool {
 				return metric(t, sys.inlet.obs, "culvert_inlet_streams_total", "echo", "limit") == 3
 			})
-			lines := sys.inletLog.lines(t, map[string]string{"msg": "stream refused", "code": "limit"})
-			if len(lines) == 0 || !strings.Contains(lines[0]["reason"].(string), "limits.connections") {
-				t.Errorf("the log does not say which limit it is: %v", lines)
+			if line := waitLine(t, sys.inletLog, map[string]string{"msg": "stream refused", "code": "limit"}); !strings.Contains(line["reason"].(string), "limits.connections") {
+				t.Errorf("the log does not say which limit it is: %v", line)
 			}
 			_ = open[0].CloseWrite()
 			if _, err := io.ReadAll(open[0]); err != nil {
@@ -53,12 +56,14 @@ func TestConnectionLimit(t *testing.T) {
 
 // A connection that moves nothing is reset at both ends, whoever has the limit.
 func TestIdleTimeout(t *testing.T) {
+	t.Parallel()
 	limits := config.ServiceLimits{IdleTimeout: 20 * time.Millisecond}
 	for name, bounds := range map[string]func(*system) *serviceLimits{
 		"inlet":  func(sys *system) *serviceLimits { services, _ := sys.inlet.offered(); return services[0].bounds },
 		"outlet": func(sys *system) *serviceLimits { return sys.outlet.offered.Load().services[0].bounds },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			target, address := startSleeper(t)
 			sys := startSystem(t, setup{target: address})
 			nc := sys.dial(t)
@@ -78,20 +83,21 @@ func TestIdleTimeout(t *testing.T) {
 // A connection of which one end has sent all that the other may hold for now is not
 // idle while that hands it on, however little at a time; whoever has the idle time.
 func TestIdleTimeoutOfTheOtherEnd(t *testing.T) {
-	const idle = time.Second
+	t.Parallel()
 	slow := config.ServiceLimits{BytesPerSecond: 32 << 10}
-	quiet := config.ServiceLimits{IdleTimeout: idle}
 	for name, tt := range map[string]struct {
 		target func(nc *net.TCPConn)
-		client func(t *testing.T, nc *net.TCPConn)
-		s      setup
+		client func(nc *net.TCPConn) error
+		s      func(quiet config.ServiceLimits) setup
 	}{
 		"inlet": {
 			func(nc *net.TCPConn) { _, _ = io.Copy(io.Discard, nc) },
-			func(t *testing.T, nc *net.TCPConn) { cram(t, nc) },
-			setup{
-				inlet:  func(c *config.Inlet) { c.Services[0].Limits = quiet },
-				outlet: func(c *config.Outlet) { c.Services[0].Limits = slow },
+			cram,
+			func(quiet config.ServiceLimits) setup {
+				return setup{
+					inlet:  func(c *config.Inlet) { c.Services[0].Limits = quiet },
+					outlet: func(c *config.Outlet) { c.Services[0].Limits = slow },
+				}
 			},
 		},
 		"outlet": {
@@ -103,22 +109,25 @@ func TestIdleTimeoutOfTheOtherEnd(t *testing.T) {
 					}
 				}
 			},
-			func(_ *testing.T, nc *net.TCPConn) { go func() { _, _ = io.Copy(io.Discard, nc) }() },
-			setup{
-				inlet:  func(c *config.Inlet) { c.Services[0].Limits = slow },
-				outlet: func(c *config.Outlet) { c.Services[0].Limits = quiet },
+			func(nc *net.TCPConn) error { go func() { _, _ = io.Copy(io.Discard, nc) }(); return nil },
+			func(quiet config.ServiceLimits) setup {
+				return setup{
+					inlet:  func(c *config.Inlet) { c.Services[0].Limits = slow },
+					outlet: func(c *config.Outlet) { c.Services[0].Limits = quiet },
+				}
 			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tt.s.target = serveTCP(t, tt.target)
-			sys := startSystem(t, tt.s)
-			nc := sys.dial(t)
-			_ = nc.SetDeadline(time.Time{})
-			tt.client(t, nc)
-			wantCarriedFor(t, sys, 4*idle)
-			_ = nc.Close()
+			wantNotIdle(t, func(quiet config.ServiceLimits) (*system, error) {
+				s := tt.s(quiet)
+				s.target = serveTCP(t, tt.target)
+				sys := startSystem(t, s)
+				nc := sys.dial(t)
+				_ = nc.SetDeadline(time.Time{})
+				return sys, tt.client(nc)
+			})
 		})
 	}
 }
@@ -126,37 +135,52 @@ func TestIdleTimeoutOfTheOtherEnd(t *testing.T) {
 // A connection whose program takes its time with what the kernel holds for it is not
 // idle, at either end: a socket has room again only once a third of its buffer is free.
 func TestIdleTimeoutOfASlowProgram(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("the system does not tell what is acknowledged")
 	}
-	const idle = time.Second
-	quiet := config.ServiceLimits{IdleTimeout: idle}
-	sys := startSystem(t, setup{
-		target: serveTCP(t, func(nc *net.TCPConn) {
-			_ = nc.SetReadBuffer(16 << 10) // so that it acknowledges bit by bit
-			for b := make([]byte, 2<<10); ; time.Sleep(20 * time.Millisecond) {
-				if _, err := nc.Read(b); err != nil {
-					return
+	wantNotIdle(t, func(quiet config.ServiceLimits) (*system, error) {
+		sys := startSystem(t, setup{
+			target: serveTCP(t, func(nc *net.TCPConn) {
+				_ = nc.SetReadBuffer(16 << 10) // so that it acknowledges bit by bit
+				for b := make([]byte, 2<<10); ; time.Sleep(20 * time.Millisecond) {
+					if _, err := nc.Read(b); err != nil {
+						return
+					}
 				}
-			}
-		}),
-		inlet:  func(c *config.Inlet) { c.Services[0].Limits = quiet },
-		outlet: func(c *config.Outlet) { c.Services[0].Limits = quiet },
+			}),
+			inlet:  func(c *config.Inlet) { c.Services[0].Limits = quiet },
+			outlet: func(c *config.Outlet) { c.Services[0].Limits = quiet },
+		})
+		return sys, cram(sys.dial(t))
 	})
-	nc := sys.dial(t)
-	cram(t, nc)
-	wantCarriedFor(t, sys, 4*idle)
-	_ = nc.Close()
 }
 
-// wantCarriedFor wants one stream to be carried at both ends for some time.
-func wantCarriedFor(t *testing.T, sys *system, d time.Duration) {
+// wantNotIdle wants the one stream of a system, which begin starts with an idle time-out,
+// to be carried at both ends for several times as long: for longer ones where the machine
+// has kept the process from moving its bytes.
+func wantNotIdle(t *testing.T, begin func(quiet config.ServiceLimits) (*system, error)) {
 	t.Helper()
-	carried := func() bool { return sys.inlet.countStreams() == 1 && sys.outlet.countStreams() == 1 }
-	eventually(t, "the stream is carried", carried)
-	for began := time.Now(); time.Since(began) < d; time.Sleep(d / 100) {
-		if !carried() {
-			t.Fatalf("it has ended after %v, while bytes moved", time.Since(began))
+	for idle := time.Second; ; idle *= 4 {
+		watch := testenv.Start(t)
+		sys, err := begin(config.ServiceLimits{IdleTimeout: idle})
+		var since time.Time // when it was first carried
+		for began := time.Now(); err == nil && (since.IsZero() || time.Since(since) < 4*idle); time.Sleep(idle / 25) {
+			switch carried := sys.inlet.countStreams() == 1 && sys.outlet.countStreams() == 1; {
+			case carried && since.IsZero():
+				since = time.Now()
+			case !carried && !since.IsZero():
+				err = fmt.Errorf("the stream has ended after %v, while bytes moved", time.Since(since))
+			case !carried && time.Since(began) > patience:
+				err = errors.New("no stream is carried")
+			}
+		}
+		sys.stopInlet()
+		if err == nil {
+			return
+		}
+		if lost := watch.Lost(); lost < idle/4 || idle > 10*time.Second {
+			t.Fatalf("with an idle time-out of %s, on a machine that has lost %s: %v", idle, lost, err)
 		}
 	}
 }
@@ -164,6 +188,7 @@ func wantCarriedFor(t *testing.T, sys *system, d time.Duration) {
 // A connection that has ended well is handed on to its end, at its rate, though the
 // outlet has gone away meanwhile, whose part of it was over.
 func TestDrainAtALowRate(t *testing.T) {
+	t.Parallel()
 	const rate, size = 32 << 10, 96 << 10
 	sys := startSystem(t, setup{
 		target: serveTCP(t, func(nc *net.TCPConn) {
@@ -190,6 +215,7 @@ func TestDrainAtALowRate(t *testing.T) {
 
 // All connections of a service together have its rate.
 func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	const rate, clients, size = 512 << 10, 4, 160 << 10
 	endless := func(nc *net.TCPConn) {
 		for b := make([]byte, 16<<10); ; {
@@ -204,6 +230,7 @@ func TestRateLimit(t *testing.T) {
 		"outlet": {target: serveTCP(t, endless), outlet: func(c *config.Outlet) { c.Services[0].Limits = limits }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sys := startSystem(t, s)
 			start := time.Now()
 			var reading sync.WaitGroup
@@ -228,6 +255,7 @@ func TestRateLimit(t *testing.T) {
 
 // What waits for its turn is neither lost nor changed.
 func TestRateLimitIsExact(t *testing.T) {
+	t.Parallel()
 	limits := config.ServiceLimits{BytesPerSecond: 4 << 20}
 	sys := startSystem(t, setup{
 		inlet:  func(c *config.Inlet) { c.Services[0].Limits = limits },
@@ -249,6 +277,7 @@ func TestRateLimitIsExact(t *testing.T) {
 
 // Connections that are open follow an outlet's new limits.
 func TestLimitsReload(t *testing.T) {
+	t.Parallel()
 	f := startFiled(t)
 	first, second, other := f.dialService(0), f.dialService(0), f.dialService(1)
 	for _, nc := range []net.Conn{first, second, other} {

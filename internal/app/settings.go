@@ -111,7 +111,8 @@ func (k *settingsKeeper) read(asked bool) {
 		return
 	}
 	k.failed = ""
-	k.reloads.WithLabelValues("ok").Inc()
+	// Counted last of what can be asked for: who sees a reload sees what came of it, too.
+	defer k.reloads.WithLabelValues("ok").Inc()
 	if len(rev.restart) == 0 {
 		k.inUse.Set(1)
 		k.log.Info("settings file was read again and holds", zap.String("file", k.file))

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -74,6 +75,7 @@ func echoUnix(nc *net.UnixConn) { _, _ = io.Copy(nc, struct{ io.Reader }{nc}) }
 
 // Bytes, ends and modes of unix sockets at both plain ends.
 func TestUnixSockets(t *testing.T) {
+	t.Parallel()
 	sys, path := startSockets(t, echoUnix)
 	info, err := os.Stat(path)
 	must(t, err)
@@ -93,8 +95,8 @@ func TestUnixSockets(t *testing.T) {
 	eventually(t, "both ends have ended well", func() bool {
 		return metric(t, sys.inlet.obs, "culvert_inlet_streams_total", "echo", "ok") == 1 && metric(t, sys.outlet.obs, "culvert_outlet_streams_total", "echo", "ok") == 1
 	})
-	if lines := sys.inletLog.lines(t, map[string]string{"msg": "stream closed"}); len(lines) != 1 || !strings.HasPrefix(lines[0]["client"].(string), "unix:uid=") {
-		t.Errorf("the log does not say who the client is: %v", lines)
+	if line := waitLine(t, sys.inletLog, map[string]string{"msg": "stream closed"}); !strings.HasPrefix(line["client"].(string), "unix:uid=") {
+		t.Errorf("the log does not say who the client is: %v", line)
 	}
 	if got := sys.inlet.Status().Services[0].Listen; got != "unix://"+path {
 		t.Errorf("the status says %q", got)
@@ -110,7 +112,9 @@ func TestUnixSockets(t *testing.T) {
 
 // An abort at either end is one at the other, and no end, where that has spoken.
 func TestUnixAborts(t *testing.T) {
+	t.Parallel()
 	t.Run("by the target", func(t *testing.T) {
+		t.Parallel()
 		sys, path := startSockets(t, func(nc *net.UnixConn) {
 			_, _ = nc.Read(make([]byte, 1)) // and leaves the rest, for which its peer is told ECONNRESET
 			_, _ = io.WriteString(nc, "half of")
@@ -124,6 +128,7 @@ func TestUnixAborts(t *testing.T) {
 		wantEnds(t, sys, "target_reset")
 	})
 	t.Run("by the client", func(t *testing.T) {
+		t.Parallel()
 		seen := make(chan error, 1)
 		sys, path := startSockets(t, func(nc *net.UnixConn) {
 			_, err := io.Copy(nc, struct{ io.Reader }{nc})
@@ -153,6 +158,7 @@ func TestUnixAborts(t *testing.T) {
 		wantEnds(t, sys, "client_reset")
 	})
 	t.Run("outlet stops", func(t *testing.T) {
+		t.Parallel()
 		path := filepath.Join(socketFolder(t), "inlet.sock")
 		sys := startSystem(t, setup{target: serveUnix(t, echoUnix), outlet: func(c *config.Outlet) { c.DrainTimeout = time.Millisecond }, inlet: func(c *config.Inlet) {
 			c.Services[0].Listen = config.Address{Path: path}
@@ -165,12 +171,20 @@ func TestUnixAborts(t *testing.T) {
 		}
 	})
 	t.Run("target gone", func(t *testing.T) {
+		t.Parallel()
 		path := filepath.Join(socketFolder(t), "inlet.sock")
-		sys := startSystem(t, setup{target: config.Address{Path: filepath.Join(socketFolder(t), "none.sock")}, inlet: func(c *config.Inlet) {
-			c.Services[0].Listen = config.Address{Path: path}
-		}})
+		spoken := make(chan struct{})
+		sys := startSystem(t, setup{
+			target: config.Address{Path: filepath.Join(socketFolder(t), "none.sock")},
+			dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				<-spoken
+				return new(net.Dialer).DialContext(ctx, network, address)
+			},
+			inlet: func(c *config.Inlet) { c.Services[0].Listen = config.Address{Path: path} },
+		})
 		nc := dialUnix(t, path)
 		_, err := io.WriteString(nc, "hello")
+		close(spoken)
 		must(t, err)
 		if _, err := io.ReadAll(nc); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the client read %v, want a reset", err)

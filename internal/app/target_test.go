@@ -55,6 +55,7 @@ func serveProxied(t *testing.T) (config.Address, <-chan toldTarget) {
 // A target is told who calls, before anything else: what is known of them, and no
 // more than that.
 func TestProxyProtocol(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		version int
@@ -68,6 +69,7 @@ func TestProxyProtocol(t *testing.T) {
 		{"v2 trusted", 2, true, true, func(_ *system, client net.Addr) string { return client.String() }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			addr, told := serveProxied(t)
 			change := func(c *config.Outlet) {
 				s := &c.Services[0]
@@ -154,7 +156,9 @@ func startTLS(t *testing.T, change func(*config.OutletService), handle func(c *t
 
 // Ends pass through TLS for themselves, and one that TLS has not said is none.
 func TestTLSTarget(t *testing.T) {
+	t.Parallel()
 	t.Run("ends", func(t *testing.T) {
+		t.Parallel()
 		sys := startTLS(t, nil, func(c *tls.Conn, _ *net.TCPConn) {
 			_, _ = io.Copy(c, c)
 			_ = c.CloseWrite()
@@ -175,6 +179,7 @@ func TestTLSTarget(t *testing.T) {
 		})
 	})
 	t.Run("truncated", func(t *testing.T) {
+		t.Parallel()
 		sys := startTLS(t, nil, func(c *tls.Conn, nc *net.TCPConn) {
 			_, _ = io.CopyN(c, c, 5)
 			_ = nc.CloseWrite() // a FIN, and no close_notify
@@ -188,6 +193,7 @@ func TestTLSTarget(t *testing.T) {
 		}
 	})
 	t.Run("aborted by the client", func(t *testing.T) {
+		t.Parallel()
 		seen := make(chan error, 1)
 		sys := startTLS(t, nil, func(c *tls.Conn, _ *net.TCPConn) {
 			_, err := io.Copy(c, c)
@@ -202,6 +208,7 @@ func TestTLSTarget(t *testing.T) {
 		}
 	})
 	t.Run("not verified", func(t *testing.T) {
+		t.Parallel()
 		_, other := targetCert(t)
 		sys := startTLS(t, func(s *config.OutletService) { s.TLS.CAFile = other }, func(c *tls.Conn, _ *net.TCPConn) { _, _ = io.Copy(c, c) })
 		wantRefused(t, sys.inlet.Addrs()[0])

@@ -45,6 +45,7 @@ func TestTimed(t *testing.T) {
 // What was let in while the time allowed it ends when the time does not any more,
 // without any authority.
 func TestTimeCuts(t *testing.T) {
+	t.Parallel()
 	const often = 100 * time.Millisecond // in the place of a minute
 	for _, tt := range []struct {
 		name   string
@@ -63,6 +64,7 @@ func TestTimeCuts(t *testing.T) {
 		}, func(sys *system) *logBuffer { return sys.relayLog }, map[string]string{"msg": "outlet unregistered", "code": "register_denied"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			sys := openedInTime(t, func(s *setup, expression string) {
 				tt.until(s, expression)
 				s.before = func(out *Outlet) { out.trust.every = often }
@@ -80,6 +82,7 @@ func openedInTime(t *testing.T, until func(s *setup, expression string)) *system
 	for allowed := 2 * time.Second; ; allowed *= 2 {
 		var s setup
 		end := time.Now().Add(allowed)
+		s.inlet = func(c *config.Inlet) { c.ConnectTimeout = allowed } // for nothing, when the time is over
 		until(&s, fmt.Sprintf("now < timestamp(%q)", end.UTC().Format(time.RFC3339Nano)))
 		sys := startSystem(t, s)
 		nc := sys.dial(t)

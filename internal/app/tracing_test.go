@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/internal/trace"
 	"github.com/culvert-net/culvert/internal/trace/tracetest"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -81,6 +82,7 @@ func wantAttrs(t *testing.T, s *tracetest.Span, want map[string]any) {
 
 // TestTraceOfAStream: one trace shows both sides, in the order of what happens.
 func TestTraceOfAStream(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	asked, answer := make(chan struct{}), make(chan struct{})
 	sys := startSystem(t, setup{
@@ -144,6 +146,7 @@ func TestTraceOfAStream(t *testing.T) {
 
 // TestTraceClientAddress: it is there where settings say so, on each side for itself.
 func TestTraceClientAddress(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	sys := startSystem(t, setup{
 		inlet: func(cfg *config.Inlet) { cfg.Tracing = tracingTo(c, 1) },
@@ -163,8 +166,9 @@ func TestTraceClientAddress(t *testing.T) {
 // TestTraceOfRefusals: what did not come to be says why, on both sides, and nothing of
 // addresses.
 func TestTraceOfRefusals(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
-	closed := local(freePort(t))
+	closed := local(testenv.Port(t))
 	sys := startSystem(t, setup{
 		target: closed,
 		inlet:  func(cfg *config.Inlet) { cfg.Tracing = tracingTo(c, 1) },
@@ -185,6 +189,7 @@ func TestTraceOfRefusals(t *testing.T) {
 
 // TestTraceOfUnknownService: a peer makes no names of spans.
 func TestTraceOfUnknownService(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	sys := startSystem(t, setup{
 		service: "nothing",
@@ -200,9 +205,10 @@ func TestTraceOfUnknownService(t *testing.T) {
 
 // TestTraceOfPaths: what happens to the channel's path is in the spans of its streams.
 func TestTraceOfPaths(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	relayKey, relayID := newIdentity(t)
-	port := freePort(t)
+	port := testenv.Port(t)
 	var rc config.Relay
 	sys := startSystem(t, setup{
 		relay: func(cfg *config.Relay) {
@@ -229,9 +235,13 @@ func TestTraceOfPaths(t *testing.T) {
 		wantOrder(t, "first byte", eventOf(t, s, trace.EventFirstByte), "path lost", eventOf(t, s, trace.EventPathLost),
 			"path changed", eventOf(t, s, trace.EventPathChanged), "end", s.End)
 		for _, e := range s.Events {
-			if e.Name == trace.EventPathChanged && (e.Attrs[trace.AttrCause] != "lost" || e.Attrs[trace.AttrRoute] == nil) {
+			if e.Name != trace.EventPathChanged {
+				continue
+			}
+			if e.Attrs[trace.AttrCause] != "lost" || e.Attrs[trace.AttrRoute] == nil {
 				t.Errorf("%s: %+v", s.Kind, e)
 			}
+			break // what the outlet has asked for when the relay drained may come now, and be a change, too
 		}
 	}
 	for _, tr := range []*trace.Tracer{sys.inlet.tracer, sys.outlet.tracer} {
@@ -243,6 +253,7 @@ func TestTraceOfPaths(t *testing.T) {
 
 // TestTraceBeginsAtTheOutlet where the inlet traces nothing.
 func TestTraceBeginsAtTheOutlet(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	sys := startSystem(t, setup{outlet: func(cfg *config.Outlet) { cfg.Tracing = tracingTo(c, 1) }})
 	nc := sys.dial(t)
@@ -257,6 +268,7 @@ func TestTraceBeginsAtTheOutlet(t *testing.T) {
 // TestTraceNotSampled: what the inlet does not record, the outlet does not either,
 // whatever it records of its own.
 func TestTraceNotSampled(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	sys := startSystem(t, setup{
 		inlet:  func(cfg *config.Inlet) { cfg.Tracing = tracingTo(c, 0) },
@@ -277,6 +289,7 @@ func TestTraceNotSampled(t *testing.T) {
 // TestTraceLimit: an inlet that asks for all of its streams gets what the outlet's rate
 // gives, and all of its streams.
 func TestTraceLimit(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	sys := startSystem(t, setup{
 		inlet: func(cfg *config.Inlet) { cfg.Tracing = tracingTo(c, 1) },
@@ -311,6 +324,7 @@ func TestTraceLimit(t *testing.T) {
 
 // TestTraceOfStrangers: who may use nothing here costs no spans.
 func TestTraceOfStrangers(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	sys := startSystem(t, setup{
 		inlet: func(cfg *config.Inlet) { cfg.Tracing = tracingTo(c, 1) },
@@ -331,6 +345,7 @@ func TestTraceOfStrangers(t *testing.T) {
 
 // TestTraceWithoutChannel: who waits in vain is in a trace, too.
 func TestTraceWithoutChannel(t *testing.T) {
+	t.Parallel()
 	c, _ := tracetest.Start(t, false)
 	sys := startSystem(t, setup{
 		relay: func(cfg *config.Relay) { cfg.Connect = policy.List() },
@@ -345,6 +360,7 @@ func TestTraceWithoutChannel(t *testing.T) {
 
 // TestTraceCollectorIsAway: streams do not notice, and one line says so.
 func TestTraceCollectorIsAway(t *testing.T) {
+	t.Parallel()
 	c, srv := tracetest.Start(t, false)
 	srv.Close()
 	sys := startSystem(t, setup{

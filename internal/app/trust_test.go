@@ -14,6 +14,7 @@ import (
 	"github.com/culvert-net/culvert/internal/authority/authoritytest"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/member"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/credential"
@@ -52,6 +53,7 @@ func startTrusting(t *testing.T, a *testAuthority, change ...func(*setup)) *syst
 // Attributes alone let a stream through a relay and an outlet, after nothing but a
 // ticket each; and a renewal reaches everybody without a break.
 func TestAttributesLetIn(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	a.SetLifetime(4 * time.Second)
 	sys := startTrusting(t, a)
@@ -82,6 +84,7 @@ func TestAttributesLetIn(t *testing.T) {
 
 // Whoever is revoked is cut in time, everywhere, with a code, and not let in again.
 func TestRevocationCuts(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		revoke func(a *testAuthority, sys *system)
@@ -100,13 +103,12 @@ func TestRevocationCuts(t *testing.T) {
 		}, code.IdentityRevoked},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			a := startAuthority(t)
-			sys := startTrusting(t, a, func(s *setup) {
-				inlet := s.inlet
-				s.inlet = func(c *config.Inlet) { inlet(c); c.ConnectTimeout = 2 * time.Second }
-			})
+			sys := startTrusting(t, a)
 			nc := sys.dial(t)
 			wantEcho(t, nc, "hello")
+			sys.inlet.connectTimeout.Store(int64(2 * time.Second)) // there will be no channel any more
 			tt.revoke(a, sys)
 			cutWithin(t, nc, cutTimeout)
 			cutWithin(t, sys.dial(t), cutTimeout)
@@ -125,6 +127,7 @@ func TestRevocationCuts(t *testing.T) {
 // Whoever's own credential or identity is revoked says so itself: in the log, in
 // /readyz and in the status.
 func TestOwnRevocationIsSaid(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	sys := startTrusting(t, a)
 	wantEcho(t, sys.dial(t), "hello")
@@ -145,6 +148,7 @@ func TestOwnRevocationIsSaid(t *testing.T) {
 // A stream that may not be any more ends with the reason; one that a list allows,
 // and so the channel, go on.
 func TestOnlyWhatIsDeniedIsCut(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	target := serveTCP(t, echo)
 	var listed config.InletService
@@ -177,9 +181,39 @@ func TestOnlyWhatIsDeniedIsCut(t *testing.T) {
 // A credential that ends and is not renewed cuts, by the outlet's clock and the
 // skew that it grants.
 func TestExpiryCuts(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
-	a.SetLifetime(3 * time.Second)
-	sys := startTrusting(t, a, func(s *setup) {
+	var sys *system
+	var nc *net.TCPConn
+	lifetime := 3 * time.Second
+	for ; ; lifetime *= 2 { // on a machine too slow for that
+		a.SetLifetime(lifetime)
+		watch := testenv.Start(t)
+		sys = startExpiring(t, a)
+		if nc = sys.dial(t); echoes(nc) {
+			break
+		}
+		if lost := watch.Lost(); lost < lifetime/4 || lifetime > patience/2 {
+			t.Fatalf("no stream with credentials for %s, on a machine that has lost %s", lifetime, lost)
+		}
+		sys.stopInlet()
+	}
+	// The authority forgets the inlet: what it has ends.
+	a.Forget(sys.inlet.Identifier())
+	cutWithin(t, nc, lifetime+cutTimeout)
+	eventually(t, "the outlet says why", func() bool {
+		return len(sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "code": "credential_expired"})) > 0
+	})
+	eventually(t, "the inlet's own log says that its credential has ended", func() bool {
+		return strings.Contains(sys.inletLog.text(), "credential has ended and is not renewed")
+	})
+}
+
+// startExpiring starts a system whose outlet takes no credential that has ended, by no
+// clock's skew.
+func startExpiring(t *testing.T, a *testAuthority) *system {
+	t.Helper()
+	return startTrusting(t, a, func(s *setup) {
 		relay := s.relay
 		s.relay = func(c *config.Relay) { relay(c); c.Connect = mustCompile(t, policy.Connect, "true") }
 		s.before = func(out *Outlet) {
@@ -191,22 +225,12 @@ func TestExpiryCuts(t *testing.T) {
 			out.trust.verifier = strict
 		}
 	})
-	nc := sys.dial(t)
-	wantEcho(t, nc, "hello")
-	// The authority forgets the inlet: what it has ends.
-	a.Forget(sys.inlet.Identifier())
-	cutWithin(t, nc, 3*time.Second+cutTimeout)
-	eventually(t, "the outlet says why", func() bool {
-		return len(sys.outletLog.lines(t, map[string]string{"msg": "stream is cut", "code": "credential_expired"})) > 0
-	})
-	eventually(t, "the inlet's own log says that its credential has ended", func() bool {
-		return strings.Contains(sys.inletLog.text(), "credential has ended and is not renewed")
-	})
 }
 
 // A ticket that is refused ends the process with the reason; one that is used
 // does not matter at the second start.
 func TestTicketAtStart(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	key, id := newIdentity(t)
 	cfg := config.Relay{
@@ -239,6 +263,7 @@ func TestTicketAtStart(t *testing.T) {
 
 // What is wrong with a credential is told to the peer that shows it, and the log.
 func TestDenialNamesTheCredential(t *testing.T) {
+	t.Parallel()
 	a, stranger := startAuthority(t), startAuthority(t)
 	sys := startTrusting(t, a, func(s *setup) {
 		relay := s.relay
@@ -258,13 +283,14 @@ func TestDenialNamesTheCredential(t *testing.T) {
 
 // While there is no authority to enrol at, the log, /readyz and the status say so.
 func TestNotEnrolledYet(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	sys := startTrusting(t, a, func(s *setup) {
 		inlet := s.inlet
 		s.inlet = func(c *config.Inlet) {
 			inlet(c)
 			c.ConnectTimeout = 300 * time.Millisecond
-			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(freePort(t)), Identifier: a.Identifier()}}}
+			c.TicketRoutes = []route.Route{{{Host: "127.0.0.1", Port: uint16(testenv.Port(t)), Identifier: a.Identifier()}}}
 		}
 	})
 	wantRefused(t, sys.inlet.Addrs()[0])
@@ -272,12 +298,17 @@ func TestNotEnrolledYet(t *testing.T) {
 		lines := sys.inletLog.lines(t, map[string]string{"msg": "stream refused"})
 		return len(lines) > 0 && strings.Contains(lines[0]["reason"].(string), "not enrolled: ")
 	})
-	if st := sys.inlet.Status().Credential; st == nil || st.Serial != "" || st.LastError == "" {
-		t.Errorf("status: %+v", st)
-	}
-	if st := sys.outlet.Status().Credential; st == nil || st.Serial == "" || st.Attributes["role"] != "outlet" || !st.Connected {
-		t.Errorf("the outlet's status: %+v", st)
-	}
+	eventually(t, "the inlet's status says that it has none, and why", func() bool {
+		st := sys.inlet.Status().Credential
+		if st == nil || st.Serial != "" {
+			t.Fatalf("status: %+v", st)
+		}
+		return st.LastError != ""
+	})
+	eventually(t, "the outlet, which has another way, is enrolled", func() bool {
+		st := sys.outlet.Status().Credential
+		return st != nil && st.Serial != "" && st.Attributes["role"] == "outlet" && st.Connected
+	})
 }
 
 // A token's file is read whole, in bounds, and an error shows none of it.
@@ -305,6 +336,7 @@ func TestReadToken(t *testing.T) {
 // The audit logs of an outlet and a relay name the credentials that counted for a
 // decision.
 func TestAuditNamesCredentials(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	folder := t.TempDir()
 	sys := startTrusting(t, a, func(s *setup) {
@@ -329,6 +361,7 @@ func TestAuditNamesCredentials(t *testing.T) {
 // A handshake that is refused for what the peer has proven to be names it in the
 // audit log, and the credentials that it has shown: at a relay and at an outlet.
 func TestAuditNamesWhoIsTurnedAway(t *testing.T) {
+	t.Parallel()
 	a := startAuthority(t)
 	folder := t.TempDir()
 	sys := startTrusting(t, a, func(s *setup) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/pump"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -373,10 +374,10 @@ func TestDemo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out lockedBuffer
 	done := make(chan error, 1)
-	began := time.Now()
+	watch := testenv.Start(t)
 	go func() { done <- Demo(ctx, &out, DemoOptions{}) }()
 	eventually(t, "the report", func() bool { return strings.Contains(out.String(), "Ctrl-C ends it") })
-	if took := time.Since(began); took > 3*time.Second {
+	if took := watch.Took(); took > 3*time.Second {
 		t.Errorf("the report took %s, want at most 3s", took)
 	}
 	text := out.String()
@@ -511,7 +512,7 @@ func TestOneRelayTakesItsPart(t *testing.T) {
 	nc, far := net.Pipe()
 	defer far.Close()
 	running.Go(func() { out.agents.listed[1].handle(ctx, nc, "") })
-	_ = far.SetDeadline(time.Now().Add(handshakeWait / 2))
+	_ = far.SetDeadline(time.Now().Add(patience))     // one that gets no turn is closed long before
 	if _, err := far.Write([]byte("C")); err != nil { // which only a handshake reads
 		t.Errorf("the second relay's caller: %v", err)
 	}

@@ -43,6 +43,7 @@ func withAdmin() setup {
 // While a stream runs, and not only at its end, both ends and the relay between them
 // show what it has carried so far: in /status and in /metrics, and the same.
 func TestLiveStreams(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, withAdmin())
 	began := time.Now()
 	client := sys.dial(t)
@@ -112,6 +113,7 @@ func TestLiveStreams(t *testing.T) {
 // So many streams and joins are listed as the parameter says, 100 by default, the
 // newest first; how many there are beside them is said.
 func TestStatusParameters(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, withAdmin())
 	const streams = 3
 	var clients []string
@@ -168,6 +170,7 @@ func TestStatusParameters(t *testing.T) {
 
 // A client that waits for a channel is among the streams, without one.
 func TestWaitingStream(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, setup{})
 	sys.stopOutlet()
 	eventually(t, "the channel is gone", func() bool { return sys.inlet.countChannels() == 0 })
@@ -214,6 +217,7 @@ func TestHistory(t *testing.T) {
 
 // Each kind of process has a history with what it carries.
 func TestHistoriesOfProcesses(t *testing.T) {
+	t.Parallel()
 	sys := startSystem(t, withAdmin())
 	wantEcho(t, sys.dial(t), "hello")
 	eventually(t, "both ends have counted it", func() bool {

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -81,10 +84,7 @@ func TestCases(t *testing.T) {
 			if c.conns > 1000 {
 				t.Skip("covered by TestIdle and TestAmong with fewer connections")
 			}
-			f, err := c.Run(t.Context(), p)
-			if err != nil {
-				t.Fatal(err)
-			}
+			f := runShort(t, c, p)
 			if !slices.Contains(c.Metrics, c.Main) {
 				t.Errorf("the main metric %s is not among %v", c.Main, c.Metrics)
 			}
@@ -100,6 +100,23 @@ func TestCases(t *testing.T) {
 				t.Errorf("quantiles out of order: %v", f)
 			}
 		})
+	}
+}
+
+// runShort runs a case, again where the machine has kept the process from running for
+// much of the window, in which nothing was measured then.
+func runShort(t *testing.T, c *Case, p *Path) Figures {
+	t.Helper()
+	for try := 1; ; try++ {
+		watch := testenv.Start(t)
+		f, err := c.Run(t.Context(), p)
+		if try < 3 && watch.Lost() > short.Measure/4 {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
 	}
 }
 
@@ -275,12 +292,8 @@ func TestAwaitAnswer(t *testing.T) {
 	if err := AwaitAnswer(t.Context(), &Path{Addr: startTarget(t)}, time.Minute); err != nil {
 		t.Error(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
-	err = AwaitAnswer(t.Context(), &Path{Name: "nobody", Addr: ln.Addr().String()}, 30*time.Millisecond)
+	nobody := fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))
+	err := AwaitAnswer(t.Context(), &Path{Name: "nobody", Addr: nobody}, 30*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), "nobody does not answer") {
 		t.Errorf("error %v, want one that names the path", err)
 	}

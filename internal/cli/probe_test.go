@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/culvert-net/culvert/internal/config"
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // answers starts a server that answers in one way, and returns its address.
@@ -112,9 +113,9 @@ func TestProbeEndsInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close() // the kernel accepts, nobody answers
-	start := time.Now()
+	watch := testenv.Start(t)
 	_, err = probeWith(t, "", "--metrics", ln.Addr().String())
-	if took := time.Since(start); err == nil || took > probeTimeout+2*time.Second {
+	if took := watch.Took(); err == nil || took > probeTimeout+2*time.Second {
 		t.Errorf("after %v: %v, want an error after %v", took, err, probeTimeout)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for something that is to happen.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func newTestObs(t *testing.T) *Obs {
 	t.Helper()

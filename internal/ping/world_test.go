@@ -18,13 +18,14 @@ import (
 	"github.com/culvert-net/culvert/internal/app"
 	"github.com/culvert-net/culvert/internal/config"
 	"github.com/culvert-net/culvert/internal/obs"
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for something that is to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A world is identities and running processes, as their settings files have them.
 type world struct {
@@ -210,12 +211,7 @@ func serve(t *testing.T, handle func(net.Conn)) string {
 // freeAddress returns an address that nobody listens at.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))
 }
 
 func (w *world) eventually(what string, ok func() bool) {
@@ -231,7 +227,7 @@ func (w *world) eventually(what string, ok func() bool) {
 func (w *world) inlet(service string, routes ...string) *config.Inlet {
 	w.t.Helper()
 	w.id("inlet")
-	cfg, err := config.LoadInletWays(w.file("inlet", fmt.Sprintf("identity: inlet.key\nkeepalive: 1s\nservices:\n  - {service: %s, outlet: <outlet>, routes: ['%s']}\n",
+	cfg, err := config.LoadInletWays(w.file("inlet", fmt.Sprintf("identity: inlet.key\nkeepalive: 5s\nservices:\n  - {service: %s, outlet: <outlet>, routes: ['%s']}\n",
 		service, strings.Join(routes, "', '"))))
 	if err != nil {
 		w.t.Fatal(err)

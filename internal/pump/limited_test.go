@@ -99,7 +99,7 @@ func TestLimitedMoved(t *testing.T) {
 	still := func(t *testing.T, l *Limited) {
 		t.Helper()
 		before := l.Moved()
-		for end := time.Now().Add(20 * time.Second); ; before = l.Moved() {
+		for end := time.Now().Add(patience); ; before = l.Moved() {
 			time.Sleep(5 * time.Millisecond)
 			if l.Moved() == before {
 				return
@@ -121,7 +121,7 @@ func TestLimitedMoved(t *testing.T) {
 		if _, err := io.ReadFull(c.right, make([]byte, leastChunk)); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(20 * time.Second); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(patience); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("the second chunk does not wait for its rate")
 			}
@@ -144,7 +144,7 @@ func TestLimitedMoved(t *testing.T) {
 		soon(c.right)
 		still(t, l)
 		before := l.Moved()
-		for end := time.Now().Add(20 * time.Second); l.Moved() == before; {
+		for end := time.Now().Add(patience); l.Moved() == before; {
 			if time.Now().After(end) {
 				t.Fatal("the peer reads, and nothing moves")
 			}
@@ -176,7 +176,7 @@ func TestLimitedPausesForBytes(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	send()
-	for end := time.Now().Add(20 * time.Second); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); l.pausing.Load() == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("there is something to read, which does not wait for its rate")
 		}

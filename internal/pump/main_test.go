@@ -11,6 +11,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience bounds every wait for something that is to happen, on a busy machine.
+const patience = time.Minute
+
 // pair returns the two ends of a loopback connection.
 func pair(t testing.TB) (near, far *net.TCPConn) {
 	t.Helper()
@@ -44,7 +47,7 @@ func (c *copying) wait(t testing.TB) Result {
 	select {
 	case r := <-c.result:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the copy does not end")
 		return Result{}
 	}
@@ -112,5 +115,5 @@ func sides(t *testing.T, test func(t *testing.T, c *copying, near, far *net.TCPC
 }
 
 func soon(c net.Conn) {
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 }

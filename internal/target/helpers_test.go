@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for what is to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A root vouches for certificates.
 type root struct {

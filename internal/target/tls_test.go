@@ -366,14 +366,20 @@ func TestDialEnds(t *testing.T) {
 	must(t, err)
 	cause := errors.New("nobody waits any more")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	time.AfterFunc(20*time.Millisecond, func() { cancel(cause) })
-	var d net.Dialer
-	if _, err := target.Dial(ctx, d.DialContext, nil); !errors.Is(err, cause) {
+	dialled := func() {}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) { // the time is over afterwards, not meanwhile
+		nc, err := new(net.Dialer).DialContext(context.WithoutCancel(ctx), network, address)
+		dialled()
+		return nc, err
+	}
+	dialled = func() { cancel(cause) }
+	if _, err := target.Dial(ctx, dial, nil); !errors.Is(err, cause) {
 		t.Errorf("got %v, want the context's cause", err)
 	}
+	dialled = func() {}
 	timed, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer stop()
-	if _, err := target.Dial(timed, d.DialContext, nil); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := target.Dial(timed, dial, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the deadline", err)
 	}
 }

@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait for something that is to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // newTracer returns a tracer to the collector that records all that begins here.
 func newTracer(t *testing.T, c *tracetest.Collector, change func(*Config)) *Tracer {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // audited returns the lines of a program's audit log that have the wanted
@@ -22,6 +21,9 @@ func audited(t *testing.T, want map[string]string, files ...string) (found []map
 			t.Fatal(err)
 		}
 		for line := range bytes.Lines(b) {
+			if !bytes.HasSuffix(line, []byte("\n")) {
+				break // it is on its way
+			}
 			var m map[string]any
 			if err := json.Unmarshal(line, &m); err != nil {
 				t.Fatalf("%s: line %q: %v", file, line, err)
@@ -42,7 +44,7 @@ func audited(t *testing.T, want map[string]string, files ...string) (found []map
 func wantAudited(t *testing.T, want map[string]string, files ...string) map[string]any {
 	t.Helper()
 	var found []map[string]any
-	if !eventually(10*time.Second, func() bool { found = audited(t, want, files...); return len(found) == 1 }) {
+	if !eventually(patience, func() bool { found = audited(t, want, files...); return len(found) == 1 }) {
 		t.Fatalf("%v: %d lines with %v, want 1", files, len(found), want)
 	}
 	return found[0]
@@ -76,7 +78,7 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	outlet.signal(syscall.SIGHUP)
-	if !eventually(10*time.Second, func() bool { _, err := os.Stat(file("outlet")); return err == nil }) {
+	if !eventually(patience, func() bool { _, err := os.Stat(file("outlet")); return err == nil }) {
 		t.Fatal("SIGHUP makes no new audit log")
 	}
 	exchange(t, c, "select 2")
@@ -85,10 +87,10 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantEOF(t, c)
-	wantNewReset(t, w.at("inlet", "for-others"), 20*time.Second)
-	wantNewReset(t, w.at("inlet2", "good"), 20*time.Second)
-	other.wantLog(t, 10*time.Second, "stream refused", "audit_failed")
-	full.wantNotReady(10*time.Second, "audit", "no space left on device")
+	wantNewReset(t, w.at("inlet", "for-others"), patience)
+	wantNewReset(t, w.at("inlet2", "good"), patience)
+	other.wantLog(t, patience, "stream refused", "audit_failed")
+	full.wantNotReady(patience, "audit", "no space left on device")
 
 	outlets := []string{file("outlet") + ".1", file("outlet")}
 	for peer, files := range map[string][]string{w.id("outlet"): {file("inlet")}, w.id("inlet"): outlets} {

@@ -24,9 +24,6 @@ import (
 // person to look at; without it none are made.
 const shotsVariable = "CULVERT_E2E_SCREENSHOTS"
 
-// patience bounds every wait for what a page is to show, on a busy machine.
-const patience = 30 * time.Second
-
 // A browser is a headless Chromium.
 type browser struct{ ctx context.Context }
 

@@ -70,6 +70,9 @@ type callers struct {
 	failed []error
 }
 
+// callTime is how long a caller waits for what may not come any more.
+const callTime = 10 * time.Second
+
 func startCallers(addr string, n int) *callers {
 	l := &callers{stop: make(chan struct{})}
 	for range n {
@@ -81,9 +84,9 @@ func startCallers(addr string, n int) *callers {
 				default:
 				}
 				began := time.Now()
-				c, name, err := openNamed(addr, 3*time.Second)
+				c, name, err := openNamed(addr, callTime)
 				if err == nil {
-					err = tryExchange(c, "hello", 3*time.Second)
+					err = tryExchange(c, "hello", callTime)
 					_ = c.Close()
 				}
 				l.mu.Lock()
@@ -137,16 +140,16 @@ func TestServiceByName(t *testing.T) {
 	inlet := w.start("inlet", "inlet", "", "services:\n  - listen: tcp://"+w.at("inlet", "orders-db")+"\n    service: orders-db\n    routes: "+
 		list([]string{w.hop("relay")})+"\n"+a.enrolment(t, "inlet", "role=inlet")).wantReady()
 	addr := w.at("inlet", "orders-db")
-	wantOnly(t, addr, 20*time.Second, "one", "twin", "two")
-	inlet.wantLog(t, 20*time.Second, "replica is left alone for a while", w.id("impostor"), "untrusted_authority")
+	wantOnly(t, addr, patience, "one", "twin", "two")
+	inlet.wantLog(t, patience, "replica is left alone for a while", w.id("impostor"), "untrusted_authority")
 
 	const clients = 4
 	l := startCallers(addr, clients)
 	good := func(n int) {
 		t.Helper()
 		want := l.count() + n
-		if !eventually(30*time.Second, func() bool { return l.count() >= want }) {
-			t.Fatalf("%d streams in 30 s, want %d", l.count()+n-want, n)
+		if !eventually(patience, func() bool { return l.count() >= want }) {
+			t.Fatalf("%d streams in %s, want %d", l.count()+n-want, patience, n)
 		}
 	}
 	good(50)
@@ -155,9 +158,9 @@ func TestServiceByName(t *testing.T) {
 	if err := l.end(); len(l.failed) > clients {
 		t.Errorf("%d streams failed, and the outlet that was killed had %d at most: %v", len(l.failed), clients, err)
 	}
-	wantOnly(t, addr, 20*time.Second, "one", "twin")
+	wantOnly(t, addr, patience, "one", "twin")
 	two.restart().wantReady()
-	wantOnly(t, addr, 40*time.Second, "one", "twin", "two")
+	wantOnly(t, addr, patience, "one", "twin", "two")
 
 	var kept []net.Conn
 	for range 12 {
@@ -173,15 +176,15 @@ func TestServiceByName(t *testing.T) {
 	if len(kept) == 0 {
 		t.Fatal("no stream to the outlet that is to be revoked")
 	}
-	if !eventually(20*time.Second, func() bool { return inlet.metric("culvert_channel_authority_connected") == 1 }) {
+	if !eventually(patience, func() bool { return inlet.metric("culvert_channel_authority_connected") == 1 }) {
 		t.Fatal("the inlet is not connected to the authority")
 	}
 	a.mustAt("revoke", w.id("one"))
 	revoked := time.Now()
 	for _, c := range kept {
-		wantReset(t, c, time.Until(revoked.Add(5*time.Second)))
+		wantReset(t, c, time.Until(revoked.Add(cutTime)))
 	}
-	wantOnly(t, addr, 10*time.Second, "two")
+	wantOnly(t, addr, patience, "two")
 	if n := impostor.metric("culvert_outlet_streams_total"); n != 0 {
 		t.Errorf("the impostor had %v streams", n)
 	}

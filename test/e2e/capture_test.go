@@ -80,6 +80,7 @@ func (w *wiretap) holds(text string) (found bool, bytesSeen int) {
 // searches what passed for the question, the answer and the service's name. The
 // same search finds them on a connection without Culvert.
 func TestCiphertext(t *testing.T) {
+	t.Parallel()
 	direct := postgresServer.at(t)
 	w := newWorld(t)
 	w.relay("relay", relayConfig{Register: []string{"outlet"}, Connect: []string{"inlet"}})
@@ -95,7 +96,7 @@ func TestCiphertext(t *testing.T) {
 	const sql, answer = "select upper('marker of the plain text') || ' ' || repeat('xy', 4)", "MARKER OF THE PLAIN TEXT xyxyxyxy"
 	ask := func(addr string) {
 		t.Helper()
-		out, errOut, code := tryCommand(t, 20*time.Second, exec.Command(tool(t, "psql"), pg(addr, "-d", "postgres", "-X", "-A", "-t", "-c", sql)...))
+		out, errOut, code := tryCommand(t, patience, exec.Command(tool(t, "psql"), pg(addr, "-d", "postgres", "-X", "-A", "-t", "-c", sql)...))
 		if strings.TrimSpace(out) != answer {
 			t.Fatalf("psql: got %q, want %q (exit code %d, %s)", out, answer, code, errOut)
 		}

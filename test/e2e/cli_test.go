@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // background starts a program with arguments and environment instead of a
@@ -38,7 +37,7 @@ func TestFlags(t *testing.T) {
 	w.background("outlet", nil, "--identity", w.keyOf("outlet"), "--relay", w.hop("relay"), "--service", "echo="+serveTCP(t, echo), "--allow", w.id("inlet"))
 	w.background("inlet", nil, "--identity", w.keyOf("inlet"), "--listen", local, "--service", "echo", "--outlet", w.id("outlet"),
 		"--route", w.hop("nobody-listens"), "--route", w.hop("relay"))
-	wantEcho(t, local, 20*time.Second)
+	wantEcho(t, local, patience)
 }
 
 // keyOf is [world.key] of an identity that is made if it is not there.
@@ -64,7 +63,7 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	inlet := w.background("inlet", []string{"CULVERT_CONFIG=" + config, "OUTLET=" + w.id("outlet"), "CULVERT_LOG_FORMAT=console"}, "--log-format", "json")
-	wantEcho(t, local, 20*time.Second)
+	wantEcho(t, local, patience)
 	var line map[string]any
 	first, _, _ := strings.Cut(inlet.log.String(), "\n")
 	if err := json.Unmarshal([]byte(first), &line); err != nil {
@@ -87,7 +86,7 @@ func TestHealth(t *testing.T) {
 	relay := w.node("relay1")
 	relay.kill()
 	wantSaid(t, exits(t, 1, "relay", "--config", relay.config, "--health"), "connection refused")
-	inlet.wantNotReady(20*time.Second, "echo")
+	inlet.wantNotReady(patience, "echo")
 	wantSaid(t, exits(t, 1, "inlet", "--config", inlet.config, "--health", "echo"), "echo")
 }
 
@@ -98,7 +97,7 @@ func TestObserved(t *testing.T) {
 	w := chain(t, 1, map[string]string{"echo": serveTCP(t, echo), "closed": freeAddr(t)})
 	c := dial(t, w.at("inlet", "echo"))
 	exchange(t, c, "seen")
-	wantNewReset(t, w.at("inlet", "closed"), 10*time.Second)
+	wantNewReset(t, w.at("inlet", "closed"), patience)
 	for _, n := range w.nodes {
 		metrics := n.get("/metrics")
 		prefix := "culvert_" + n.program + "_"

@@ -357,8 +357,8 @@ func testConsoleKilledRelay(t *testing.T, c *consoleWorld) {
 	relay.kill()
 	killed := time.Now()
 	// Within seconds of the kill: of what a page that asks each second can show.
-	p.wantTrue(15*time.Second, "[...document.querySelectorAll('#pictures .node.relay.failed')].some((n) => n.textContent.includes("+fmt.Sprintf("%q", shownAddr(c.addr("relay1")))+"))")
-	p.wantTrue(15*time.Second, "document.querySelectorAll('#pictures .node.relay.used').length === 2")
+	p.wantTrue(patience, "[...document.querySelectorAll('#pictures .node.relay.failed')].some((n) => n.textContent.includes("+fmt.Sprintf("%q", shownAddr(c.addr("relay1")))+"))")
+	p.wantTrue(patience, "document.querySelectorAll('#pictures .node.relay.used').length === 2")
 	t.Logf("shown %v after the kill", time.Since(killed).Round(10*time.Millisecond))
 	p.wantText(patience, "#pictures .faults", "failed", shownAddr(c.addr("relay1")))
 	exchange(t, nc, "after")
@@ -377,7 +377,7 @@ func testConsoleLost(t *testing.T, c *consoleWorld) {
 	p.wantNoProblems()
 	inlet := c.node("inlet")
 	inlet.kill()
-	p.wantText(10*time.Second, "#lost", "No connection to the admin server", "What you see is from")
+	p.wantText(patience, "#lost", "No connection to the admin server", "What you see is from")
 	p.wantText(patience, "#live", "No connection")
 	p.wantTrue(patience, "document.querySelector('#ready').hidden")
 	p.wantTrue(patience, "document.querySelectorAll('#pictures .node').length > 3") // what was known

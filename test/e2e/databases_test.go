@@ -13,7 +13,10 @@ import (
 
 // In MariaDB's protocol the server speaks first: the client's side must carry
 // bytes before the client has written any.
-func TestMariaDB(t *testing.T) { acrossRoutes(t, testMariaDB) }
+func TestMariaDB(t *testing.T) {
+	t.Parallel()
+	acrossRoutes(t, testMariaDB)
+}
 
 func testMariaDB(t *testing.T, relays int) {
 	direct := mariadbServer.at(t)
@@ -51,7 +54,10 @@ var requestsPerSecond = regexp.MustCompile(`(?m)^"?([A-Z_]+)"?[,:] ?"?([0-9.]+)`
 
 // TestRedis has redis-cli, redis-benchmark and a subscription, on which the
 // server speaks when it likes.
-func TestRedis(t *testing.T) { acrossRoutes(t, testRedis) }
+func TestRedis(t *testing.T) {
+	t.Parallel()
+	acrossRoutes(t, testRedis)
+}
 
 func testRedis(t *testing.T, relays int) {
 	direct := redisServer.at(t)
@@ -90,12 +96,12 @@ func testRedis(t *testing.T, relays int) {
 			t.Fatal(err)
 		}
 		defer subscriber.kill()
-		subscriber.wantLog(t, 10*time.Second, `"subscribe","news",1`)
+		subscriber.wantLog(t, patience, `"subscribe","news",1`)
 		for i := range 3 {
 			if got := cli("publish", "news", fmt.Sprintf("message %d", i)); got != "1" {
 				t.Errorf("publish reached %s subscribers, want 1", got)
 			}
-			subscriber.wantLog(t, 10*time.Second, fmt.Sprintf(`"message","news","message %d"`, i))
+			subscriber.wantLog(t, patience, fmt.Sprintf(`"message","news","message %d"`, i))
 		}
 	})
 }

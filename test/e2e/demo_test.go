@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // The line of the demo's output that says how to send a request of one's own.
@@ -34,19 +33,19 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer demo.kill()
-	demo.wantLog(t, 20*time.Second, "Ctrl-C")
+	demo.wantLog(t, patience, "Ctrl-C")
 	said := demo.log.String()
 	wantSaid(t, strings.ToLower(said), "inlet", "relay", "outlet", "plaintext", "ciphertext")
 	line := curlLine.FindStringSubmatch(said)
 	if line == nil {
 		t.Fatalf("the demo does not say how to connect:\n%s", said)
 	}
-	out, errOut, code := tryCommand(t, 20*time.Second, exec.Command("bash", "-c", line[1]))
+	out, errOut, code := tryCommand(t, patience, exec.Command("bash", "-c", line[1]))
 	if code != 0 || strings.TrimSpace(out) == "" {
 		t.Errorf("%s: exit code %d, %q, %s", line[1], code, out, errOut)
 	}
 	demo.signal(syscall.SIGINT)
-	demo.wantExit(t, 0, 10*time.Second)
+	demo.wantExit(t, 0, patience)
 	left, err := os.ReadDir(tmp)
 	if err != nil || len(left) > 0 {
 		t.Errorf("the demo leaves %v behind (%v)", left, err)

@@ -46,15 +46,15 @@ func TestFailover(t *testing.T) {
 		Services: []service{{"echo", serveTCP(t, echo), []string{"inlet"}}},
 	})
 	inlet := w.inlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("first"), w.hop("second")}}}})
-	wantEcho(t, w.at("inlet", "echo"), 10*time.Second)
+	wantEcho(t, w.at("inlet", "echo"), patience)
 	first.kill()
-	wantEcho(t, w.at("inlet", "echo"), 10*time.Second)
+	wantEcho(t, w.at("inlet", "echo"), patience)
 	inlet.wantReady()
 
 	// From the start with a dead first route, too.
 	again := w.startInlet("another-inlet", inletConfig{Identity: "inlet", Services: []local{{"echo", "outlet", []string{w.hop("first"), w.hop("second")}}}})
 	again.wantReady()
-	wantEcho(t, w.at("another-inlet", "echo"), 10*time.Second)
+	wantEcho(t, w.at("another-inlet", "echo"), patience)
 }
 
 // TestTwoRelays registers one outlet at two relays that know nothing of each
@@ -71,7 +71,7 @@ func TestTwoRelays(t *testing.T) {
 	})
 	for _, side := range []string{"left", "right"} {
 		w.inlet("inlet-"+side, inletConfig{Identity: "inlet", Services: []local{{"echo", "outlet", []string{w.hop(side)}}}})
-		wantEcho(t, w.at("inlet-"+side, "echo"), 10*time.Second)
+		wantEcho(t, w.at("inlet-"+side, "echo"), patience)
 	}
 }
 
@@ -99,11 +99,11 @@ func TestTwoOutlets(t *testing.T) {
 		t.Fatalf("%q answers, %v", used, err)
 	}
 	nodes[used].kill()
-	wantAnswer(t, addr, 20*time.Second, other[used])
+	wantAnswer(t, addr, patience, other[used])
 
 	nodes[used].restart().wantReady()
 	nodes[other[used]].kill()
-	wantAnswer(t, addr, 20*time.Second, used)
+	wantAnswer(t, addr, patience, used)
 }
 
 // TestOutletReplacesItself kills an outlet and starts it again before its old
@@ -116,6 +116,6 @@ func TestOutletReplacesItself(t *testing.T) {
 		n := w.node("outlet")
 		n.kill()
 		n.restart().wantReady()
-		wantEcho(t, w.at("inlet", "echo"), 10*time.Second)
+		wantEcho(t, w.at("inlet", "echo"), patience)
 	}
 }

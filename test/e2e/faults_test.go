@@ -8,13 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // exits runs a program that must not stay up, and returns what it says.
 func exits(t *testing.T, code int, name string, args ...string) (said string) {
 	t.Helper()
-	out, errOut, got := tryCommand(t, 10*time.Second, unprivileged(exec.Command(program(name), args...)))
+	out, errOut, got := tryCommand(t, patience, unprivileged(exec.Command(program(name), args...)))
 	if got != code {
 		t.Errorf("%s %q: exit code %d, want %d", name, args, got, code)
 	}

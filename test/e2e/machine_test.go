@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // descriptors returns how many files the program has open.
@@ -32,7 +34,7 @@ func (n *node) descriptors() int {
 func (n *node) limitFiles(most int) {
 	n.w.t.Helper()
 	cmd := unprivileged(exec.Command("prlimit", fmt.Sprintf("--pid=%d", n.cmd.Process.Pid), fmt.Sprintf("--nofile=%d:", most))) // which may change what is its user's
-	if _, errOut, code := tryCommand(n.w.t, 10*time.Second, cmd); code != 0 {
+	if _, errOut, code := tryCommand(n.w.t, patience, cmd); code != 0 {
 		n.w.t.Fatalf("prlimit: exit code %d: %s", code, errOut)
 	}
 }
@@ -82,7 +84,7 @@ func TestNoDescriptors(t *testing.T) {
 			for range clients {
 				dial(t, at)
 			}
-			n.wantLog(t, 10*time.Second, "cannot accept connections now, trying on", "too many open files")
+			n.wantLog(t, patience, "cannot accept connections now, trying on", "too many open files")
 			before := n.cpu()
 			for began := time.Now(); time.Since(began) < looks; {
 				exchange(t, c, "while there are none")
@@ -98,7 +100,7 @@ func TestNoDescriptors(t *testing.T) {
 				t.Errorf("it says so %d times, want once", got)
 			}
 			n.limitFiles(most + 4*clients)
-			wantEcho(t, addr, 20*time.Second)
+			wantEcho(t, addr, patience)
 			exchange(t, c, "after")
 		})
 	}
@@ -162,11 +164,12 @@ func TestSlowHandshakes(t *testing.T) {
 			exchange(t, c, "before")
 			slowly(t, w.addr(name), callers)
 			exchange(t, c, "while they send")
-			started := time.Now()
+			watch := testenv.Start(t)
 			w.inlet("inlet2", inletConfig{Identity: "inlet", Services: []local{{"echo", "outlet", []string{w.hop(name)}}}})
 			exchangeOnce(t, w.at("inlet2", "echo"))
-			t.Logf("a new inlet is served after %v", time.Since(started))
-			if took := time.Since(started); took > within {
+			took := watch.Took()
+			t.Logf("a new inlet is served after %v", took)
+			if took > within {
 				t.Errorf("a new inlet is served after %v, want %v at most", took, within)
 			}
 			exchange(t, c, "after")
@@ -198,7 +201,7 @@ func TestFullDisk(t *testing.T) {
 	if relay.metric("culvert_log_dropped_total") == 0 {
 		t.Error("the relay does not count the lines that its log has lost")
 	}
-	outlet.wantLog(t, 10*time.Second, "audit log", "no space left on device")
+	outlet.wantLog(t, patience, "audit log", "no space left on device")
 	if got := strings.Count(outlet.log.String(), "no space left on device"); got != 1 {
 		t.Errorf("the outlet speaks of its full disk %d times, want once", got)
 	}
@@ -235,14 +238,14 @@ func TestFullState(t *testing.T) {
 	c := dial(t, w.at("inlet", "echo"))
 	exchange(t, c, "on a full disk")
 	w.rotate("outlet")
-	outlet.wantLog(t, 10*time.Second, "identity has a new key")
-	inlet.wantLog(t, 20*time.Second, "what is known of peers' identities cannot be kept", "no space left on device")
+	outlet.wantLog(t, patience, "identity has a new key")
+	inlet.wantLog(t, patience, "what is known of peers' identities cannot be kept", "no space left on device")
 	exchange(t, c, "still")
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
 	histories := filepath.Join(disk, "state", "histories")
-	if !eventually(30*time.Second, func() bool {
+	if !eventually(patience, func() bool {
 		b, err := os.ReadFile(histories)
 		return err == nil && strings.Contains(string(b), w.id("outlet"))
 	}) {

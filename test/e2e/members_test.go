@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // state makes a folder `state` for that name, and returns the setting.
@@ -53,23 +52,23 @@ func TestMembersByTicketOnly(t *testing.T) {
 		"\n    allow: peer.attr.role == \"inlet\"\n"+a.enrolment(t, "outlet", "role=outlet")).wantReady()
 	inlet := w.start("inlet", "inlet", "", "services:\n  - listen: tcp://"+w.at("inlet", "echo")+"\n    service: echo\n    outlet: "+w.id("outlet")+
 		"\n    routes: "+list([]string{w.hop("relay")})+"\n"+a.enrolment(t, "inlet", "role=inlet")).wantReady()
-	wantEcho(t, w.at("inlet", "echo"), 20*time.Second)
+	wantEcho(t, w.at("inlet", "echo"), patience)
 
 	a.stop()
 	inlet.restart()
 	inlet.wantReady()
-	wantEcho(t, w.at("inlet", "echo"), 20*time.Second)
+	wantEcho(t, w.at("inlet", "echo"), patience)
 	a.restart()
 	a.wantReady()
 
 	c := dial(t, w.at("inlet", "echo"))
 	exchange(t, c, "before")
 	// Whoever is not connected to the authority hears of it when it is again.
-	if !eventually(40*time.Second, func() bool { return inlet.metric("culvert_channel_authority_connected") == 1 }) {
+	if !eventually(patience, func() bool { return inlet.metric("culvert_channel_authority_connected") == 1 }) {
 		t.Fatal("the inlet does not come back to the authority")
 	}
 	a.mustAt("revoke", w.id("inlet"))
-	wantReset(t, c, 5*time.Second)
+	wantReset(t, c, cutTime)
 	if err := tryEcho(w.at("inlet", "echo"), "after"); err == nil {
 		t.Error("the revoked inlet still gets a stream")
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestMistakes makes the mistakes that people make, each with built programs: what one
@@ -65,8 +64,8 @@ func TestMistakes(t *testing.T) {
 			copyFile(t, w.key(name), in.key("inlet"))
 			in.ids = map[string]string{"inlet": w.id(name), "outlet": outlet}
 			inlet := in.startInlet("inlet", inletConfig{Services: []local{{service, "outlet", []string{route}}}, Extra: "connect_timeout: 5s\n"})
-			wantNewReset(t, in.at("inlet", service), 20*time.Second)
-			inlet.wantLog(t, 10*time.Second, tt.parts...)
+			wantNewReset(t, in.at("inlet", service), patience)
+			inlet.wantLog(t, patience, tt.parts...)
 		})
 	}
 
@@ -79,7 +78,7 @@ func TestMistakes(t *testing.T) {
 			{"outlet3", "stranger", w.hop("relay2"), []string{"register_denied", w.id("stranger"), "add this outlet to register"}},
 		} {
 			n := w.startOutlet(tt.name, outletConfig{Identity: tt.identity, Relays: []string{tt.relay}, Services: []service{{"x", w.addr("x"), []string{"inlet"}}}})
-			n.wantLog(t, 10*time.Second, tt.parts...)
+			n.wantLog(t, patience, tt.parts...)
 		}
 	})
 
@@ -141,6 +140,6 @@ func TestMistakes(t *testing.T) {
 		w.start("culvert authority", "authority", "", fmt.Sprintf("store: %s/authority.db\nlisten: [tcp://%s]\nroutes: [%q]\n", w.dir, w.addr("authority"), w.hop("authority"))).wantReady()
 		member := w.start("relay", "member", "", fmt.Sprintf("listen: [tcp://%s]\nregister: []\nconnect: []\nstate: member.state\nauthority: {identifier: %s, routes: [%q]}\nkubernetes_token: %s\n",
 			w.addr("member"), w.id("authority"), w.hop("authority"), token))
-		member.wantLog(t, 20*time.Second, "authority", token, "permission denied")
+		member.wantLog(t, patience, "authority", token, "permission denied")
 	})
 }

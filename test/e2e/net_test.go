@@ -6,49 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
-// The ports that tests listen on lie below the kernel's range for outgoing
-// connections, so that none of those can take one between its choice and its
-// use.
-const firstPort, lastPort = 20000, 32000
-
-var (
-	portMu   sync.Mutex
-	nextPort = firstPort + rand.IntN(lastPort-firstPort)
-)
-
-// listenTCP listens on a loopback port that no other test of this run has had.
+// listenTCP listens on a loopback port of the test's own.
 func listenTCP(t testing.TB) net.Listener {
 	t.Helper()
-	portMu.Lock()
-	defer portMu.Unlock()
-	for range lastPort - firstPort {
-		nextPort++
-		if nextPort >= lastPort {
-			nextPort = firstPort
-		}
-		if ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort)); err == nil {
-			return ln
-		}
+	ln, err := net.Listen("tcp", freeAddr(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return nil
+	return ln
 }
 
 // freeAddr returns a loopback address that nothing listens on and that no other
-// test of this run gets.
+// test gets, until this one has ended.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln := listenTCP(t)
-	defer ln.Close()
-	return ln.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))
 }
 
 // serveTCP hands each connection to handle until the test ends, and then waits
@@ -111,7 +92,7 @@ func named(name string) func(*net.TCPConn) {
 // dial connects to addr and closes at the end of the test.
 func dial(t *testing.T, addr string) *net.TCPConn {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +103,7 @@ func dial(t *testing.T, addr string) *net.TCPConn {
 // exchange sends message and wants it back.
 func exchange(t testing.TB, c net.Conn, message string) {
 	t.Helper()
-	if err := tryExchange(c, message, 20*time.Second); err != nil {
+	if err := tryExchange(c, message, patience); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -145,12 +126,12 @@ func tryExchange(c net.Conn, message string, within time.Duration) error {
 
 // tryEcho makes a new connection to addr and has one message echoed over it.
 func tryEcho(addr, message string) error {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return tryExchange(c, message, 10*time.Second)
+	return tryExchange(c, message, 30*time.Second)
 }
 
 // wantEcho retries [tryEcho] with new connections until one works: the state
@@ -180,7 +161,7 @@ func wantReset(t testing.TB, c net.Conn, within time.Duration) {
 // wantEOF reads a clean end with nothing before it.
 func wantEOF(t testing.TB, c net.Conn) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	if got, err := io.ReadAll(c); err != nil || len(got) > 0 {
 		t.Errorf("read %q and %v, want a clean end", cut(string(got)), err)
 	}
@@ -190,7 +171,7 @@ func wantEOF(t testing.TB, c net.Conn) {
 // a loopback the reset can come before the dial is done, which then returns it.
 func wantNewReset(t testing.TB, addr string, within time.Duration) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	switch {
 	case errors.Is(err, syscall.ECONNRESET):
 	case err != nil:
@@ -205,14 +186,14 @@ func wantNewReset(t testing.TB, addr string, within time.Duration) {
 // takes new work there.
 func wantRefused(t testing.TB, addr string) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, 20*time.Second)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 	case err != nil:
 		t.Errorf("dialing %s: %v, want a refusal", addr, err)
 	default:
 		defer c.Close()
-		wantReset(t, c, 10*time.Second)
+		wantReset(t, c, patience)
 	}
 }
 

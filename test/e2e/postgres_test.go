@@ -72,11 +72,11 @@ func testPostgresCancel(t *testing.T, relays int) {
 	active := func() string {
 		return psql(t, direct, "postgres", "select count(*) from pg_stat_activity where state = 'active' and query like '%to be canceled%' and pid <> pg_backend_pid()")
 	}
-	if !eventually(20*time.Second, func() bool { return active() == "1" }) {
+	if !eventually(patience, func() bool { return active() == "1" }) {
 		t.Fatalf("the query does not run:\n%s", p.log)
 	}
 	p.signal(syscall.SIGINT)
-	p.wantExit(t, 1, 15*time.Second)
+	p.wantExit(t, 1, patience)
 	if !strings.Contains(p.log.String(), "canceling statement due to user request") {
 		t.Errorf("psql printed %q, want the server's word that the query is canceled", p.log)
 	}
@@ -90,7 +90,7 @@ var (
 	transactions       = regexp.MustCompile(`number of transactions actually processed: (\d+)`)
 )
 
-// TestPgbench runs 20 clients for 10 s.
+// TestPgbench runs 20 clients for 10 s, 5 in the short form.
 func TestPgbench(t *testing.T) { acrossRoutes(t, testPgbench) }
 
 func testPgbench(t *testing.T, relays int) {
@@ -99,7 +99,7 @@ func testPgbench(t *testing.T, relays int) {
 	db := w.at("inlet", "orders-db")
 	createDatabase(t, direct, "bench")
 	runCommand(t, time.Minute, tool(t, "pgbench"), pg(direct, "-i", "-q", "-s", "2", "bench")...)
-	out := runCommand(t, time.Minute, tool(t, "pgbench"), pg(db, "-c", "20", "-j", "2", "-T", "10", "bench")...)
+	out := runCommand(t, time.Minute, tool(t, "pgbench"), pg(db, "-c", "20", "-j", "2", "-T", whole("5", "10"), "bench")...)
 	done, failed := transactions.FindStringSubmatch(out), failedTransactions.FindStringSubmatch(out)
 	if len(done) != 2 || done[1] == "0" || len(failed) != 2 || failed[1] != "0" {
 		t.Errorf("pgbench: want transactions and no failed one:\n%s", out)
@@ -110,10 +110,11 @@ func testPgbench(t *testing.T, relays int) {
 	}
 }
 
-// TestDumpRestore dumps a database of 200 MB through the tunnel, restores the
-// dump through it into another one, and compares what direct dumps of both say.
+// TestDumpRestore dumps a database of 200 MB (64 in the short form) through the tunnel,
+// restores the dump through it into another one, and compares what direct dumps of both
+// say.
 func TestDumpRestore(t *testing.T) {
-	const size = 200 << 20
+	size := whole[int64](64<<20, 200<<20)
 	direct := postgresServer.at(t)
 	createDatabase(t, direct, "source")
 	// A row is 1,024 hexadecimal digits and its number; no two are alike.

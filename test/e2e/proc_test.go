@@ -15,6 +15,10 @@ import (
 	"time"
 )
 
+// patience bounds every wait for something that is to happen, on a machine that may be
+// busy with other things: it is for what does not happen at all.
+const patience = time.Minute
+
 // nobody is whom the programs and servers run as when the tests run as root:
 // PostgreSQL refuses root, and what an unprivileged user may do is the rule for
 // a sidecar.
@@ -108,7 +112,7 @@ func (p *proc) wantExit(t testing.TB, code int, within time.Duration) {
 		p.signal(syscall.SIGQUIT) // its goroutines go to the log
 		select {
 		case <-p.done:
-		case <-time.After(5 * time.Second):
+		case <-time.After(20 * time.Second):
 			p.kill()
 		}
 	}

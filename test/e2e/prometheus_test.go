@@ -71,7 +71,7 @@ func (w *world) prometheus() *prometheus {
 		}
 	})
 	all := fmt.Sprintf("count(count_over_time(culvert_build_info[1m]) >= 4) == %d", len(targets))
-	if !eventually(30*time.Second, func() bool { n, err := p.query(all); return err == nil && n == 1 || !p.running() }) || !p.running() {
+	if !eventually(patience, func() bool { n, err := p.query(all); return err == nil && n == 1 || !p.running() }) || !p.running() {
 		w.t.Fatal("prometheus has not scraped all programs")
 	}
 	return p
@@ -254,7 +254,7 @@ func (p *prometheus) wantRules(known func(where, expr string)) {
 			}
 		}
 	}
-	if !eventually(10*time.Second, func() bool {
+	if !eventually(patience, func() bool {
 		err := p.api("rules", nil, &data)
 		unknown := 0
 		for _, g := range data.Groups {
@@ -291,7 +291,7 @@ func TestAlertRules(t *testing.T) {
 	for _, args := range [][]string{{"check", "rules", "alerts.yaml"}, {"test", "rules", "alerts_test.yaml"}} {
 		cmd := exec.Command(tool(t, "promtool"), args...)
 		cmd.Dir = grafana
-		if out, errOut, code := tryCommand(t, 30*time.Second, cmd); code != 0 {
+		if out, errOut, code := tryCommand(t, patience, cmd); code != 0 {
 			t.Errorf("promtool %s: exit code %d: %s%s", strings.Join(args, " "), code, out, errOut)
 		}
 	}

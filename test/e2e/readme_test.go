@@ -26,10 +26,14 @@ var snippet = regexp.MustCompile("(?s)<!-- test:([a-z0-9-]+) -->\\s*```sh\n(.*?)
 // A port in a snippet: of a loopback address or behind -p.
 var snippetPort = regexp.MustCompile(`(127\.0\.0\.1:|localhost:|-p )(\d{4,5})\b`)
 
+// A pause in a snippet.
+var snippetSleep = regexp.MustCompile(`\bsleep [12]\b`)
+
 // TestREADME runs the README's snippets as a person does who pastes them, in an
 // empty folder with the programs in PATH. The ports are exchanged for free ones,
 // 5432 for that of a real PostgreSQL.
 func TestREADME(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +49,10 @@ func TestREADME(t *testing.T) {
 		t.Fatal("README.md has no snippet that is marked as tested")
 	}
 	for _, name := range names {
-		t.Run(name, func(t *testing.T) { runSnippet(t, scripts[name]) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			runSnippet(t, scripts[name])
+		})
 	}
 }
 
@@ -59,8 +66,10 @@ func runSnippet(t *testing.T, script string) {
 		}
 		return m[1] + ports[m[2]]
 	})
+	// What a person gives programs to start is little on a busy machine.
+	script = snippetSleep.ReplaceAllString(script, "sleep 5")
 	dir := testDir(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := unprivileged(exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script))
 	cmd.Dir = dir

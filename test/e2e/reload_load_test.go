@@ -72,7 +72,7 @@ func TestReloadUnderLoad(t *testing.T) {
 				n.hangup(text)
 			}
 			reloads++
-			if !eventually(10*time.Second, func() bool {
+			if !eventually(patience, func() bool {
 				return n.metric(`culvert_config_reloads_total{result="failed"}`) > failed || n.metric(`culvert_config_reloads_total{result="ok"}`) > ok
 			}) {
 				t.Fatalf("%s does not read its settings again", c.node)
@@ -81,7 +81,7 @@ func TestReloadUnderLoad(t *testing.T) {
 				t.Errorf("%s: settings taken %v, want them refused with %q\n%s", c.node, taken, c.fault, n.log.tail(5))
 			}
 			if c.fault != nil {
-				n.wantLog(t, 5*time.Second, append(c.fault, "settings file cannot be taken, what holds stays")...)
+				n.wantLog(t, patience, append(c.fault, "settings file cannot be taken, what holds stays")...)
 			}
 			time.Sleep(100 * time.Millisecond) // traffic flows
 		}
@@ -89,11 +89,11 @@ func TestReloadUnderLoad(t *testing.T) {
 	n := w.node("inlet")
 	ok := n.metric(`culvert_config_reloads_total{result="ok"}`)
 	mounted.publish(good["inlet"] + "# without a signal\n")
-	if !eventually(20*time.Second, func() bool { return n.metric(`culvert_config_reloads_total{result="ok"}`) > ok }) {
+	if !eventually(patience, func() bool { return n.metric(`culvert_config_reloads_total{result="ok"}`) > ok }) {
 		t.Error("the inlet does not notice that its settings were exchanged")
 	}
 	l.wait(func() int { return reloads })
-	l.pauseBelow(3 * time.Second)
+	l.pauseBelow(8 * time.Second) // a path that nobody leaves is found dead after 10 s
 	if lost := w.node("inlet").metric("culvert_channel_path_losses_total"); lost != 0 {
 		t.Errorf("the inlet has lost %v paths, want each left before it ends", lost)
 	}
@@ -169,7 +169,7 @@ func (n *node) wantUsage(before usage) {
 	n.w.t.Helper()
 	const goroutines, memory = 8, 64 << 20
 	var now usage
-	if !eventually(20*time.Second, func() bool {
+	if !eventually(patience, func() bool {
 		now = n.usage()
 		return now.goroutines <= before.goroutines+goroutines && now.resident <= before.resident+memory
 	}) {

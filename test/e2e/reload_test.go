@@ -12,8 +12,10 @@ import (
 	"time"
 )
 
-// cutTime is within what time what new settings do not allow has ended.
-const cutTime = 5 * time.Second
+// cutTime is within what time what is not allowed any more has ended. It is promised
+// within 5 s, of a machine that has the time; what would have forgotten it does not
+// come to it before a minute has passed.
+const cutTime = 20 * time.Second
 
 // settings returns the text of a program's settings file.
 func (n *node) settings() string {
@@ -49,7 +51,7 @@ func (n *node) reload(text string) {
 	n.w.t.Helper()
 	before := n.metric(`culvert_config_reloads_total`)
 	n.hangup(text)
-	if !eventually(10*time.Second, func() bool { return n.metric(`culvert_config_reloads_total`) > before }) {
+	if !eventually(patience, func() bool { return n.metric(`culvert_config_reloads_total`) > before }) {
 		n.w.t.Fatalf("%s: the settings file is not read again", n.name)
 	}
 	if n.metric("culvert_config_file_in_use") != 1 {
@@ -80,9 +82,9 @@ func TestReload(t *testing.T) {
 			exchange(t, c, "allowed by an expression")
 
 			n.hangup(strings.Replace(good, mine, tt.key+"peer.name == 1", 1))
-			n.wantLog(t, 10*time.Second, "settings file cannot be taken, what holds stays", filepath.Base(n.config)+":")
+			n.wantLog(t, patience, "settings file cannot be taken, what holds stays", filepath.Base(n.config)+":")
 			exchange(t, c, "a bad file changes nothing")
-			wantEcho(t, addr, 5*time.Second)
+			wantEcho(t, addr, patience)
 			if n.metric("culvert_config_file_in_use") != 0 {
 				t.Error("the bad file is said to be in use")
 			}
@@ -93,12 +95,12 @@ func TestReload(t *testing.T) {
 			} else { // which ends what it carries; streams wait for another way
 				n.wantLog(t, cutTime, `"msg":"join ended"`, `"code":"connect_denied"`)
 			}
-			w.node("inlet").wantLog(t, 5*time.Second, `"code":"`+tt.code+`"`)
+			w.node("inlet").wantLog(t, patience, `"code":"`+tt.code+`"`)
 			if err := tryEcho(addr, "after"); err == nil {
 				t.Error("who may not any more still gets a stream")
 			}
 			n.reload(good)
-			wantEcho(t, addr, 20*time.Second)
+			wantEcho(t, addr, patience)
 			if name == "relay" {
 				exchange(t, c, "what waited goes on")
 			}
@@ -160,7 +162,7 @@ func TestReloadOfAMountedFile(t *testing.T) {
 	m := n.mount()
 	reloads := func(n *node, want float64) {
 		t.Helper()
-		if !eventually(20*time.Second, func() bool { return n.metric("culvert_config_reloads_total") == want }) {
+		if !eventually(patience, func() bool { return n.metric("culvert_config_reloads_total") == want }) {
 			t.Fatalf("%v reloads, want %v", n.metric("culvert_config_reloads_total"), want)
 		}
 	}

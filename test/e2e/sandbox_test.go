@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // TestSandbox has confined programs do all that they do with files after their start:
@@ -27,7 +26,7 @@ func TestSandbox(t *testing.T) {
 	inlet := w.inlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("relay")}}}, Extra: of("inlet") + "rekey: 1s\n"})
 	confined := []*node{relay, outlet, inlet}
 	for _, n := range confined {
-		n.wantLog(t, 5*time.Second, "this process is confined to its files", n.w.dir)
+		n.wantLog(t, patience, "this process is confined to its files", n.w.dir)
 	}
 	if strings.Contains(free.log.String(), "confined") {
 		t.Error("a process with sandbox: off speaks of being confined")
@@ -38,7 +37,7 @@ func TestSandbox(t *testing.T) {
 	for _, n := range confined {
 		w.rotate(n.name)
 		n.signal(syscall.SIGHUP)
-		n.wantLog(t, 10*time.Second, "identity has a new key")
+		n.wantLog(t, patience, "identity has a new key")
 		good := n.settings()
 		n.reload(good + "# the same\n")
 		log := filepath.Join(w.dir, n.name+".audit")
@@ -46,12 +45,12 @@ func TestSandbox(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.signal(syscall.SIGHUP)
-		if !eventually(10*time.Second, func() bool { _, err := os.Stat(log); return err == nil }) {
+		if !eventually(patience, func() bool { _, err := os.Stat(log); return err == nil }) {
 			t.Errorf("%s: no new audit log", n.name)
 		}
 	}
 	histories := filepath.Join(w.dir, "inlet.state", "histories")
-	if !eventually(20*time.Second, func() bool {
+	if !eventually(patience, func() bool {
 		b, err := os.ReadFile(histories)
 		return err == nil && strings.Contains(string(b), w.id("outlet"))
 	}) {
@@ -82,9 +81,9 @@ func TestSandbox(t *testing.T) {
 		if n == free {
 			want = "settings file was read again and holds"
 		}
-		if !eventually(10*time.Second, func() bool { return strings.Contains(strings.TrimPrefix(n.log.String(), before), want) }) {
+		if !eventually(patience, func() bool { return strings.Contains(strings.TrimPrefix(n.log.String(), before), want) }) {
 			t.Errorf("%s: no line with %q:\n%s", n.name, want, n.log.tail(10))
 		}
 	}
-	outlet.wantLog(t, 5*time.Second, "settings file cannot be taken", "permission denied", "opens only what its settings named at its start")
+	outlet.wantLog(t, patience, "settings file cannot be taken", "permission denied", "opens only what its settings named at its start")
 }

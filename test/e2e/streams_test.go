@@ -31,10 +31,10 @@ func sum(r io.Reader) (string, int64, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)), n, err
 }
 
-// TestHTTP moves 200 MB down and up through a real HTTP server and compares
-// hashes.
+// TestHTTP moves 200 MB (64 in the short form) down and up through a real HTTP server
+// and compares hashes.
 func TestHTTP(t *testing.T) {
-	const size = 200 << 20
+	size := whole[int64](64<<20, 200<<20)
 	want, _, err := sum(noise(1, size))
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +86,7 @@ func bigDownAndUp(t *testing.T, url, want string, size int64) {
 // TestHalfClose has a client shut its writing side and then read an answer that
 // the server can only give after it has seen that end.
 func TestHalfClose(t *testing.T) {
+	t.Parallel()
 	const size = 10 << 20
 	addr := serveTCP(t, func(c *net.TCPConn) {
 		got, n, err := sum(c)
@@ -114,6 +115,7 @@ func TestHalfClose(t *testing.T) {
 // TestServerHalfClose is the other direction: the server ends first and still
 // reads what the client sends.
 func TestServerHalfClose(t *testing.T) {
+	t.Parallel()
 	const size = 10 << 20
 	sums := make(chan string, 1)
 	addr := serveTCP(t, func(c *net.TCPConn) {
@@ -146,6 +148,7 @@ func TestServerHalfClose(t *testing.T) {
 // TestResetsPass has each side reset its connection: the other side must see a
 // reset, and no clean end.
 func TestResetsPass(t *testing.T) {
+	t.Parallel()
 	ends := make(chan error, 1)
 	addr := serveTCP(t, func(c *net.TCPConn) {
 		first := make([]byte, 1)
@@ -170,8 +173,8 @@ func TestResetsPass(t *testing.T) {
 		if _, err := io.WriteString(c, "now"); err != nil {
 			t.Fatal(err)
 		}
-		wantReset(t, c, 10*time.Second)
-		w.node("outlet").wantLog(t, 5*time.Second, "target_reset")
+		wantReset(t, c, patience)
+		w.node("outlet").wantLog(t, patience, "target_reset")
 	})
 	t.Run("by the client", func(t *testing.T) {
 		c := dial(t, w.at("inlet", "resets"))

@@ -14,6 +14,7 @@ import (
 // outlet, paths and what else there is, at one relay or the other; 200 of them
 // in the long form.
 func TestSurviveCuts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pairRelays(w, 2, "cut")
 	p := w.wiredPair("cut", 2, loadTarget(t))

@@ -73,7 +73,7 @@ func TestSurviveOpenTransaction(t *testing.T) {
 		if _, err := io.WriteString(in, sql+"\n"); err != nil {
 			t.Fatal(err)
 		}
-		if !p.log.wait(20*time.Second, answer) {
+		if !p.log.wait(patience, answer) {
 			t.Fatalf("psql: no %q after %q:\n%s", answer, sql, p.log)
 		}
 	}
@@ -88,7 +88,7 @@ func TestSurviveOpenTransaction(t *testing.T) {
 	}
 	say("commit; select 'comm' || 'itted';", "committed\n")
 	in.Close()
-	p.wantExit(t, 0, 10*time.Second)
+	p.wantExit(t, 0, patience)
 	if got := psql(t, direct, "survive_open", "select count(distinct n) from kept"); got != strconv.Itoa(kills+1) {
 		t.Errorf("%s rows are there after the commit, want %d", got, kills+1)
 	}

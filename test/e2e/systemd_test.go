@@ -108,14 +108,14 @@ func TestServiceManager(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := w.managed("inlet", time.Second)
-	inlet := w.startInlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("relay")}}}})
-	m.wantHeard(t, 10*time.Second, "READY=1", "STATUS=")
+	inlet := w.startInlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("relay")}}}, Extra: "connect_timeout: 1m\n" + longDrain})
+	m.wantHeard(t, patience, "READY=1", "STATUS=")
 	early := dial(t, w.at("inlet", "echo")) // it listens by then
-	m.wantHeard(t, 10*time.Second, "STATUS=not ready: service/echo: ")
-	m.wantHeard(t, 10*time.Second, "WATCHDOG=1")
+	m.wantHeard(t, patience, "STATUS=not ready: service/echo: ")
+	m.wantHeard(t, patience, "WATCHDOG=1")
 	w.relay("relay", relayConfig{Register: []string{"outlet"}, Connect: []string{"inlet"}})
 	w.outlet("outlet", outletConfig{Relays: []string{w.hop("relay")}, Services: []service{{"echo", serveTCP(t, echo), []string{"inlet"}}}})
-	m.wantHeard(t, 20*time.Second, "STATUS=ready")
+	m.wantHeard(t, patience, "STATUS=ready")
 	exchange(t, early, "it waited")
 
 	for n := 1; n <= 2; n++ {
@@ -127,25 +127,25 @@ func TestServiceManager(t *testing.T) {
 			}
 			return said
 		}
-		if !eventually(10*time.Second, func() bool { return strings.Contains(after(), "\nREADY=1|STATUS=") }) {
+		if !eventually(patience, func() bool { return strings.Contains(after(), "\nREADY=1|STATUS=") }) {
 			t.Fatalf("reload %d: the manager has heard\n%s", n, m.heard.tail(20))
 		}
 	}
 	alive := strings.Count(m.heard.String(), "WATCHDOG=1")
-	if !eventually(10*time.Second, func() bool { return strings.Count(m.heard.String(), "WATCHDOG=1") > alive+1 }) {
+	if !eventually(patience, func() bool { return strings.Count(m.heard.String(), "WATCHDOG=1") > alive+1 }) {
 		t.Error("the manager does not hear again that the inlet lives")
 	}
 	inlet.term()
-	m.wantHeard(t, 10*time.Second, "STOPPING=1", "STATUS=stopping", "EXTEND_TIMEOUT_USEC=30000000")
+	m.wantHeard(t, patience, "STOPPING=1", "STATUS=stopping", "EXTEND_TIMEOUT_USEC=30000000")
 	alive = strings.Count(m.heard.String(), "WATCHDOG=1")
-	if !eventually(drainTimeout, func() bool { return strings.Count(m.heard.String(), "WATCHDOG=1") > alive }) {
+	if !eventually(patience/2, func() bool { return strings.Count(m.heard.String(), "WATCHDOG=1") > alive }) {
 		t.Error("the manager does not hear that the inlet lives while it drains")
 	}
 	if err := early.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	wantEOF(t, early)
-	inlet.wantExit(t, 0, drainTimeout)
+	inlet.wantExit(t, 0, patience/2)
 	if strings.Count(m.heard.String(), "STOPPING=1") != 1 {
 		t.Errorf("the manager has heard\n%s", m.heard)
 	}
@@ -173,16 +173,16 @@ func TestSocketActivation(t *testing.T) {
 	w.addrs["inlet/any"] = net.JoinHostPort(host, "0")
 	inlet := w.startInlet("inlet", inletConfig{
 		Services: []local{{"echo", "outlet", []string{w.hop("relay")}}, {"any", "outlet", []string{w.hop("relay")}}},
-		Extra:    "connect_timeout: 30s\n",
+		Extra:    "connect_timeout: 1m\n",
 	})
-	inlet.wantLog(t, 5*time.Second, "listening at a socket of the service manager", "culvert-inlet@test.socket", addr)
-	inlet.wantLog(t, 5*time.Second, "listening at a socket of the service manager", `"any"`, free)
+	inlet.wantLog(t, patience, "listening at a socket of the service manager", "culvert-inlet@test.socket", addr)
+	inlet.wantLog(t, patience, "listening at a socket of the service manager", `"any"`, free)
 	w.relay("relay", relayConfig{Register: []string{"outlet"}, Connect: []string{"inlet"}})
 	target := serveTCP(t, echo)
 	w.outlet("outlet", outletConfig{Relays: []string{w.hop("relay")}, Services: []service{{"echo", target, []string{"inlet"}}, {"any", target, []string{"inlet"}}}})
 	wantBytes(t, early, "early")
 	early.Close()
-	wantEcho(t, free, 10*time.Second)
+	wantEcho(t, free, patience)
 
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
@@ -241,7 +241,7 @@ func TestSocketActivationFaults(t *testing.T) {
 		m.listen(t, name, freeAddr(t))
 		cmd := unprivileged(exec.Command(program("inlet"), "--config", config))
 		m.start(cmd)
-		_, said, code := tryCommand(t, 10*time.Second, cmd)
+		_, said, code := tryCommand(t, patience, cmd)
 		m.files[0].Close()
 		if code != 1 {
 			t.Errorf("%s: exit code %d, want 1", name, code)
@@ -253,7 +253,7 @@ func TestSocketActivationFaults(t *testing.T) {
 // wantBytes reads text from c.
 func wantBytes(t *testing.T, c net.Conn, text string) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	got := make([]byte, len(text))
 	if n, err := io.ReadFull(c, got); string(got[:n]) != text {
 		t.Errorf("read %q and %v, want %q", got[:n], err, text)

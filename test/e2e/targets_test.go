@@ -86,7 +86,7 @@ frontend test
 // wantListening waits until a server accepts connections.
 func wantListening(t *testing.T, p *proc, addr string) {
 	t.Helper()
-	if !eventually(20*time.Second, func() bool {
+	if !eventually(patience, func() bool {
 		c, err := net.DialTimeout("tcp", addr, time.Second)
 		if err == nil {
 			c.Close()
@@ -117,6 +117,7 @@ func askOnce(t *testing.T, addr string) (answer, from string) {
 // TestProxyProtocol has a real HAProxy read the header, which it requires, and say
 // whom it takes for the client.
 func TestProxyProtocol(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"v1", "v2"} {
 		t.Run(version, func(t *testing.T) {
 			target := haproxy(t, "accept-proxy", "%[src]:%[src_port] %[fc_pp_authority] %[fc_pp_unique_id]")
@@ -186,6 +187,7 @@ func newPair(t *testing.T, name string) keyPair {
 // TestTLSTarget has real TLS servers as targets: HAProxy, which is shown a
 // certificate and is told who calls before TLS begins, and OpenSSL's, which is killed.
 func TestTLSTarget(t *testing.T) {
+	t.Parallel()
 	t.Run("haproxy", func(t *testing.T) {
 		server, client := newPair(t, "server"), newPair(t, "an outlet")
 		target := haproxy(t, fmt.Sprintf("accept-proxy ssl crt %s ca-file %s verify required", server.both, client.cert), "%[src]:%[src_port] %[ssl_fc_protocol] %[ssl_c_s_dn(cn)]")
@@ -200,9 +202,9 @@ func TestTLSTarget(t *testing.T) {
 		server, other := newPair(t, "server"), newPair(t, "somebody else")
 		target := haproxy(t, "ssl crt "+server.both, "hello")
 		w := behind(t, false, end{"tls://" + target, fmt.Sprintf(", tls: {ca_file: %s}", other.cert)}, end{})
-		wantNewReset(t, w.at("inlet", "db"), 20*time.Second)
-		w.node("outlet").wantLog(t, 10*time.Second, "target_tls", "tls.ca_file")
-		w.node("inlet").wantLog(t, 10*time.Second, "target_tls")
+		wantNewReset(t, w.at("inlet", "db"), patience)
+		w.node("outlet").wantLog(t, patience, "target_tls", "tls.ca_file")
+		w.node("inlet").wantLog(t, patience, "target_tls")
 	})
 	t.Run("openssl", func(t *testing.T) {
 		path, err := find("openssl", "/usr/bin")
@@ -228,8 +230,8 @@ func TestTLSTarget(t *testing.T) {
 			t.Fatalf("got %q, %v", got, err)
 		}
 		p.signal(syscall.SIGKILL) // its kernel says FIN; TLS has not said that this was all
-		wantReset(t, c, 20*time.Second)
-		w.node("inlet").wantLog(t, 10*time.Second, "stream", "target_tls")
+		wantReset(t, c, patience)
+		w.node("inlet").wantLog(t, patience, "stream", "target_tls")
 	})
 }
 
@@ -273,7 +275,7 @@ func TestUnixSockets(t *testing.T) {
 		t.Fatalf("PostgreSQL answers %q, %v", b, err)
 	}
 	in.kill()
-	wantReset(t, nc, 20*time.Second)
+	wantReset(t, nc, patience)
 	in.restart().wantReady()
 	if got := run("select 1"); got != "1" {
 		t.Errorf("after a restart: %q", got)
@@ -287,11 +289,13 @@ func TestUnixSockets(t *testing.T) {
 // TestServiceLimits has a place, an idle time and a rate at built programs, at
 // either end.
 func TestServiceLimits(t *testing.T) {
-	limits := ", limits: {connections: 1, idle_timeout: 1s, bytes_per_second: 1MiB}"
+	t.Parallel()
+	limits := ", limits: {connections: 1, idle_timeout: 6s, bytes_per_second: 1MiB}" // idle for longer than a busy machine keeps bytes
 	for name, ends := range map[string]struct {
 		target, listen end
 	}{"inlet": {listen: end{more: limits}}, "outlet": {target: end{more: limits}}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			ends.target.place = "tcp://" + serveTCP(t, echo)
 			w := behind(t, false, ends.target, ends.listen)
 			addr := w.at("inlet", "db")
@@ -311,12 +315,12 @@ func TestServiceLimits(t *testing.T) {
 			if took := time.Since(start); took < 900*time.Millisecond {
 				t.Errorf("%d bytes took %v at 1 MiB a second", size, took)
 			}
-			wantNewReset(t, addr, 10*time.Second)
-			w.node("inlet").wantLog(t, 10*time.Second, `"limit"`, "limits.connections")
-			wantReset(t, c, 20*time.Second)
-			w.node("inlet").wantLog(t, 10*time.Second, "idle_timeout")
-			w.node("outlet").wantLog(t, 10*time.Second, "idle_timeout")
-			wantEcho(t, addr, 10*time.Second)
+			wantNewReset(t, addr, patience)
+			w.node("inlet").wantLog(t, patience, `"limit"`, "limits.connections")
+			wantReset(t, c, patience)
+			w.node("inlet").wantLog(t, patience, "idle_timeout")
+			w.node("outlet").wantLog(t, patience, "idle_timeout")
+			wantEcho(t, addr, patience)
 		})
 	}
 }

@@ -68,7 +68,7 @@ func (w *world) id(name string) string {
 		return id
 	}
 	cmd := unprivileged(exec.Command(program("culvert"), "identity", "new", "-o", w.key(name)))
-	out, errOut, code := tryCommand(w.t, 10*time.Second, cmd)
+	out, errOut, code := tryCommand(w.t, patience, cmd)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	id := lines[len(lines)-1]
 	if code != 0 || !identifierForm.MatchString(id) {
@@ -229,7 +229,7 @@ func (n *node) run(name string) {
 		n.w.t.Fatal(err)
 	}
 	n.proc = p
-	if !eventually(10*time.Second, func() bool { return !n.running() || n.get("/healthz").code == http.StatusOK }) || !n.running() {
+	if !eventually(patience, func() bool { return !n.running() || n.get("/healthz").code == http.StatusOK }) || !n.running() {
 		n.w.t.Fatalf("%s: not alive", name)
 	}
 }
@@ -245,7 +245,7 @@ func (n *node) restart() *node {
 func (n *node) wantReady() *node {
 	n.w.t.Helper()
 	var last answer
-	if !eventually(20*time.Second, func() bool { last = n.get("/readyz"); return last.code == http.StatusOK || !n.running() }) || !n.running() {
+	if !eventually(patience, func() bool { last = n.get("/readyz"); return last.code == http.StatusOK || !n.running() }) || !n.running() {
 		n.w.t.Fatalf("%s: not ready: %s", n.name, last.body)
 	}
 	return n
@@ -270,7 +270,7 @@ type answer struct {
 
 // get asks the program's metrics server.
 func (n *node) get(path string) answer {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + n.metrics + path)
 	if err != nil {
 		return answer{body: err.Error()}
@@ -291,7 +291,7 @@ func (n *node) term() { n.signal(syscall.SIGTERM) }
 func (n *node) stop() {
 	n.w.t.Helper()
 	n.term()
-	n.wantExit(n.w.t, 0, drainTimeout+5*time.Second)
+	n.wantExit(n.w.t, 0, drainTimeout+20*time.Second)
 }
 
 func (w *world) identifiers(names []string) []string {
@@ -319,13 +319,16 @@ func list(items []string) string {
 // targets (service names to addresses), and an inlet before the first; with
 // n = 0 the inlet reaches the outlet directly. The nodes are named relay1…,
 // outlet and inlet; the services are at w.at("inlet", name). extra is more
-// YAML, first for the inlet and then for the outlet.
+// YAML: first for the inlet, then for the outlet, then for each relay.
 func chain(t *testing.T, n int, targets map[string]string, extra ...string) *world {
 	t.Helper()
 	w := newWorld(t)
 	var hops []string
 	for i := range n {
 		c := relayConfig{Connect: []string{"inlet"}}
+		if len(extra) > 2 {
+			c.Extra = extra[2]
+		}
 		if i < n-1 {
 			c.Extend = []string{relayName(i + 1)}
 		} else {
@@ -366,6 +369,14 @@ func acrossRoutes(t *testing.T, test func(t *testing.T, relays int)) {
 	for _, relays := range counts {
 		t.Run(routeName(relays), func(t *testing.T) { test(t, relays) })
 	}
+}
+
+// whole returns the full matrix's value or the short form's.
+func whole[T any](short, full T) T {
+	if testing.Short() {
+		return short
+	}
+	return full
 }
 
 func routeName(relays int) string {

@@ -7,6 +7,7 @@ package clitest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -22,11 +23,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/pkg/identity"
 )
 
 // patience bounds every wait for something that is to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Main runs a test binary in which scripts find a command, by its main function
 // and the names that it may be called by. It does not return.
@@ -42,7 +44,7 @@ func Main(m *testing.M, main func(), names ...string) {
 //
 //	exits CODE PROGRAM [ARG...]   the program must end with that exit code
 //	identity FILE NAME            makes an identity; $NAME is its identifier
-//	address NAME                  $NAME is a loopback's host:port that is free
+//	address NAME                  $NAME is a loopback's host:port that is the script's
 //	occupied NAME                 the same, but taken until the script ends
 //	mode FILE OCTAL               the file must have that mode (on Unix)
 //	ready PROGRAM [ARG...]        waits until the probe ends with 0
@@ -95,12 +97,18 @@ func makeIdentity(ts *testscript.TestScript, neg bool, args []string) {
 
 func address(ts *testscript.TestScript, neg bool, args []string) {
 	arguments(ts, neg, args, 1)
-	ts.Check(listen(ts, args[0]).Close())
+	port, release, err := testenv.Reserve()
+	ts.Check(err)
+	ts.Defer(release)
+	ts.Setenv(args[0], fmt.Sprintf("127.0.0.1:%d", port))
 }
 
 func occupied(ts *testscript.TestScript, neg bool, args []string) {
 	arguments(ts, neg, args, 1)
-	ln := listen(ts, args[0])
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], ln.Addr().String())
 	var wg sync.WaitGroup
 	wg.Go(func() { // a stranger: whoever speaks to it gets a page
 		for {
@@ -118,15 +126,6 @@ func occupied(ts *testscript.TestScript, neg bool, args []string) {
 		_ = ln.Close()
 		wg.Wait()
 	})
-}
-
-// listen listens at a free port and sets a variable to the address.
-func listen(ts *testscript.TestScript, name string) net.Listener {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
-	ts.Check(err)
-	ts.Setenv(name, ln.Addr().String())
-	return ln
 }
 
 func mode(ts *testscript.TestScript, neg bool, args []string) {
