@@ -195,7 +195,7 @@ func TestIdleWatchOfAStuckCarrier(t *testing.T) {
 // end is, once it had the session's patience.
 func TestIdleWatchUnanswered(t *testing.T) {
 	r := rawServerSide(t)
-	r.client.cfg.Patience = 200 * time.Millisecond
+	r.client.cfg.Patience = time.Hour
 	first, second := r.open(t).WatchIdle(), r.open(t).WatchIdle()
 	began := time.Now()
 	first.Look()
@@ -203,6 +203,7 @@ func TestIdleWatchUnanswered(t *testing.T) {
 		t.Errorf("idle for %v, and the peer has not answered yet", quiet)
 	}
 	readFrame(t, r.control, controlProbe)
+	r.client.cfg.Patience = 200 * time.Millisecond // only Look reads it here
 	eventually(t, "it is given up", func() bool { return first.Look() >= r.client.cfg.Patience })
 	if took := time.Since(began); took < r.client.cfg.Patience {
 		t.Errorf("given up after %v", took)
@@ -215,6 +216,7 @@ func TestIdleWatchUnanswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "its answer counts", func() bool { return !r.client.isMute() })
+	r.client.cfg.Patience = time.Hour
 	third := r.open(t).WatchIdle()
 	third.Look()
 	if quiet := third.Look(); quiet > 0 {
@@ -263,7 +265,7 @@ func TestOnEndAsksTheWriter(t *testing.T) {
 	s.OnEnd(func(err error) { told <- err })
 	p.client.Close(code.OK, "")
 	await(t, s.gone, "the stream's end")
-	for end := time.Now().Add(3 * stallTime); time.Now().Before(end); time.Sleep(stallTime / 10) {
+	for end := time.Now().Add(3 * stallTime); time.Now().Before(end); time.Sleep(stallTime / 100) {
 		slow.moved.Add(1)
 		select {
 		case err := <-told:
@@ -274,6 +276,36 @@ func TestOnEndAsksTheWriter(t *testing.T) {
 	wantLoss(t, await(t, told, "the call, once nothing moves"))
 	slow.release()
 	wantLoss(t, await(t, delivered, "the end of what had come"))
+}
+
+// A process that stood still takes nobody for stalled who could not run either: it looks
+// once more, and not for ever.
+func TestOnEndOfWhoStoodStill(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	come(t, s, 1)
+	p.client.Close(code.OK, "")
+	await(t, s.gone, "the stream's end")
+	told := make(chan error, 2)
+	s.OnEnd(func(err error) { told <- err })
+	before := endLook{moved: s.moved(), due: time.Now().Add(-3 * stallTime), patient: true}
+	s.tellEnd(&before)
+	select {
+	case err := <-told:
+		t.Fatalf("told of %v, and nobody could have read", err)
+	default:
+	}
+	before.patient = false
+	s.tellEnd(&before)
+	select {
+	case err := <-told:
+		wantLoss(t, err)
+	default:
+		t.Error("late again, and not told")
+	}
 }
 
 // An end behind that of both directions is no news, and nobody's loss.
