@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"net"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,45 +8,11 @@ import (
 	"github.com/culvert-net/culvert/internal/turns"
 )
 
-// A pipeListener accepts what calls put in.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	close  func()
-}
-
-func newPipeListener() *pipeListener {
-	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	l.close = sync.OnceFunc(func() { close(l.closed) })
-	return l
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case nc := <-l.conns:
-		return nc, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error { l.close(); return nil }
-
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
-
-// call returns the far end of a conn that was accepted.
-func (l *pipeListener) call(t *testing.T) net.Conn {
-	near, far := net.Pipe()
-	t.Cleanup(func() { far.Close() })
-	l.conns <- near
-	return far
-}
-
 // A handshake that is slow gives way to a caller, and not to the place's being free for
 // one.
 func TestNobodyGivesWayToNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ln := newPipeListener()
+		ln := newPipeListener("192.0.2.1:4000")
 		relay := startRelayOn(t, ln, newLocal(t), func(c *Config) {
 			c.Limits.Handshakes = 1
 			c.Channel.Timeout = time.Minute
@@ -73,9 +37,4 @@ func TestNobodyGivesWayToNobody(t *testing.T) {
 		}
 		relay.stop()
 	})
-}
-
-func isTimeout(err error) bool {
-	ne, ok := err.(net.Error)
-	return ok && ne.Timeout()
 }
