@@ -185,9 +185,9 @@ func startRelayOn(t testing.TB, ln net.Listener, local *channel.Local, with ...f
 	cfg := Config{
 		Local: local, Register: allowAll, Connect: allowAllOutlets, Extend: allowAllTo, Trace: log.trace(),
 		Limits: Limits{HandshakesPerSecond: 100_000},
-		// An outlet whose steps a test takes answers in time on a busy machine, too; the
-		// caller waits for 10 s.
-		Timing: Timing{Going: 8 * time.Second},
+		// An outlet whose steps a test takes answers in time on a busy machine, too, and so
+		// does the next one; the caller waits for 10 s.
+		Timing: Timing{Going: 8 * time.Second, Hold: 10 * time.Second},
 	}
 	for _, w := range with {
 		w(&cfg)

@@ -296,7 +296,7 @@ func TestManyRefused(t *testing.T) {
 		}()
 	}
 	for range workers {
-		if err := await(t, errs, "a worker"); err != nil {
+		if err := awaitFor(t, 4*patience, errs, "a worker"); err != nil {
 			t.Fatalf("got %v, want refusals with %v", err, code.Limit)
 		}
 	}
