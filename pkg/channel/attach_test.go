@@ -199,10 +199,7 @@ func TestReplayedResume(t *testing.T) {
 		tape = &recorder{Conn: a}
 		return tape, b
 	}
-	l.cutAll()
-	waitUp(t, x, false)
-	waitUp(t, x, true)
-	waitUp(t, y, true)
+	l.cutAndResume(x, y)
 	l.wrap = nil
 	before := y.State()
 	tape.mu.Lock()
@@ -215,7 +212,7 @@ func TestReplayedResume(t *testing.T) {
 	if _, err := nc.Write(wire); err != nil {
 		t.Fatal(err)
 	}
-	_ = nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = nc.SetReadDeadline(time.Now().Add(20 * time.Second))
 	answer, _ := io.ReadAll(nc) // message 2, and the end
 	_ = nc.Close()
 	if len(answer) > 3000 {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/nettest"
@@ -238,6 +239,10 @@ func TestDetachRefusesUnreadData(t *testing.T) {
 }
 
 func TestWriteBlocksAt256KiB(t *testing.T) {
+	synctest.Test(t, testWriteBlocksAt256KiB)
+}
+
+func testWriteBlocksAt256KiB(t *testing.T) {
 	a, b := net.Pipe()
 	x, y := connPair(t, a, b, Options{Linger: 10 * time.Millisecond})
 	if err := x.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {

@@ -244,8 +244,8 @@ func TestRenewIsTriedAgain(t *testing.T) {
 	x.Renew()
 	<-failed
 	bothWays(t, x, y)
-	l.refuseRoutes(nil)
 	setCredentials(t, l.caller.Local, bundlesOf(50))
+	l.refuseRoutes(nil)
 	if m := <-moved; m.Cause != Renewed || m.Down != 0 {
 		t.Errorf("moved %+v, want renewed without a gap", m)
 	}
@@ -263,7 +263,7 @@ func bothWays(t testing.TB, x, y *Channel) {
 		if _, err := way[0].Write([]byte{1}); err != nil {
 			t.Fatal(err)
 		}
-		if err := way[1].SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := way[1].SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := way[1].Read(make([]byte, 1)); err != nil {

@@ -396,9 +396,7 @@ func TestFlightResume(t *testing.T) {
 		if f := flightOf(s.x); f.mode != flightBound {
 			t.Fatalf("mode %d beside a full line, want bound", f.mode)
 		}
-		s.lab.cutAll()
-		waitUp(t, s.x, false)
-		waitUp(t, s.x, true)
+		s.lab.cutAndResume(s.x)
 		f := flightOf(s.x)
 		if f.mode != flightOpen || f.rate != 0 {
 			t.Errorf("on a new path: mode %d, rate %.0f, round trip %s", f.mode, f.rate, f.minRTT)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/culvert-net/culvert/internal/sock"
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // A lab is a caller and a table with paths between them that can be cut.
@@ -148,16 +150,33 @@ func (l *lab) cutAll() {
 // open returns both ends of a new channel, each with its Run.
 func (l *lab) open() (x, y *Channel) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	x, err := l.caller.Dial(ctx, 0)
+	x, y, err := l.dial()
 	if err != nil {
 		l.t.Fatalf("Dial: %v", err)
 	}
-	y = <-l.opened
 	l.run(x)
 	l.run(y)
 	return x, y
+}
+
+// dial returns both ends of a new channel. Where a lab has short times for handshakes, a
+// slow machine may need several.
+func (l *lab) dial() (x, y *Channel, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		x, err = l.caller.Dial(ctx, 0)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, nil, err
+		}
+	}
+	for y = <-l.opened; y.id != x.id; y = <-l.opened {
+		y.Fail(code.Aborted, errors.New("the caller has given it up"))
+	}
+	return x, y, nil
 }
 
 // run calls c's Run until the end of the test.

@@ -18,7 +18,7 @@ import (
 
 func TestChannelConn(t *testing.T) {
 	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
-		l := newLab(t, 1, Settings{Linger: time.Second}, Timing{}, Limits{})
+		l := newLab(t, 1, Settings{}, Timing{}, Limits{})
 		x, y := l.open()
 		return x, y, func() { closeChannels(t, x, y) }, nil
 	})
@@ -170,6 +170,29 @@ func waitUp(t testing.TB, c *Channel, want bool) {
 			t.Fatalf("channel is over: %v", c.Err())
 		case <-deadline:
 			t.Fatalf("up = %v for 10 s", up)
+		}
+	}
+}
+
+// cutAndResume cuts all paths and waits until each of the channels has another one.
+func (l *lab) cutAndResume(cs ...*Channel) {
+	l.t.Helper()
+	var before []uint64
+	for _, c := range cs {
+		before = append(before, c.State().Changes)
+	}
+	l.cutAll()
+	end := time.After(20 * time.Second)
+	for i, c := range cs {
+		// That it has none meanwhile may pass too fast to be seen.
+		for up, changed := c.Up(); !up || c.State().Changes == before[i]; up, changed = c.Up() {
+			select {
+			case <-changed:
+			case <-c.Done():
+				l.t.Fatalf("channel is over: %v", c.Err())
+			case <-end:
+				l.t.Fatalf("no other path within 20 s: %+v", c.State())
+			}
 		}
 	}
 }

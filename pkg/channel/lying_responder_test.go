@@ -135,8 +135,9 @@ func TestRefusedResume(t *testing.T) {
 // A responder that does not say ATTACHED is given up for another attempt, and
 // its late word ends nothing.
 func TestAttachedMissing(t *testing.T) {
-	set := Settings{Handshake: Options{Timeout: 300 * time.Millisecond}}
-	l, paths := lyingLab(t, Timing{}, set)
+	t.Parallel() // it waits for the time that a handshake may take
+	set := Settings{Handshake: Options{Timeout: 5 * time.Second}}
+	l, paths := lyingLab(t, Timing{Stagger: time.Hour}, set)
 	x, p := lyingOpen(t, l, paths)
 	_ = p.nc.Close()
 	late := <-paths
@@ -196,8 +197,6 @@ func TestRelaysVerdictIsNone(t *testing.T) {
 		}
 		return refusals[n-1]
 	})
-	l.cutAll()
-	waitUp(t, x, false)
-	waitUp(t, x, true)
+	l.cutAndResume(x)
 	closeChannels(t, x, y)
 }

@@ -112,12 +112,12 @@ func newWorld(outer *testing.T, t *rapid.T, p plan) *world {
 	}
 	timing := Timing{Stagger: 20 * time.Millisecond, MaxPause: 50 * time.Millisecond, RenewBytes: p.Renew, Return: 50 * time.Millisecond}
 	w.lab = newLab(outer, 1, w.set, timing, Limits{})
-	x, err := w.caller.Dial(context.Background(), 0)
+	x, y, err := w.dial()
 	if err != nil {
 		t.Fatalf("Dial: %v", err)
 	}
 	w.caller.Routes = p.Routes
-	w.channels = [2]*Channel{x, <-w.opened}
+	w.channels = [2]*Channel{x, y}
 	for _, c := range w.channels {
 		w.runs.Go(func() { _ = c.Run(context.Background()) })
 	}

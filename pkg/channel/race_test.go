@@ -67,7 +67,7 @@ func TestSetReadDeadlinesDoNotMix(t *testing.T) {
 			t.Errorf("Read = %v", err)
 		}
 		closeBoth(t, x, y)
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("Read does not see what has come")
 		_ = a.Close()
 		<-read
@@ -101,7 +101,7 @@ func TestSetReadDeadlineDoesNotReachADetachedPath(t *testing.T) {
 func TestSetReadDeadlineDoesNotCutCloseShort(t *testing.T) {
 	a, b := tcpPair(t)
 	gate := newGate(a)
-	x, y := connPair(t, gate, b, Options{Linger: 5 * time.Second})
+	x, y := connPair(t, gate, b, Options{Linger: time.Minute})
 	const pause = 100 * time.Millisecond
 	start := time.Now()
 	go func() {
@@ -120,7 +120,7 @@ func TestSetReadDeadlineDoesNotCutCloseShort(t *testing.T) {
 
 func TestReadDuringCloseReturnsAtOnce(t *testing.T) {
 	a, b := tcpPair(t)
-	x, y := connPair(t, a, b, Options{Linger: 2 * time.Second})
+	x, y := connPair(t, a, b, Options{Linger: time.Hour})
 	closed := make(chan struct{})
 	go func() {
 		_ = x.Close()
@@ -132,7 +132,7 @@ func TestReadDuringCloseReturnsAtOnce(t *testing.T) {
 	if _, err := x.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Read = %v, want net.ErrClosed", err)
 	}
-	if d := time.Since(start); d > time.Second {
+	if d := time.Since(start); d > 20*time.Second {
 		t.Errorf("Read took %s", d)
 	}
 	_ = y.Close()
@@ -148,7 +148,7 @@ func TestBothCloseAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for i := range 20 {
 				a, b := path(t)
-				x, y := connPair(t, a, b, Options{Linger: 10 * time.Second})
+				x, y := connPair(t, a, b, Options{Linger: time.Hour})
 				start := time.Now()
 				var wg sync.WaitGroup
 				for _, c := range []*Conn{x, y} {
@@ -161,7 +161,7 @@ func TestBothCloseAtOnce(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				if d := time.Since(start); d > 5*time.Second {
+				if d := time.Since(start); d > 20*time.Second {
 					t.Errorf("closing took %s", d)
 				}
 			}
@@ -174,7 +174,7 @@ func TestBothCloseAtOnce(t *testing.T) {
 func TestCloseAfterThePeerHasGone(t *testing.T) {
 	a, b := tcpPair(t)
 	mute := false
-	x, y := connPair(t, muteConn{a, func() bool { return mute }}, b, Options{Linger: time.Second})
+	x, y := connPair(t, muteConn{a, func() bool { return mute }}, b, Options{Linger: time.Minute})
 	mute = true
 	_, _ = x.Write([]byte("nobody reads this"))
 	go func() {
@@ -206,7 +206,7 @@ func TestWriteAfterAFailedClose(t *testing.T) {
 
 func TestDetachWhileAWriteWaits(t *testing.T) {
 	a, b := tcpPair(t)
-	x, y := connPair(t, a, b, Options{Linger: 5 * time.Second})
+	x, y := connPair(t, a, b, Options{Linger: time.Minute})
 	accepted := make(chan int, 1)
 	go func() {
 		n, err := x.Write(bytes.Repeat([]byte("x"), 64<<20))
@@ -322,7 +322,7 @@ func TestStorm(t *testing.T) {
 			}()
 			select {
 			case <-done:
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				panic("a call does not return")
 			}
 			_, _ = a.Close(), b.Close()

@@ -80,9 +80,7 @@ func slowLine(t *testing.T, cfg line.Config, set Settings, both bool) {
 		}
 	}
 	check("from the start", 0)
-	s.lab.cutAll()
-	waitUp(t, s.x, false)
-	waitUp(t, s.x, true)
+	s.lab.cutAndResume(s.x)
 	check("after a resume", 2) // noticed at both ends
 }
 
@@ -108,9 +106,7 @@ func TestRecordSize(t *testing.T) {
 			if got := recordSize(s.x); got < RecordData {
 				t.Errorf("%d bytes in a record when the path is full, want %d", got, RecordData)
 			}
-			s.lab.cutAll()
-			waitUp(t, s.x, false)
-			waitUp(t, s.x, true)
+			s.lab.cutAndResume(s.x)
 		}
 	})
 }

@@ -44,7 +44,11 @@ type budget struct {
 	peers   map[identity.Identifier]*account
 	granted list.List   // of *claim, the oldest first
 	watch   *time.Timer // looks for what gives way; nil while nothing waits
-	closed  bool
+	due     time.Time   // when watch does
+	// stood is for how long this process has stood still, for all that watch has seen:
+	// what holds room could not come then.
+	stood  time.Duration
+	closed bool
 }
 
 // Classes of accounts.
@@ -85,8 +89,9 @@ type claim struct {
 
 	place *list.Element // in the account's line, or the budget's list of those granted
 	state byte
-	asked bool      // to give way
-	since time.Time // granted
+	asked bool          // to give way
+	since time.Time     // granted
+	stood time.Duration // the budget's then
 }
 
 // States of claims.
@@ -252,12 +257,17 @@ func (b *budget) settle() {
 		ready = append(ready, c)
 	}
 	if b.waiting > 0 && b.watch == nil && !b.closed {
-		b.watch = time.AfterFunc(lookAgain, b.look)
+		b.watchLocked()
 	}
 	b.mu.Unlock()
 	for _, c := range ready {
 		c.grant()
 	}
+}
+
+func (b *budget) watchLocked() {
+	b.due = time.Now().Add(lookAgain)
+	b.watch = time.AfterFunc(lookAgain, b.look)
 }
 
 func (b *budget) grantLocked(c *claim) {
@@ -269,7 +279,7 @@ func (b *budget) grantLocked(c *claim) {
 	b.left -= c.n
 	a.taken += c.n
 	a.class.taken += c.n
-	c.state, c.since = claimHeld, time.Now()
+	c.state, c.since, c.stood = claimHeld, time.Now(), b.stood
 	c.place = b.granted.PushBack(c)
 	b.lineUpLocked(a) // behind the others
 }
@@ -284,6 +294,9 @@ func (b *budget) look() {
 		b.mu.Unlock()
 		return
 	}
+	if late := time.Since(b.due); late > lookAgain {
+		b.stood += late
+	}
 	var late []*claim
 	freed := 0
 	for e := b.granted.Front(); e != nil; e = e.Next() {
@@ -293,7 +306,7 @@ func (b *budget) look() {
 			freed += c.n
 		}
 	}
-	b.watch = time.AfterFunc(lookAgain, b.look)
+	b.watchLocked()
 	b.mu.Unlock()
 	for _, c := range late {
 		c.giveWay()
@@ -316,7 +329,7 @@ func (b *budget) wantedLocked(c *claim) (most int) {
 
 // lateLocked reports whether c holds its room for too long.
 func (b *budget) lateLocked(c *claim) bool {
-	age := time.Since(c.since)
+	age := time.Since(c.since) - (b.stood - c.stood)
 	if whole := c.whole.Load(); whole != 0 {
 		return age-time.Duration(whole) > b.patience
 	}

@@ -21,7 +21,7 @@ func TestClosedFlowsAreBounded(t *testing.T) {
 	b, addr := listening(t, Config{})
 	stall(t, b, 1)
 	s := newStranger(t, addr)
-	_ = s.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = s.SetDeadline(time.Now().Add(patience))
 	for range 4 * maxFlows {
 		n, err := s.put(Route{"stalled"}, nil, head{hops: 9}, "x")
 		if err != nil {
@@ -89,8 +89,7 @@ func TestFlowsTurnOver(t *testing.T) {
 				}
 				return busy == c.busy && len(l.flows) == maxFlows
 			})
-			within, stop := context.WithTimeout(context.Background(), 10*time.Second)
-			defer stop()
+			within := inTime(t)
 			var others sync.WaitGroup
 			for s := range 4 {
 				others.Go(func() {

@@ -187,6 +187,9 @@ func (l *link) write() error {
 			l.spare = b
 			continue
 		}
+		if over { // a busy machine may have come to this late
+			_ = l.nc.SetWriteDeadline(time.Now().Add(lastWords))
+		}
 		if _, err := l.nc.Write(b); err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func TestLostReply(t *testing.T) {
 	select {
 	case err := <-losses:
 		wantCode(t, err, code.NoWorker)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("the answer is lost, and nobody told")
 	}
 }
@@ -57,7 +57,7 @@ func TestLastWords(t *testing.T) {
 			if m != text {
 				t.Errorf("got %q, want %q", m, text)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("%q does not come", text)
 		}
 	}
@@ -102,7 +102,7 @@ func TestRequestOverLostChannel(t *testing.T) {
 	select {
 	case err := <-errs:
 		wantCode(t, err, code.LinkLost)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("it waits")
 	}
 }

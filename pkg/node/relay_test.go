@@ -120,7 +120,7 @@ func TestRegistrationEnds(t *testing.T) {
 	select {
 	case <-g.Done():
 		wantCode(t, g.Err(), code.NoWorker)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("it goes on")
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -215,7 +217,7 @@ func TestMuchToSend(t *testing.T) {
 	for range 2 {
 		select {
 		case <-got:
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("what has come is not read")
 		}
 	}
@@ -262,12 +264,57 @@ func TestMalformed(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = nc.SetReadDeadline(time.Now().Add(patience))
-			if _, err := io.Copy(io.Discard, nc); errors.Is(err, context.DeadlineExceeded) {
+			if _, err := io.Copy(io.Discard, nc); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the conn goes on")
 			}
 		})
 	}
 	wantEcho(t, newNode(t, Config{}), Route{addr, "echo"}, "the others go on")
+}
+
+// A tardyConn's first write deadline that is to come has passed before anything is
+// written, as on a machine that has too much to do.
+type tardyConn struct {
+	net.Conn
+	once sync.Once
+}
+
+func (c *tardyConn) SetWriteDeadline(at time.Time) error {
+	if at.After(time.Now()) {
+		c.once.Do(func() { at = time.Unix(1, 0) })
+	}
+	return c.Conn.SetWriteDeadline(at)
+}
+
+// TestLastWordsOnABusyMachine: what was sent before this side ends a conn is written,
+// though it comes to that late.
+func TestLastWordsOnABusyMachine(t *testing.T) {
+	links := make(chan Address, 1)
+	b := newNode(t, Config{Trace: &Trace{LinkUp: func(a Address, _ Origin, _ net.Addr) { links <- a }}})
+	near, far := net.Pipe()
+	defer far.Close()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		b.serveConn(context.Background(), &tardyConn{Conn: near})
+	}()
+	_ = far.SetDeadline(time.Now().Add(patience))
+	if _, err := far.Write(hello{}.append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	s := &stranger{Conn: far, greeted: true}
+	if _, err := readHello(s); err != nil {
+		t.Fatal(err)
+	}
+	l := b.lookup(<-links).(*link)
+	l.mu.Lock()
+	l.out = frame{frameClosed, 0, 7}.append(l.out)
+	l.mu.Unlock()
+	l.close(errLinkClosed)
+	if f, _ := s.next(t); f.typ != frameClosed || f.flow != 7 {
+		t.Errorf("got a frame of type %d, of flow %d", f.typ, f.flow)
+	}
+	<-over
 }
 
 // TestFlood: who asks for signs of life, or ends flows, without reading what is said

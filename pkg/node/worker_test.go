@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -159,9 +158,7 @@ func TestGoexit(t *testing.T) {
 		runtime.Goexit()
 		return nil
 	}), Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	_, err := n.Request(ctx, Route{"gone"}, nil)
+	_, err := n.Request(inTime(t), Route{"gone"}, nil)
 	wantCode(t, err, code.WorkerStopped)
 	eventually(t, func() bool { return n.lookup("gone") == nil })
 }

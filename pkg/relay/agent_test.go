@@ -171,7 +171,7 @@ func TestAgentDeregisters(t *testing.T) {
 	eventually(t, "both spares are there", func() bool { return relay.Status().Registrations[0].Spares == SpareConns })
 	start := time.Now()
 	agent.stop()
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > soonEnough {
 		t.Errorf("the end took %v", took)
 	}
 	if !handled.Load() {
@@ -363,7 +363,7 @@ func TestAgentControlLost(t *testing.T) {
 	start := time.Now()
 	_ = sock.ResetClose(control)
 	agent.log.await(t, 2, "registered at")
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > soonEnough { // the next renewal comes after 10 s
 		t.Errorf("registered again after %v", took)
 	}
 	carries(t, nc, "after")

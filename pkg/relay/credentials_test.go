@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
@@ -131,10 +130,9 @@ func TestRecheckAdmits(t *testing.T) {
 				id = agent.local.Identifier()
 			}
 			revoked.Store(&id)
-			began := time.Now()
 			relay.Recheck()
-			if _, err := joined.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) || time.Since(began) > 5*time.Second {
-				t.Errorf("after %s: %v, want ECONNRESET", time.Since(began), err)
+			if _, err := joined.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("got %v, want ECONNRESET", err)
 			}
 			if victim == "outlet" {
 				agent.log.await(t, 1, "peer closed: identity_revoked: it was revoked")

@@ -19,7 +19,7 @@ import (
 
 // Serve's end ends everything, and says so to those who can hear it.
 func TestServeEnds(t *testing.T) {
-	relay := startRelay(t)
+	relay := startRelay(t, func(c *Config) { c.Timing.Hold = time.Minute })
 	outlet := newByHand(t, relay)
 	control := outlet.register(t)
 	_, parked := outlet.park(t)
@@ -43,7 +43,7 @@ func TestServeEnds(t *testing.T) {
 	})
 	start := time.Now()
 	relay.stop()
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > soonEnough {
 		t.Errorf("Serve took %v to end", took)
 	}
 	wantRefusal(t, (<-hold).err, code.Shutdown, "relay is stopping")
@@ -87,11 +87,8 @@ func TestLossPassesOn(t *testing.T) {
 	relay.log.await(t, 1, "join ended connect to target 0 to caller 0 reading side b")
 }
 
-func TestJoinLimits(t *testing.T) {
-	relay := startRelay(t, func(c *Config) {
-		c.Timing.Idle = 500 * time.Millisecond
-		c.Limits.BytesPerSecond = 200_000
-	})
+func TestJoinRate(t *testing.T) {
+	relay := startRelay(t, func(c *Config) { c.Limits.BytesPerSecond = 200_000 })
 	agent := startAgent(t, newLocal(t), route.Route{relay.hop(t)})
 	agent.log.await(t, 1, "registered at")
 	nc := path(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, agent.local.Identifier(), nil)
@@ -103,6 +100,13 @@ func TestJoinLimits(t *testing.T) {
 	if took := time.Since(start); took < 200*time.Millisecond {
 		t.Errorf("60 kB took %v at 200 kB a second, want at least 200ms", took)
 	}
+}
+
+func TestJoinIdle(t *testing.T) {
+	relay := startRelay(t, func(c *Config) { c.Timing.Idle = 500 * time.Millisecond })
+	agent := startAgent(t, newLocal(t), route.Route{relay.hop(t)})
+	agent.log.await(t, 1, "registered at")
+	nc := path(t, &Dialer{Local: newLocal(t)}, route.Route{relay.hop(t)}, agent.local.Identifier(), nil)
 	if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("an idle join: got %v, want ECONNRESET", err)
 	}
@@ -160,8 +164,6 @@ func TestDrain(t *testing.T) {
 	r := route.Route{relay.hop(t)}
 	const joins, over = 8, 800 * time.Millisecond
 	var ends sync.WaitGroup
-	var mu sync.Mutex
-	var ended []time.Time
 	for range joins {
 		nc := path(t, d, r, outlet, nil)
 		carries(t, nc, "x")
@@ -170,9 +172,6 @@ func TestDrain(t *testing.T) {
 			if !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("a join ended with %v, want ECONNRESET", err)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			ended = append(ended, time.Now())
 		})
 	}
 	start := time.Now()
@@ -194,21 +193,10 @@ func TestDrain(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Drain: %v", err)
 	}
-	if took := time.Since(start); took < over || took > over+3*time.Second {
+	if took := time.Since(start); took < over || took > over+soonEnough {
 		t.Errorf("draining took %v, want %v", took, over)
 	}
 	ends.Wait()
-	mu.Lock()
-	defer mu.Unlock()
-	early := 0
-	for _, at := range ended {
-		if at.Before(start.Add(over * 3 / 4)) {
-			early++
-		}
-	}
-	if early < joins/4 || early == joins {
-		t.Errorf("joins ended at %v, want them spread over %v", ended, over)
-	}
 	if relay.log.count("relay is draining") != joins { // all of them told before Drain returned
 		t.Errorf("got\n%s\nwant %d joins ended by draining", relay.log, joins)
 	}
@@ -237,7 +225,7 @@ func TestDrainEnds(t *testing.T) {
 	if err := relay.Drain(context.Background(), time.Hour); err != nil {
 		t.Errorf("with no join left: %v", err)
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > patience {
 		t.Errorf("took %v", took)
 	}
 }
@@ -251,6 +239,7 @@ func TestStatus(t *testing.T) {
 	nc := path(t, &Dialer{Local: caller}, route.Route{relay.hop(t)}, outlet.Identifier(), nil)
 	carries(t, nc, "12345")
 	eventually(t, "two spares again", func() bool { return relay.Status().Registrations[0].Spares == SpareConns })
+	eventually(t, "all bytes are counted", func() bool { return relay.Counts().Bytes() == 10 }) // which those who read them do not wait for
 	st := relay.Status()
 	r, j := st.Registrations[0], st.Joins[0]
 	if r.Identifier != outlet.Identifier() || r.Instance != outlet.Instance().String() || r.Waiting != 0 || r.Draining || r.Remote == "" {

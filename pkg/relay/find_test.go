@@ -300,7 +300,7 @@ func TestFindBusy(t *testing.T) {
 func TestFindOfStrangersWaitsApart(t *testing.T) {
 	stranger, known := newLocal(t), newLocal(t)
 	relay := startRelay(t, newCatalogue().rule, func(c *Config) {
-		c.Timing.Hold = 10 * time.Millisecond
+		c.Timing.Hold = 500 * time.Millisecond
 		rule := c.Connect
 		c.Connect = func(p channel.Peer, outlet identity.Identifier) error {
 			if p.Identifier == stranger.Identifier() && outlet.IsZero() {

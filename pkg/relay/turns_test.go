@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,9 +38,4 @@ func TestNobodyGivesWayToNobody(t *testing.T) {
 		}
 		relay.stop()
 	})
-}
-
-func isTimeout(err error) bool {
-	ne, ok := err.(net.Error)
-	return ok && ne.Timeout()
 }

@@ -210,10 +210,13 @@ func TestDeliverEmptyFrame(t *testing.T) {
 		return st.win.resting != nil
 	}
 	eventually(t, "the delivery rests", resting)
+	recent := &server.recent
+	recent.mu.Lock() // which it needs to run, and whoever would have it rest again
 	if _, err := y.Write(muxFrame(0, muxData, 0, 3, 0)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the frame wakes it", func() bool { return !resting() })
+	recent.mu.Unlock()
 	eventually(t, "the delivery rests again", resting)
 	_ = st.Close()
 	await(t, done, "the end")

@@ -161,21 +161,33 @@ func (st *Stream) OnEnd(f func(err error)) {
 	}
 }
 
+// An endLook is how it was when tellEnd looked.
+type endLook struct {
+	moved   uint64    // the stream's
+	due     time.Time // when to look again
+	patient bool      // that may be late once
+}
+
 // tellEnd calls OnEnd's function for a stream that is over, or looks again later
-// whether its reader goes on. before is the stream's moved at the last time, nil the
-// first time.
-func (st *Stream) tellEnd(before *uint64) {
-	now := st.moved()
+// whether its reader goes on. last is nil the first time. A look that comes late says
+// that this process has stood still, and the reader with it, as on a machine that has
+// too much to do: then there is another one.
+func (st *Stream) tellEnd(last *endLook) {
+	next := endLook{moved: st.moved(), patient: true}
 	st.mu.Lock()
 	f, err := st.onEnd, st.err
-	switch {
+	switch reads := !st.deserted && !st.finRead; {
 	case f == nil || err == nil:
 		f = nil
 	case st.finRead && st.finSet:
 		f, st.onEnd = nil, nil
-	case !st.deserted && !st.finRead && (before == nil || *before != now):
+	case reads && (last == nil || last.moved != next.moved):
 		f = nil
-		time.AfterFunc(stallTime, func() { st.tellEnd(&now) })
+		st.lookAgain(next)
+	case reads && last.patient && time.Since(last.due) > stallTime/4:
+		f = nil
+		next.patient = false
+		st.lookAgain(next)
 	default:
 		st.onEnd = nil
 	}
@@ -183,6 +195,11 @@ func (st *Stream) tellEnd(before *uint64) {
 	if f != nil {
 		f(err)
 	}
+}
+
+func (st *Stream) lookAgain(l endLook) {
+	l.due = time.Now().Add(stallTime)
+	time.AfterFunc(stallTime, func() { st.tellEnd(&l) })
 }
 
 // leave says what is left to say and gives the stream back to the mux.

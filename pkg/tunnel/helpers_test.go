@@ -221,10 +221,17 @@ func soon(t testing.TB) context.Context {
 
 func await[T any](t testing.TB, ch <-chan T, what string) (v T) {
 	t.Helper()
+	return awaitFor(t, patience, ch, what)
+}
+
+// awaitFor is await for what has much to be done before it: of a thousand that run at
+// once the first may end with the last.
+func awaitFor[T any](t testing.TB, most time.Duration, ch <-chan T, what string) (v T) {
+	t.Helper()
 	select {
 	case v = <-ch:
-	case <-time.After(patience):
-		t.Fatalf("waited %v for %s", patience, what)
+	case <-time.After(most):
+		t.Fatalf("waited %v for %s", most, what)
 	}
 	return v
 }

@@ -288,7 +288,7 @@ func TestOnEndAsksTheWriter(t *testing.T) {
 	s.OnEnd(func(err error) { told <- err })
 	p.client.Close(code.OK, "")
 	await(t, s.gone, "the stream's end")
-	for end := time.Now().Add(3 * stallTime); time.Now().Before(end); time.Sleep(stallTime / 10) {
+	for end := time.Now().Add(3 * stallTime); time.Now().Before(end); time.Sleep(stallTime / 100) {
 		slow.moved.Add(1)
 		select {
 		case err := <-told:
@@ -299,6 +299,36 @@ func TestOnEndAsksTheWriter(t *testing.T) {
 	wantLoss(t, await(t, told, "the call, once nothing moves"))
 	slow.release()
 	wantLoss(t, await(t, delivered, "the end of what had come"))
+}
+
+// A process that stood still takes nobody for stalled who could not run either: it looks
+// once more, and not for ever.
+func TestOnEndOfWhoStoodStill(t *testing.T) {
+	p := newPair(t, Config{})
+	c, s := p.open(t)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	come(t, s, 1)
+	p.client.Close(code.OK, "")
+	await(t, s.gone, "the stream's end")
+	told := make(chan error, 2)
+	s.OnEnd(func(err error) { told <- err })
+	before := endLook{moved: s.moved(), due: time.Now().Add(-3 * stallTime), patient: true}
+	s.tellEnd(&before)
+	select {
+	case err := <-told:
+		t.Fatalf("told of %v, and nobody could have read", err)
+	default:
+	}
+	before.patient = false
+	s.tellEnd(&before)
+	select {
+	case err := <-told:
+		wantLoss(t, err)
+	default:
+		t.Error("late again, and not told")
+	}
 }
 
 // An end behind that of both directions is no news, and nobody's loss.

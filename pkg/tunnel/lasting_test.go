@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvert-net/culvert/pkg/channel"
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
@@ -26,6 +27,15 @@ func TestStreamsOutliveTheirPath(t *testing.T) {
 	var deaths atomic.Int64
 	cutting.Go(func() {
 		for {
+			// A slow machine is to come to a path: one that is cut each time before its
+			// handshake is over would bring nothing.
+			for up, changed := a.(*channel.Channel).Up(); !up; up, changed = a.(*channel.Channel).Up() {
+				select {
+				case <-stop:
+					return
+				case <-changed:
+				}
+			}
 			select {
 			case <-stop:
 				return

@@ -31,7 +31,7 @@ func TestThousandStreams(t *testing.T) {
 		go func() { errs <- roundTrip(t, p, uint64(i), size) }()
 	}
 	for range n {
-		if err := await(t, errs, "a stream"); err != nil {
+		if err := awaitFor(t, 4*patience, errs, "a stream"); err != nil {
 			t.Fatal(err)
 		}
 	}

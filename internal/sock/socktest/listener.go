@@ -13,14 +13,18 @@ import (
 // A Listener accepts the conns that are made by its Dial. Its methods may be called by
 // several goroutines at a time.
 type Listener struct {
+	addr   net.Addr
 	conns  chan net.Conn
 	closed chan struct{}
 	close  func()
 }
 
-// Listen returns a listener that nobody has dialled yet.
-func Listen() *Listener {
-	l := &Listener{conns: make(chan net.Conn), closed: make(chan struct{})}
+// Listen returns a listener that nobody has dialled yet, at what is no address of anything.
+func Listen() *Listener { return ListenAt(&net.UnixAddr{Name: "pipe", Net: "unix"}) }
+
+// ListenAt is Listen for a listener that says to be at addr.
+func ListenAt(addr net.Addr) *Listener {
+	l := &Listener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
 	l.close = sync.OnceFunc(func() { close(l.closed) })
 	return l
 }
@@ -38,8 +42,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Close has nobody be accepted any more. Conns go on.
 func (l *Listener) Close() error { l.close(); return nil }
 
-// Addr returns what is no address of anything.
-func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+// Addr returns where the listener says to be.
+func (l *Listener) Addr() net.Addr { return l.addr }
 
 // Dial returns the caller's end of a conn once that is accepted: of a [net.Pipe], which
 // holds nothing, so that a Write waits for its reader. It returns ctx's error if that ends
