@@ -10,9 +10,14 @@ const (
 	rateRounds = 6
 	// minRTTAge is how long the shortest round trip counts; then the path is
 	// drained, for one round trip, to find it anew. What is measured first may
-	// have been measured with a queue, and counts for less.
+	// have been measured with a queue, and counts for less. On the slowest lines,
+	// where a record takes a second and waits for longer behind the peer's, it
+	// counts for drainTrips round trips: else the path would be drained most of the
+	// time.
 	minRTTAge   = 10 * time.Second
 	firstRTTAge = time.Second
+	drainTrips  = 32
+	mostRTTAge  = time.Minute
 	// A path whose shortest round trip is below shortRTT is short: much of what
 	// waits on it waits for processors rather than for a line. All of it does
 	// where the rate is above fastRate: that path is left alone.
@@ -31,6 +36,13 @@ const (
 	maxProbes   = 64
 	minFlight   = 4 << 10 // the least bound
 	minBacklog  = 4 << 10
+	// Without a bound there is no more under way than firstFlight, or what the path
+	// brings in aheadTime, or in aheadTrips round trips, at the least rate that it has
+	// shown: on the slowest lines more would wait for minutes, and the peer's PONGs
+	// with it. A TCP connection begins with less, and grows no faster.
+	firstFlight = 32 << 10
+	aheadTime   = 2 * time.Second
+	aheadTrips  = 4
 
 	// restRounds pass until a path that was emptied is as it was.
 	restRounds = 3
@@ -71,10 +83,12 @@ type flight struct {
 	base   time.Time // times below are since
 	mode   flightMode
 	limit  uint64 // bytes under way; math.MaxUint64 for no bound
+	ahead  uint64 // bytes under way while there is no bound
 	stride uint64 // bytes between probes
 
 	delivered   uint64        // all before this offset has been received
-	deliveredAt time.Duration // when the PONG came that said so
+	deliveredAt time.Duration // when the PONG came that said so, without its wait behind the peer's data
+	heardAt     time.Duration // when it came
 	lastSent    time.Duration // when its PING was sent
 	probed      uint64        // offset of the last probe
 	begun       bool          // there was a probe
@@ -138,7 +152,7 @@ const (
 // reset begins anew on a path that sends from offset next on.
 func (f *flight) reset(next uint64, base time.Time) {
 	*f = flight{
-		base: base, limit: math.MaxUint64, stride: firstStride,
+		base: base, limit: math.MaxUint64, ahead: firstFlight, stride: firstStride,
 		delivered: next, probed: next, roundEnd: next, idleTo: next,
 		gain: steadyGain, rivalTime: minRivalTime,
 	}
@@ -168,7 +182,7 @@ func (f *flight) sent(n int, next, confirmed uint64) {
 		// The time in which there was nothing to send says nothing about the path.
 		f.delivered = before
 		f.deliveredAt = time.Since(f.base)
-		f.lastSent = f.deliveredAt
+		f.heardAt, f.lastSent = f.deliveredAt, f.deliveredAt
 	}
 	if f.limit != math.MaxUint64 && f.rate > 0 && !f.brisk {
 		f.pace = max(f.pace, time.Since(f.base)) + f.takes(uint64(n))
@@ -183,10 +197,11 @@ func (f *flight) takes(n uint64) time.Duration {
 // free returns how much of the bound is free at offset next: nothing where that
 // is little and a PONG is going to bring more, so that no crumbs are sent.
 func (f *flight) free(next, confirmed uint64) uint64 {
-	if f.limit == math.MaxUint64 {
-		return f.limit
+	most := f.limit
+	if most == math.MaxUint64 {
+		most = f.ahead
 	}
-	n := f.limit - min(f.limit, f.under(next, confirmed))
+	n := most - min(most, f.under(next, confirmed))
 	if n < f.stride/2 && f.n > 0 {
 		return 0
 	}
@@ -244,11 +259,17 @@ func (f *flight) idle(next, confirmed uint64) {
 	}
 }
 
+// beginning reports whether the path has not shown to be fast, and a PONG or two may
+// be all that is missing.
+func (f *flight) beginning() bool {
+	return f.limit == math.MaxUint64 && f.ahead == firstFlight
+}
+
 // backlog returns how many bytes may wait to be sent: with a bound, what the
 // next PONGs let through; more would only be delay.
 func (f *flight) backlog() int {
 	if f.limit == math.MaxUint64 {
-		return unsentMax
+		return int(min(f.ahead, unsentMax))
 	}
 	if f.brisk {
 		return int(min(f.stride, unsentMax))

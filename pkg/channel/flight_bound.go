@@ -122,6 +122,7 @@ func (f *flight) compete(now time.Duration) {
 // bound puts what was measured into force.
 func (f *flight) bound(now time.Duration) {
 	f.limit, f.brisk = math.MaxUint64, false
+	f.ahead = max(uint64(f.assured*max(aheadTime, aheadTrips*f.minRTT).Seconds()), firstFlight)
 	pause := 5 * time.Millisecond // of the rate between probes
 	switch {
 	case f.drain && f.rate > 0:

@@ -12,6 +12,7 @@ type probe struct {
 	// As of then, for the rate.
 	delivered   uint64
 	deliveredAt time.Duration
+	heardAt     time.Duration
 	lastSent    time.Duration
 	under       uint64 // bytes under way
 	idle        bool   // they did not fill the path
@@ -24,7 +25,7 @@ func (f *flight) probe(next, confirmed uint64, dst []byte) int {
 		now = max(now, f.probes[(f.first+f.n-1)%maxProbes].sent+1)
 	}
 	f.probes[(f.first+f.n)%maxProbes] = probe{
-		end: next, sent: now, delivered: f.delivered, deliveredAt: f.deliveredAt, lastSent: f.lastSent,
+		end: next, sent: now, delivered: f.delivered, deliveredAt: f.deliveredAt, heardAt: f.heardAt, lastSent: f.lastSent,
 		under: f.under(next, confirmed), idle: f.idleTo > f.delivered,
 	}
 	f.n++
@@ -73,12 +74,12 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 	wait := f.back.at(now, rtt-f.minRTT)
 	f.waits += wait
 	f.pongs++
-	f.timed(&p, now, rtt-wait)
+	f.timed(&p, now, rtt-wait, wait)
 	f.assure(&p, now)
 	// Without that wait it would have been here then.
 	at := max(now-wait, f.deliveredAt)
-	f.rated(&p, at)
-	f.delivered, f.deliveredAt, f.lastSent = p.end, at, p.sent
+	f.rated(&p, at, now)
+	f.delivered, f.deliveredAt, f.heardAt, f.lastSent = p.end, at, now, p.sent
 	if p.end >= f.roundEnd {
 		f.roundOver(now)
 		f.roundEnd = next
@@ -86,9 +87,9 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 	f.bound(now)
 }
 
-// timed takes the round trip of a probe into account, without what its PONG has
-// waited behind the peer's data.
-func (f *flight) timed(p *probe, now, rtt time.Duration) {
+// timed takes the round trip of a probe into account, without the wait of its PONG
+// behind the peer's data.
+func (f *flight) timed(p *probe, now, rtt, wait time.Duration) {
 	switch {
 	case f.minRTT == 0:
 		f.minRTT, f.minUntil = rtt, now+firstRTTAge
@@ -101,7 +102,7 @@ func (f *flight) timed(p *probe, now, rtt time.Duration) {
 		again := f.drain && rtt < f.minRTT-f.minRTT/8
 		f.minRTT = rtt
 		if f.drain = again; !again {
-			f.minUntil = now + minRTTAge
+			f.minUntil = now + min(max(minRTTAge, drainTrips*(rtt+wait)), mostRTTAge)
 		}
 	default:
 		f.drain, f.rest = true, restRounds
@@ -124,9 +125,12 @@ func (f *flight) timed(p *probe, now, rtt time.Duration) {
 
 // rated takes the delivery rate over the last round trip of a probe into
 // account: what has arrived, over the time in which it has, or was sent if that
-// is longer.
-func (f *flight) rated(p *probe, now time.Duration) {
-	took := max(now-p.deliveredAt, p.sent-p.lastSent, time.Microsecond)
+// is longer. It has arrived from one PONG to the other: at is when this one would have
+// come without its wait. That wait is known from a probe of the peer's that may have
+// entered the queue before the PONG did, and is then too long, and the time too short,
+// so the time until now counts where it is longer.
+func (f *flight) rated(p *probe, at, now time.Duration) {
+	took := max(at-p.deliveredAt, now-p.heardAt, p.sent-p.lastSent, time.Microsecond)
 	rate := float64(p.end-p.delivered) / took.Seconds()
 	if p.end > p.delivered {
 		f.latest = rate

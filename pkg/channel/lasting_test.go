@@ -158,7 +158,12 @@ func TestUnknownChannel(t *testing.T) {
 // waitUp waits until c has a path, or has none.
 func waitUp(t testing.TB, c *Channel, want bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	waitUpFor(t, c, want, 10*time.Second)
+}
+
+func waitUpFor(t testing.TB, c *Channel, want bool, most time.Duration) {
+	t.Helper()
+	deadline := time.After(most)
 	for {
 		up, changed := c.Up()
 		if up == want {
@@ -169,7 +174,7 @@ func waitUp(t testing.TB, c *Channel, want bool) {
 		case <-c.Done():
 			t.Fatalf("channel is over: %v", c.Err())
 		case <-deadline:
-			t.Fatalf("up = %v for 10 s", up)
+			t.Fatalf("up = %v for %s", up, most)
 		}
 	}
 }

@@ -192,6 +192,7 @@ func TestAckAheadOfTheNewPath(t *testing.T) {
 	// A path that takes less than is to come again.
 	l := newLabOn(t, memPair, 1, Settings{}, Timing{}, Limits{})
 	p, y, id := l.rawOpen()
+	knownFast(y)
 	drainAll(t, y)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 256<<10)
 	written := make(chan error, 1)

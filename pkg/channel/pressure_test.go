@@ -127,6 +127,7 @@ func TestBudget(t *testing.T) {
 			x, y := l.open()
 			xs, ys = append(xs, x), append(ys, y)
 		}
+		knownFast(xs...)
 		synctest.Wait()
 		// The peers' programs do not read, and the path takes a window: all
 		// that is written is kept until they do.
@@ -175,6 +176,7 @@ func TestBudgetWakes(t *testing.T) {
 	inBubble(t, 1, set, Timing{}, func(t *testing.T, l *lab, _ *diary) {
 		x1, y1 := l.open()
 		x2, y2 := l.open()
+		knownFast(x1, x2)
 		if n := writeUntilBlocked(t, x1); n != inChunks(limit) {
 			t.Errorf("accepted %d bytes, want the budget of %d", n, inChunks(limit))
 		}
@@ -237,6 +239,7 @@ func TestDetachedShareOfTheBudget(t *testing.T) {
 	want := bytes.Repeat([]byte("ke"), inChunks(each)/2)
 	for i := range xs {
 		xs[i], ys[i] = l.open()
+		knownFast(ys[i])
 		if _, err := ys[i].Write(want); err != nil { // nobody reads
 			t.Fatal(err)
 		}

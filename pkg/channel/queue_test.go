@@ -117,9 +117,7 @@ func TestPinnedChunk(t *testing.T) {
 // be fast.
 func TestWholeRecords(t *testing.T) {
 	p, y, _ := newLab(t, 1, Settings{}, Timing{}, Limits{}).rawOpen()
-	y.mu.Lock()
-	y.flight.assured = fastRate
-	y.mu.Unlock()
+	knownFast(y)
 	big := bytes.Repeat([]byte("b"), RecordData-12)
 	sizes := []int{3, RecordData, 5, RecordData, RecordData, 7}
 	for _, n := range sizes {

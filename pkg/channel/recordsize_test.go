@@ -25,6 +25,7 @@ func TestSlowLine(t *testing.T) {
 		{128e3, 5 * time.Second},
 		// What one record of 64 KiB would be too long for.
 		{20e3, time.Second},
+		{32e3, 5 * time.Second},
 		{40e3, 5 * time.Second},
 	} {
 		for _, both := range []bool{false, true} {
@@ -55,8 +56,9 @@ func slowLine(t *testing.T, cfg line.Config, set Settings, both bool) {
 	flows, want := []*atomic.Int64{bulk(s.x, s.y)}, 0.9
 	if both {
 		// Each direction's PONGs wait behind the other's data, which on such lines is
-		// longer than any round trip, and is hard to tell from a queue.
-		flows, want = append(flows, bulk(s.y, s.x)), 0.1
+		// longer than any round trip. In 62 runs, which are 1,736 directions, the least
+		// was 0.84; headers, PINGs, PONGs and ACKs take 0.05.
+		flows, want = append(flows, bulk(s.y, s.x)), 0.6
 	} else {
 		count(s.x)
 	}

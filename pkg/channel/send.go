@@ -3,6 +3,7 @@ package channel
 import (
 	"fmt"
 	"io"
+	"math"
 	"net"
 )
 
@@ -41,6 +42,9 @@ func (c *Channel) Writev(head, body []byte, more bool) (n int, err error) {
 			c.mu.Unlock()
 			path.w.kick(inline)
 			c.mu.Lock()
+		}
+		if c.next < c.out.end && c.flight.beginning() {
+			c.standInLocked() // the rest waits for a PONG, which a program that only writes does not read
 		}
 		if n == size {
 			return n, nil
@@ -101,6 +105,9 @@ func (c *Channel) acceptableLocked(size int) int {
 	window := c.window - min(c.window, c.out.end-c.out.base)
 	unsent := c.out.end - c.next
 	most := uint64(c.flight.backlog())
+	if c.path == nil && c.flight.limit == math.MaxUint64 {
+		most = unsentMax // whatever the next path is like
+	}
 	room := int(most - min(most, unsent))
 	switch whole := wholePiece(size); {
 	case room >= size:
