@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/culvert-net/culvert/internal/config"
-	"github.com/culvert-net/culvert/internal/testenv"
 	"github.com/culvert-net/culvert/internal/systemd"
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // managed has a service manager listen at ports, for the inlet of a reloadable, with
