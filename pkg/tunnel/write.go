@@ -40,14 +40,18 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		}
 	}()
 	for n < len(p) {
-		room, err := st.awaitRoomLocked(min(len(p)-n, enough))
+		most, err := st.dueOutLocked(len(p) - n)
+		if err != nil {
+			return n, err
+		}
+		room, err := st.awaitRoomLocked(min(most, enough))
 		if err != nil {
 			return n, err
 		}
 		if buf == nil {
 			buf = frameBufs.Get().(*frameBuf)
 		}
-		k := copy(buf[frameHeader:frameHeader+room], p[n:])
+		k := copy(buf[frameHeader:frameHeader+room], p[n:n+most])
 		if err := st.sendDataLocked(buf, k); err != nil {
 			return n, err
 		}
@@ -121,6 +125,9 @@ func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
 	}
 	if err == nil {
 		st.countSent(n)
+		if st.out != nil {
+			st.out.Moved(n)
+		}
 	}
 	st.counters.inTurn.Store(false)
 	return err
@@ -224,9 +231,7 @@ func (st *Stream) CloseWrite() error {
 func (st *Stream) ReadFrom(r io.Reader) (total int64, err error) {
 	src := newSource(r)
 	for {
-		st.writeMu.Lock()
-		room, err := st.awaitRoomLocked(enough)
-		st.writeMu.Unlock()
+		room, err := st.awaitTurn()
 		if err != nil {
 			return total, err
 		}
@@ -251,4 +256,17 @@ func (st *Stream) ReadFrom(r io.Reader) (total int64, err error) {
 			return total, readErr
 		}
 	}
+}
+
+// awaitTurn waits until a large frame may be sent, and returns how many bytes it may
+// hold.
+func (st *Stream) awaitTurn() (room int, err error) {
+	st.writeMu.Lock()
+	defer st.writeMu.Unlock()
+	most, err := st.dueOutLocked(maxData)
+	if err != nil {
+		return 0, err
+	}
+	room, err = st.awaitRoomLocked(min(most, enough))
+	return min(room, most), err
 }
