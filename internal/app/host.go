@@ -260,6 +260,7 @@ func (h *Host) take(ctx context.Context, p *served) streamEnd {
 		_ = st.Reset(d.code) // it is over either way
 		return streamEnd{label: d.code.String(), reason: d.logged()}
 	}
+	st.HandOff()
 	p.service.bounds.keep(st)
 	defer p.service.bounds.unbind(st)
 	// Whoever has the stream may be busy elsewhere when it is lost, or cut. What it

@@ -46,6 +46,7 @@ type Stream struct {
 	finSent       bool
 	small         bool // the last DATA frame was small
 	place         waiter
+	handoff       handoff
 	writeDeadline deadline
 	readDeadline  deadline
 
