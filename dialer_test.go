@@ -86,7 +86,8 @@ func TestConfigFaults(t *testing.T) {
 			IdleTimeout: time.Millisecond, BytesPerSecond: 1,
 			More: []culvert.Service{
 				{Name: "b", AllowIf: "true", IdleTimeout: 48 * time.Hour, BytesPerSecond: -1, MaxConns: -1},
-				{Name: "b", AllowIf: "true"}, {Name: "a", AllowIf: "true"},
+				{Name: "b", AllowIf: "true"},
+				{Name: "a", AllowIf: "true"},
 			},
 		}, []string{
 			"Allow[1]: it is the zero identifier", "IdleTimeout: 1ms", "BytesPerSecond: 1: want at least 1024",
