@@ -4,8 +4,8 @@ package tunnel
 // the mux, which nothing but the carrier gets out of again. Its fields are guarded by
 // the stream's writeMu.
 type handoff struct {
-	taken chan error // capacity 1: the mux has taken the frame; nil: the sender hands it over itself
-	busy  bool       // one is on its way, of which taken tells
+	taken chan bool // capacity 1: whether the mux has taken the frame; nil: the sender hands it over itself
+	busy  bool      // one is on its way, of which taken tells
 }
 
 // HandOff has Write, ReadFrom and CloseWrite end when their deadline or the stream does
@@ -17,7 +17,7 @@ type handoff struct {
 func (st *Stream) HandOff() {
 	st.writeMu.Lock()
 	defer st.writeMu.Unlock()
-	st.handoff.taken = make(chan error, 1)
+	st.handoff.taken = make(chan bool, 1)
 }
 
 // handOverLocked hands a frame that has passed the gate to the mux, in another
@@ -34,7 +34,7 @@ func (st *Stream) handOverLocked(frame []byte, data bool) error {
 		_, err := st.y.Write(buf[:n])
 		frameBufs.Put(buf)
 		st.s.gate.done(n)
-		st.handoff.taken <- err
+		st.handoff.taken <- err == nil
 	})
 	return st.takenLocked(data)
 }
@@ -47,9 +47,9 @@ func (st *Stream) takenLocked(data bool) error {
 		stopped, expired = st.noWrite, st.writeDeadline.passed()
 	}
 	select {
-	case err := <-st.handoff.taken:
+	case ok := <-st.handoff.taken:
 		st.handoff.busy = false
-		if err != nil {
+		if !ok {
 			return st.writeFailed()
 		}
 	case <-st.gone:
