@@ -3,6 +3,7 @@ package culvert
 import (
 	"context"
 	"net"
+	"net/netip"
 	"strconv"
 
 	"github.com/culvert-net/culvert/pkg/identity"
@@ -41,10 +42,36 @@ type Peer struct {
 	Identifier identity.Identifier
 	// Name is what the peer's process calls itself; "" where it has no name.
 	Name string
+	// ClientAddress is whom the peer says that it has opened the stream for: the address of
+	// an inlet's client, or what [WithClientAddress] was told. "": it says nobody. It
+	// proves nothing.
+	ClientAddress string
 	// Attributes are what the peer's credentials say of it, of those that count now:
 	// issued by an authority that is trusted here, not revoked, in their time. The map
 	// is the caller's.
 	Attributes map[string]string
+}
+
+type clientKey struct{}
+
+// WithClientAddress returns a context with which a dial tells the other end for whom the
+// stream is, when a program dials for clients of its own: as [Peer.ClientAddress] of a
+// Listener, and in the PROXY protocol of an outlet whose service has
+// trust_client_address. It is the dialer's claim. The zero address tells nobody's.
+//
+// An [net/http.Transport] hands a conn that it has dialled for one request to others,
+// too: one that is used for several clients keeps none alive ([net/http.Transport.DisableKeepAlives]).
+func WithClientAddress(ctx context.Context, client netip.AddrPort) context.Context {
+	return context.WithValue(ctx, clientKey{}, client)
+}
+
+// clientOf returns the address of WithClientAddress as a stream has it.
+func clientOf(ctx context.Context) string {
+	client, _ := ctx.Value(clientKey{}).(netip.AddrPort)
+	if !client.IsValid() {
+		return ""
+	}
+	return netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port()).String()
 }
 
 type peerKey struct{}

@@ -3,6 +3,7 @@ package culvert
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,6 +99,16 @@ func (c *checker) duration(field string, d, least, most time.Duration) time.Dura
 	return d
 }
 
+// identifiers checks that each of a list is somebody's: a zero one is a variable that
+// was never set.
+func (c *checker) identifiers(field string, ids []identity.Identifier) {
+	for i, id := range ids {
+		if id.IsZero() {
+			c.fault(fmt.Sprintf("%s[%d]", field, i), "it is the zero identifier, which is nobody's")
+		}
+	}
+}
+
 // routes parses routes to an outlet, or to whatever is at their end where that is zero.
 func (c *checker) routes(field string, texts []string, outlet identity.Identifier) (routes []route.Route) {
 	for i, text := range texts {
@@ -121,6 +132,8 @@ func (c *checker) common(cfg *Config) (common config.Common, channels config.Cha
 		Keepalive: c.duration("Keepalive", cfg.Keepalive, config.MinKeepalive, config.MaxKeepalive),
 		ClockSkew: c.duration("ClockSkew", cfg.ClockSkew, config.MinSkew, config.MaxSkew),
 	}
+	names := map[string]string{"identity": "IdentityFile", "state": "State", "audit": "Audit", "authorities": "Authorities", "relays": "Relays", "listen": "Listen"}
+	common.Call(names)
 	switch {
 	case cfg.Identity == nil && cfg.IdentityFile == "":
 		c.fault("Identity", "there is none: set it, or IdentityFile")
@@ -128,6 +141,7 @@ func (c *checker) common(cfg *Config) (common config.Common, channels config.Cha
 		c.fault("Identity", "IdentityFile is set, too: set one of them")
 	case cfg.Identity != nil:
 		common.Hold(cfg.Identity)
+		names["identity"] = "Identity"
 	}
 	if cfg.AuditStrict {
 		common.AuditFailure = config.AuditDeny
@@ -149,7 +163,8 @@ func (c *checker) common(cfg *Config) (common config.Common, channels config.Cha
 
 // trust returns the settings about credentials.
 func (c *checker) trust(cfg *Config) (t config.Trust) {
-	t.Authorities, t.KubernetesToken = cfg.Authorities, cfg.KubernetesToken
+	t.Authorities, t.KubernetesToken = slices.Clone(cfg.Authorities), cfg.KubernetesToken
+	c.identifiers("Authorities", cfg.Authorities)
 	if n := len(cfg.Authorities); n > credential.MaxAuthorities-1 { // one more may be that of the own credential
 		c.fault("Authorities", "there are %d, at most %d are trusted", n, credential.MaxAuthorities-1)
 	}

@@ -38,7 +38,7 @@ var (
 // credentials are worth now.
 func (c *Conn) Peer() Peer {
 	p, attr := c.c.Who()
-	return Peer{Identifier: p.Identifier, Name: p.Name, Attributes: attr}
+	return Peer{Identifier: p.Identifier, Name: p.Name, ClientAddress: c.c.Client, Attributes: attr}
 }
 
 // Service returns the name of the service.
@@ -47,8 +47,9 @@ func (c *Conn) Service() string { return c.c.Service }
 // Stream returns the stream's number in its channel, as both ends' logs have it.
 func (c *Conn) Stream() uint32 { return c.c.ID() }
 
-// ClientAddress returns the address of the client for whom an inlet has opened the
-// stream, "" if it says none. It is the peer's claim and proves nothing.
+// ClientAddress returns the address of the client for whom the peer has opened the
+// stream, "" if it says none, or has not opened it. It is the peer's claim and proves
+// nothing.
 func (c *Conn) ClientAddress() string { return c.c.Client }
 
 // LocalAddr returns this end as an *[Addr].

@@ -2,7 +2,6 @@ package culvert
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -151,7 +150,7 @@ func (d *Dialer) Identifier() identity.Identifier { return d.id }
 // *[net.OpError] with an *[Error] in it; what a relay or the outlet has refused, on all
 // routes, is told at once.
 func (d *Dialer) Dial(ctx context.Context, service string) (*Conn, error) {
-	c, failed := d.d.Dial(ctx, service, "")
+	c, failed := d.d.Dial(ctx, service, clientOf(ctx))
 	if failed != nil {
 		return nil, opError("dial", nil, &Addr{Service: code.Printable(service)}, asError(failed))
 	}
@@ -213,7 +212,8 @@ func Dial(ctx context.Context, cfg DialerConfig, service string) (*Conn, error) 
 	}
 	c, err := d.Dial(ctx, service)
 	if err != nil {
-		return nil, errors.Join(err, d.Close())
+		_ = d.Close() // err says more
+		return nil, err
 	}
 	c.after = func() { _ = d.Close() } // it has opened the conn, so that nothing has failed
 	return c, nil

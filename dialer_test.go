@@ -31,12 +31,15 @@ func TestConfigFaults(t *testing.T) {
 		want []string
 	}{
 		"nothing":        {culvert.DialerConfig{}, []string{"Identity: there is none", "Routes: there is none"}},
-		"no such file":   {culvert.DialerConfig{Config: culvert.Config{IdentityFile: "/nowhere/x.key"}, Outlet: other, Routes: []string{way}}, []string{"identity", "/nowhere/x.key"}},
+		"no such file":   {culvert.DialerConfig{Config: culvert.Config{IdentityFile: "/nowhere/x.key"}, Outlet: other, Routes: []string{way}}, []string{"IdentityFile:", "/nowhere/x.key"}},
 		"two identities": {culvert.DialerConfig{Config: culvert.Config{Identity: id, IdentityFile: "x"}, Outlet: other, Routes: []string{way}}, []string{"IdentityFile is set, too"}},
 		"bounds": {culvert.DialerConfig{
 			Config: culvert.Config{Identity: id, Keepalive: time.Minute, Grace: time.Millisecond, Buffers: 1, ClockSkew: time.Hour, Name: "no spaces"},
 			Outlet: other, Routes: []string{way}, ConnectTimeout: -1, Rekey: time.Millisecond,
 		}, []string{"Keepalive: 1m0s", "Grace: 1ms", "Buffers: 1", "ClockSkew: 1h0m0s", "Name:", "ConnectTimeout: -1ns", "Rekey: 1ms"}},
+		"nobody's": {culvert.DialerConfig{
+			Config: culvert.Config{Identity: id, Authorities: []identity.Identifier{other, {}}}, Outlet: other, Routes: []string{way},
+		}, []string{"Authorities[1]: it is the zero identifier"}},
 		"routes": {culvert.DialerConfig{
 			Config: culvert.Config{Identity: id}, Outlet: other, Routes: []string{way, "http://x", way + "," + way},
 		}, []string{"Routes[1]:", "Routes[2]: hop 1 is the outlet itself"}},
@@ -78,6 +81,25 @@ func TestConfigFaults(t *testing.T) {
 		"both": {culvert.ListenerConfig{
 			Config: culvert.Config{Identity: id}, Service: "a.b", Allow: []identity.Identifier{other}, AllowIf: "true", Listen: []string{":4000"}, MaxConns: -1,
 		}, []string{"Service:", "AllowIf: Allow is set, too", "Listen[0]:", "0.0.0.0:4000", "MaxConns: -1"}},
+		"bounds": {culvert.ListenerConfig{
+			Config: culvert.Config{Identity: id}, Service: "a", Allow: []identity.Identifier{other, {}}, Listen: []string{"127.0.0.1:0"},
+			IdleTimeout: time.Millisecond, BytesPerSecond: 1,
+			More: []culvert.Service{
+				{Name: "b", AllowIf: "true", IdleTimeout: 48 * time.Hour, BytesPerSecond: -1, MaxConns: -1},
+				{Name: "b", AllowIf: "true"},
+				{Name: "a", AllowIf: "true"},
+			},
+		}, []string{
+			"Allow[1]: it is the zero identifier", "IdleTimeout: 1ms", "BytesPerSecond: 1: want at least 1024",
+			"More[0].IdleTimeout: 48h0m0s", "More[0].BytesPerSecond: -1", "More[0].MaxConns: -1",
+			`More[1].Name: there is another service "b"`, `More[2].Name: there is another service "a"`,
+		}},
+		"a state that cannot be": {culvert.ListenerConfig{
+			Config: culvert.Config{Identity: id, State: "/nowhere/state"}, Service: "a", AllowIf: "true", Listen: []string{"127.0.0.1:0"},
+		}, []string{"State:", "/nowhere/state"}},
+		"an audit log that cannot be": {culvert.ListenerConfig{
+			Config: culvert.Config{Identity: id, Audit: "/nowhere/audit"}, Service: "a", AllowIf: "true", Listen: []string{"127.0.0.1:0"},
+		}, []string{"Audit:", "/nowhere/audit"}},
 		"an expression": {culvert.ListenerConfig{
 			Config: culvert.Config{Identity: id}, Service: "a", AllowIf: "peer.attr.role = 1", Listen: []string{"127.0.0.1:0"},
 		}, []string{"AllowIf:"}},
@@ -292,6 +314,9 @@ func TestDialOnce(t *testing.T) {
 	cfg := culvert.DialerConfig{Config: culvert.Config{Identity: id}, Outlet: p.ln.Identifier(), Routes: p.ln.Routes()}
 	_, err := culvert.Dial(withPatience(t), cfg, "echo")
 	wantCode(t, err, code.StreamDenied)
+	if oe, ok := err.(*net.OpError); !ok || oe.Op != "dial" { // as whoever asserts a net.Error wants it
+		t.Errorf("the error is a %T, want a *net.OpError of the dial", err)
+	}
 
 	current := goleak.IgnoreCurrent()
 	own := newIdentity(t)

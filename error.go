@@ -77,28 +77,53 @@ func opError(op string, source, addr *Addr, err error) error {
 	return oe
 }
 
-// ofStream returns an error of a stream as an *Error, and one that is not a stream's as
-// it is.
+// ofStream returns how a stream has ended as an *Error, and what only ends one call as
+// it is: a deadline, or the conn's own end.
 func ofStream(err error) error {
-	if !isStreams(err) {
+	if !isEnd(err) && isOwn(err) {
 		return err
 	}
-	return &Error{Code: tunnel.CodeOf(err), Reason: code.Printable(err.Error()), Err: err}
+	return &Error{Code: tunnel.CodeOf(err), Reason: code.Printable(err.Error()), Err: &endError{err}}
 }
 
-// isStreams reports whether err is how a stream has ended.
-func isStreams(err error) bool {
+// isEnd reports whether err is how a stream has ended.
+func isEnd(err error) bool {
 	var (
 		refused *tunnel.RefusedError
 		reset   *tunnel.ResetError
 		lost    *tunnel.LossError
 	)
-	return errors.As(err, &refused) || errors.As(err, &reset) || errors.As(err, &lost)
+	return errors.As(err, &refused) || errors.As(err, &reset) || errors.As(err, &lost) || tunnel.CodeOf(err) == code.Protocol
+}
+
+// isOwn reports whether err is what a conn says of itself.
+func isOwn(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// An endError is how a stream has ended. What the path under it has ended with may be in
+// it, and must not be taken for the conn's: that a connection to a relay is at its end,
+// was closed or has timed out says nothing of the kind about the stream.
+type endError struct{ err error }
+
+// Error returns what has ended the stream, and by what.
+func (e *endError) Error() string { return e.err.Error() }
+
+// As is that of the error behind it.
+func (e *endError) As(target any) bool { return errors.As(e.err, target) }
+
+// Is is that of the error behind it, but for what is said of a conn alone.
+func (e *endError) Is(target error) bool {
+	switch target {
+	case io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, os.ErrDeadlineExceeded, context.Canceled, context.DeadlineExceeded:
+		return false
+	}
+	return errors.Is(e.err, target)
 }
 
 // own reports whether err is one that a stream itself returns, and not what a reader or
 // writer does that it was given.
 func own(err error) bool {
 	var oe *net.OpError
-	return err != nil && err != io.EOF && !errors.As(err, &oe) && (isStreams(err) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded))
+	return err != nil && err != io.EOF && !errors.As(err, &oe) && (isEnd(err) || isOwn(err))
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
+	"time"
 
 	"github.com/culvert-net/culvert/internal/app"
 	"github.com/culvert-net/culvert/internal/config"
@@ -36,6 +38,12 @@ type ListenerConfig struct {
 	// MaxConns is how many Conns may be open, accepted or waiting for that; one more is
 	// refused (limit). 0: as many as come, 10,000 a channel.
 	MaxConns int
+	// IdleTimeout is after what time a Conn is reset, at both ends (idle_timeout), on
+	// which no byte has moved at either. 1 s to 24 h; 0: none is.
+	IdleTimeout time.Duration
+	// BytesPerSecond is how fast all Conns together may be, in each direction: a Write
+	// of more waits, and so does a Read. At least 1 KiB; 0: as fast as may be.
+	BytesPerSecond int64
 	// More are further services of the same identity, of which [Listener.Of] returns the
 	// listeners. Programs that offer different services have identities of their own:
 	// dialers come to any that has the identity.
@@ -48,10 +56,13 @@ type ListenerConfig struct {
 // A Service is one that is offered beside another. Its fields are as those of
 // [ListenerConfig].
 type Service struct {
-	Name     string
-	Allow    []identity.Identifier
-	AllowIf  string
-	MaxConns int
+	Name    string
+	Allow   []identity.Identifier
+	AllowIf string
+
+	MaxConns       int
+	IdleTimeout    time.Duration
+	BytesPerSecond int64
 }
 
 // A Listener is a [net.Listener] for a service. It is safe for concurrent use, and is to
@@ -77,9 +88,16 @@ func Listen(ctx context.Context, cfg ListenerConfig) (*Listener, error) {
 	var c checker
 	out := &config.Outlet{Limits: config.OutletLimits{HandshakesPerSecond: cfg.HandshakesPerSecond}}
 	out.Common, out.Channels, out.Trust = c.common(&cfg.Config)
-	out.Services = []config.OutletService{c.service("", Service{Name: cfg.Service, Allow: cfg.Allow, AllowIf: cfg.AllowIf, MaxConns: cfg.MaxConns})}
+	out.Services = []config.OutletService{c.service("", Service{
+		Name: cfg.Service, Allow: cfg.Allow, AllowIf: cfg.AllowIf,
+		MaxConns: cfg.MaxConns, IdleTimeout: cfg.IdleTimeout, BytesPerSecond: cfg.BytesPerSecond,
+	})}
 	for i, s := range cfg.More {
-		out.Services = append(out.Services, c.service(fmt.Sprintf("More[%d].", i), s))
+		prefix := fmt.Sprintf("More[%d].", i)
+		if slices.ContainsFunc(out.Services, func(other config.OutletService) bool { return other.Name == s.Name }) {
+			c.fault(prefix+"Name", "there is another service %q", s.Name)
+		}
+		out.Services = append(out.Services, c.service(prefix, s))
 	}
 	out.Relays = c.routes("Relays", cfg.Relays, identity.Identifier{})
 	for i, text := range cfg.Listen {
@@ -151,13 +169,25 @@ func (c *checker) service(prefix string, cfg Service) (s config.OutletService) {
 	case len(cfg.Allow) == 0:
 		c.fault(prefix+"Allow", "nobody could use the service: list who may, or say so in AllowIf")
 	default:
+		c.identifiers(prefix+"Allow", cfg.Allow)
 		s.Allow = policy.List(cfg.Allow...)
 	}
-	if cfg.MaxConns < 0 {
-		c.fault(prefix+"MaxConns", "%d: want more than 0, or 0 for no limit", cfg.MaxConns)
-	}
-	s.Limits = config.ServiceLimits{Connections: cfg.MaxConns}
+	s.Limits = c.limits(prefix, &cfg)
 	return s
+}
+
+// limits returns what bounds a service's Conns.
+func (c *checker) limits(prefix string, s *Service) config.ServiceLimits {
+	if s.MaxConns < 0 {
+		c.fault(prefix+"MaxConns", "%d: want more than 0, or 0 for no limit", s.MaxConns)
+	}
+	if s.BytesPerSecond != 0 && s.BytesPerSecond < config.MinRate {
+		c.fault(prefix+"BytesPerSecond", "%d: want at least %d, or 0 for no limit", s.BytesPerSecond, config.MinRate)
+	}
+	return config.ServiceLimits{
+		Connections: s.MaxConns, BytesPerSecond: s.BytesPerSecond,
+		IdleTimeout: c.duration(prefix+"IdleTimeout", s.IdleTimeout, config.MinIdle, config.MaxTimeout),
+	}
 }
 
 // Of returns the listener of another service of the same config, nil if there is none.

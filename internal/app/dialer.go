@@ -213,6 +213,7 @@ func (d *Dialer) connect(ctx context.Context, s *dialed, live *liveStream) (*Car
 		e := streamEnd{label: code.AuditFailed.String(), reason: err.Error()}
 		return nil, e, failure(&e, err, nil)
 	}
+	st.HandOff()
 	c := &Carried{Stream: st, Service: s.Service, peer: h.session.Peer, trust: d.trust}
 	c.settled = func(err error) {
 		e := c.end(err)

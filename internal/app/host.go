@@ -70,6 +70,7 @@ func NewHost(cfg *config.Outlet, o *obs.Obs) (*Host, error) {
 	for _, s := range h.cfg.Services {
 		life, refuse := context.WithCancelCause(h.life)
 		h.hosted[s.Name] = &hostedService{life, refuse, make(chan struct{}, hostBacklog), make(chan *Carried)}
+		h.offered.Load().service(s.Name).bounds.setting = "MaxConns"
 	}
 	h.run, h.stop = context.WithCancel(context.Background())
 	h.hasten, h.cutAll = context.WithCancel(context.Background())
@@ -259,6 +260,9 @@ func (h *Host) take(ctx context.Context, p *served) streamEnd {
 		_ = st.Reset(d.code) // it is over either way
 		return streamEnd{label: d.code.String(), reason: d.logged()}
 	}
+	st.HandOff()
+	p.service.bounds.keep(st)
+	defer p.service.bounds.unbind(st)
 	// Whoever has the stream may be busy elsewhere when it is lost, or cut. What it
 	// holds here is given back then.
 	over, settled := make(chan error, 1), make(chan error, 1)

@@ -109,7 +109,7 @@ func (c *inletClient) ended(e streamEnd) {
 	in, s := c.in, c.service
 	if c.socket != nil {
 		e.atInlet = true
-		s.bounds.unbind(c.socket)
+		s.bounds.unbind(c.stream)
 		in.auditClosed(c.audited, e)
 		c.unwatch()
 	}

@@ -256,7 +256,7 @@ func (out *Outlet) serveStream(ctx context.Context, ch *openChannel, req *tunnel
 // carry copies between the stream and the target until both have ended.
 func (p *served) carry(ctx context.Context) {
 	p.ended(copyStream(ctx, p.target, p.stream, code.TargetReset, p.span))
-	p.service.bounds.unbind(p.target)
+	p.service.bounds.unbind(p.stream)
 }
 
 // ended counts and logs the stream's end.
@@ -392,7 +392,7 @@ func (p *served) answer(ctx context.Context) streamEnd {
 	if d := p.carries(st, bound, asked); d != nil {
 		_ = st.Reset(d.code) // it is over either way
 		_ = bound.Close()
-		s.bounds.unbind(bound)
+		s.bounds.unbind(st)
 		return streamEnd{label: d.code.String(), reason: d.logged()}
 	}
 	return streamEnd{}

@@ -24,7 +24,8 @@ const idleLooks = 24
 // many there may be, how fast they may be together, and for how long one may be
 // quiet. It can be changed while they run.
 type serviceLimits struct {
-	name string // the service's
+	name    string // the service's
+	setting string // what bounds its connections, as whoever made the settings calls it
 
 	fromSocket, toSocket pump.Rate
 
@@ -32,21 +33,21 @@ type serviceLimits struct {
 	most int           // connections; 0: no limit
 	idle time.Duration // 0: no limit
 	open int           // connections that have a place
-	live map[*pump.Limited]limitedStream
+	live map[*tunnel.Stream]limited
 	look *time.Timer // has lookAround run, while there is an idle time and a connection; nil before the first
 	due  bool        // it is set, or lookAround runs
 
 	told quiet
 }
 
-// A limitedStream is the stream whose socket is kept to a service's limits.
-type limitedStream struct {
-	*tunnel.Stream
-	watch *tunnel.IdleWatch // nil while there is no idle time
+// A limited stream is one that is kept to a service's limits.
+type limited struct {
+	socket *pump.Limited     // at its other side; nil: a program in this process has that
+	watch  *tunnel.IdleWatch // nil while there is no idle time
 }
 
 func newServiceLimits(name string) *serviceLimits {
-	return &serviceLimits{name: name, live: map[*pump.Limited]limitedStream{}}
+	return &serviceLimits{name: name, setting: "limits.connections", live: map[*tunnel.Stream]limited{}}
 }
 
 // set puts limits into force, for connections that are open, too: only that there are
@@ -63,9 +64,9 @@ func (l *serviceLimits) set(c config.ServiceLimits) {
 	began := l.idle == 0
 	l.idle = c.IdleTimeout
 	if began {
-		for nc, s := range l.live {
-			s.watch = s.WatchIdle()
-			l.live[nc] = s
+		for st, s := range l.live {
+			s.watch = st.WatchIdle()
+			l.live[st] = s
 		}
 	}
 	l.due = false // the next look is not where it was
@@ -89,12 +90,14 @@ func (l *serviceLimits) lookLocked() {
 // lookAround ends the connections that have been idle for too long.
 func (l *serviceLimits) lookAround() {
 	idle, live := l.watched()
-	for nc, s := range live {
+	for st, s := range live {
 		if s.watch.Look() < idle {
 			continue
 		}
-		_ = s.Reset(code.IdleTimeout) // first: the first end of a copy is what it has ended with
-		_ = sock.ResetClose(nc)
+		_ = st.Reset(code.IdleTimeout) // first: the first end of a copy is what it has ended with
+		if s.socket != nil {
+			_ = sock.ResetClose(s.socket)
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,7 +107,7 @@ func (l *serviceLimits) lookAround() {
 
 // watched returns the connections that are to be looked at, and for how long one may be
 // idle.
-func (l *serviceLimits) watched() (idle time.Duration, live map[*pump.Limited]limitedStream) {
+func (l *serviceLimits) watched() (idle time.Duration, live map[*tunnel.Stream]limited) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.idle == 0 {
@@ -119,7 +122,7 @@ func (l *serviceLimits) enter() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.most > 0 && l.open >= l.most {
-		return fmt.Errorf("%q has %d connections, which is the most (limits.connections): try again when one has ended", l.name, l.open)
+		return fmt.Errorf("%q has %d connections, which is the most (%s): try again when one has ended", l.name, l.open, l.setting)
 	}
 	l.open++
 	return nil
@@ -134,21 +137,34 @@ func (l *serviceLimits) leave() {
 // bind returns a connection's socket as it is kept to the limits. Where it is idle for
 // too long it is reset, and so is st. unbind is to be called when both have ended.
 func (l *serviceLimits) bind(nc sock.Conn, st *tunnel.Stream) *pump.Limited {
-	lc, s := pump.NewLimited(nc, &l.fromSocket, &l.toSocket), limitedStream{Stream: st}
+	lc := pump.NewLimited(nc, &l.fromSocket, &l.toSocket)
+	l.hold(st, limited{socket: lc})
+	return lc
+}
+
+// keep keeps a stream to the limits that a program in this process reads and writes
+// itself. Where it is idle for too long it is reset. unbind is to be called when it has
+// ended.
+func (l *serviceLimits) keep(st *tunnel.Stream) {
+	st.Keep(pump.NewPace(&l.toSocket), pump.NewPace(&l.fromSocket))
+	l.hold(st, limited{})
+}
+
+func (l *serviceLimits) hold(st *tunnel.Stream, s limited) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.idle > 0 {
 		s.watch = st.WatchIdle()
 	}
-	l.live[lc] = s
+	l.live[st] = s
 	l.lookLocked()
-	return lc
 }
 
-func (l *serviceLimits) unbind(lc *pump.Limited) {
+// unbind ends what bind or keep has begun.
+func (l *serviceLimits) unbind(st *tunnel.Stream) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.live, lc)
+	delete(l.live, st)
 	if len(l.live) == 0 && l.look != nil && l.look.Stop() {
 		l.due = false
 	}

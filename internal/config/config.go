@@ -84,7 +84,7 @@ const (
 	// longer.
 	MaxRelayDial = 4 * time.Second
 
-	minRate = 1 << 10 // bytes per second; a join begins with a handshake, which has 10 s
+	MinRate = 1 << 10 // bytes per second; a join begins with a handshake, which has 10 s
 )
 
 // Common are the settings that every command has. The zero value of a field
@@ -104,6 +104,7 @@ type Common struct {
 	Sandbox      string        // whether the process is confined to its files: on or off
 
 	held    *identity.Identity // see Hold
+	names   map[string]string  // see Call
 	file    string             // see File
 	info    fs.FileInfo        // see FileInfo
 	origins map[string]Origin  // by key path, such as services[0].listen
@@ -299,7 +300,7 @@ func (c *Common) Where(key string) string {
 	case at.Name != "":
 		return at.Name
 	case at.IsZero():
-		return key
+		return c.called(key)
 	}
 	return key + " in " + at.String()
 }
@@ -307,7 +308,7 @@ func (c *Common) Where(key string) string {
 // Fault says that err is the fault of the setting with that key path. What it
 // returns prints like the faults that the Load functions find, and wraps err.
 func (c *Common) Fault(key string, err error) error {
-	return &Fault{At: c.Origin(key), Key: key, Err: err}
+	return &Fault{At: c.Origin(key), Key: c.called(key), Err: err}
 }
 
 // ListenError says what to do about err, which listening at the address of the

@@ -257,9 +257,9 @@ func (d *decoder) limits(v *value) Limits {
 		WaitingCallers:           s.count("waiting_callers"),
 		BytesPerSecond:           s.size("bytes_per_second"),
 	}
-	if n := l.BytesPerSecond; n > 0 && n < minRate {
+	if n := l.BytesPerSecond; n > 0 && n < MinRate {
 		s.fault(s.v.get("bytes_per_second").value.at, "limits.bytes_per_second",
-			"%d is less than a handshake needs: want at least %d, or leave it out for no limit", n, minRate)
+			"%d is less than a handshake needs: want at least %d, or leave it out for no limit", n, MinRate)
 	}
 	s.finish()
 	return l

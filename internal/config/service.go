@@ -93,9 +93,9 @@ func (s *section) serviceLimits(key string) (l ServiceLimits) {
 	in.synonyms = map[string]string{"idle": "idle_timeout", "timeout": "idle_timeout", "streams": "connections", "rate": "bytes_per_second"}
 	l.Connections = in.count("connections")
 	l.IdleTimeout = in.duration("idle_timeout", MinIdle, MaxTimeout)
-	if l.BytesPerSecond = in.size("bytes_per_second"); l.BytesPerSecond != 0 && l.BytesPerSecond < minRate {
+	if l.BytesPerSecond = in.size("bytes_per_second"); l.BytesPerSecond != 0 && l.BytesPerSecond < MinRate {
 		path := join(in.path, "bytes_per_second")
-		s.fault(s.origins[path], path, "%d is next to nothing: want at least %d, or leave it out for no limit", l.BytesPerSecond, minRate)
+		s.fault(s.origins[path], path, "%d is next to nothing: want at least %d, or leave it out for no limit", l.BytesPerSecond, MinRate)
 	}
 	in.finish()
 	return l

@@ -210,6 +210,10 @@ func (st *Stream) leave(e ending) {
 	if len(e.last) > 0 {
 		// The window's reserve is for this: it waits for no reader.
 		st.writeMu.Lock()
+		if st.handoff.busy {
+			<-st.handoff.taken // which the carrier, or the session's end, sees to
+			st.handoff.busy = false
+		}
 		if st.win.take(len(e.last)) {
 			_, _ = st.y.Write(e.last)
 		}

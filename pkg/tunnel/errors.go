@@ -84,6 +84,8 @@ func CodeOf(err error) code.Code {
 		return code.Draining
 	case errors.Is(err, ErrTooMany), errors.Is(err, ErrUsedUp):
 		return code.Limit
+	case errors.Is(err, errProtocol):
+		return code.Protocol
 	default:
 		return code.Aborted
 	}

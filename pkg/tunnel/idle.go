@@ -22,7 +22,7 @@ func (st *Stream) moved() uint64 { return st.handled() + st.passedOn() }
 func (st *Stream) handled() uint64 {
 	c := &st.counters
 	turns := c.turns.Load()
-	if c.inTurn.Load() {
+	if c.inTurn.Load() || c.pausing.Load() > 0 {
 		turns = c.turns.Add(1)
 	}
 	return uint64(c.sent.Load()) + uint64(c.received.Load()) + st.win.cameIn() + turns

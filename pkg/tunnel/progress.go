@@ -24,7 +24,9 @@ type counters struct {
 	active         atomic.Int64 // in ns since the session's base
 
 	inTurn atomic.Bool   // a DATA frame waits for its turn, or for the carrier
-	turns  atomic.Uint64 // how often it was seen to
+	turns  atomic.Uint64 // how often it was seen to, or to wait for a rate
+
+	pausing atomic.Int32 // directions that wait for a rate
 }
 
 // countSent counts data that the mux has taken.

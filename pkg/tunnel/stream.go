@@ -26,6 +26,8 @@ type Stream struct {
 	win    *window
 	opener bool
 
+	in, out Pace // of Keep; nil: as fast as may be
+
 	counters counters
 
 	readMu   sync.Mutex
@@ -44,6 +46,7 @@ type Stream struct {
 	finSent       bool
 	small         bool // the last DATA frame was small
 	place         waiter
+	handoff       handoff
 	writeDeadline deadline
 	readDeadline  deadline
 
@@ -158,8 +161,15 @@ func (st *Stream) read(p []byte) (int, error) {
 	if err := st.nextDataLocked(); err != nil {
 		return 0, err
 	}
-	n, err := st.readMuxLocked(p[:min(len(p), st.left)])
+	most, err := st.dueInLocked(min(len(p), st.left))
+	if err != nil {
+		return 0, err
+	}
+	n, err := st.readMuxLocked(p[:most])
 	st.left -= n
+	if n > 0 && st.in != nil {
+		st.in.Moved(n)
+	}
 	if err != nil && n == 0 {
 		return 0, st.readFailedLocked(err)
 	}
@@ -438,5 +448,9 @@ func (st *Stream) awaitData() error {
 	if err := st.desertedErr(); err != nil {
 		return err
 	}
-	return st.nextDataLocked()
+	if err := st.nextDataLocked(); err != nil {
+		return err
+	}
+	_, err := st.dueInLocked(maxData)
+	return err
 }

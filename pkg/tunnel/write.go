@@ -28,6 +28,9 @@ const enough = 16 << 10
 // is a *ResetError, *RefusedError or *LossError, os.ErrDeadlineExceeded, or
 // net.ErrClosed after CloseWrite or Close.
 func (st *Stream) Write(p []byte) (n int, err error) {
+	if err := st.overErr(); err != nil {
+		return 0, err // whoever says so to the peer may have writeMu for long
+	}
 	st.writeMu.Lock()
 	defer st.writeMu.Unlock()
 	if len(p) == 0 {
@@ -40,14 +43,18 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		}
 	}()
 	for n < len(p) {
-		room, err := st.awaitRoomLocked(min(len(p)-n, enough))
+		most, err := st.dueOutLocked(len(p) - n)
+		if err != nil {
+			return n, err
+		}
+		room, err := st.awaitRoomLocked(min(most, enough))
 		if err != nil {
 			return n, err
 		}
 		if buf == nil {
 			buf = frameBufs.Get().(*frameBuf)
 		}
-		k := copy(buf[frameHeader:frameHeader+room], p[n:])
+		k := copy(buf[frameHeader:frameHeader+room], p[n:n+most])
 		if err := st.sendDataLocked(buf, k); err != nil {
 			return n, err
 		}
@@ -117,10 +124,13 @@ func (st *Stream) sendDataLocked(buf *frameBuf, n int) error {
 	st.counters.inTurn.Store(true)
 	err := st.enterLocked(frameHeader+n, true, (*Stream).writeErrLocked)
 	if err == nil {
-		err = st.sendLocked(buf[:frameHeader+n])
+		err = st.sendLocked(buf[:frameHeader+n], true)
 	}
 	if err == nil {
 		st.countSent(n)
+		if st.out != nil {
+			st.out.Moved(n)
+		}
 	}
 	st.counters.inTurn.Store(false)
 	return err
@@ -135,13 +145,16 @@ func (st *Stream) passLocked(frame []byte) error {
 	if err := st.enterLocked(len(frame), false, (*Stream).endErr); err != nil {
 		return err
 	}
-	return st.sendLocked(frame)
+	return st.sendLocked(frame, false)
 }
 
 // enterLocked waits for passage of n bytes, until the stream or the session is
 // over or, for data, the peer's STOP or the write deadline ends the wait. why
 // says whether that counts.
 func (st *Stream) enterLocked(n int, data bool, why func(*Stream) error) error {
+	if err := st.freeLocked(data, why); err != nil {
+		return err
+	}
 	var stopped, expired <-chan struct{}
 	for !st.s.gate.enter(&st.place, n) {
 		if data { // the deadline may have been moved since the last turn
@@ -166,7 +179,10 @@ func (st *Stream) enterLocked(n int, data bool, why func(*Stream) error) error {
 }
 
 // sendLocked hands a frame that has passed the gate to the mux.
-func (st *Stream) sendLocked(frame []byte) error {
+func (st *Stream) sendLocked(frame []byte, data bool) error {
+	if st.handoff.taken != nil {
+		return st.handOverLocked(frame, data)
+	}
 	defer st.s.gate.done(len(frame))
 	// There is window for every frame, by waiting or by the reserve, as long as
 	// the mux knows the stream.
@@ -224,9 +240,7 @@ func (st *Stream) CloseWrite() error {
 func (st *Stream) ReadFrom(r io.Reader) (total int64, err error) {
 	src := newSource(r)
 	for {
-		st.writeMu.Lock()
-		room, err := st.awaitRoomLocked(enough)
-		st.writeMu.Unlock()
+		room, err := st.awaitTurn()
 		if err != nil {
 			return total, err
 		}
@@ -251,4 +265,17 @@ func (st *Stream) ReadFrom(r io.Reader) (total int64, err error) {
 			return total, readErr
 		}
 	}
+}
+
+// awaitTurn waits until a large frame may be sent, and returns how many bytes it may
+// hold.
+func (st *Stream) awaitTurn() (room int, err error) {
+	st.writeMu.Lock()
+	defer st.writeMu.Unlock()
+	most, err := st.dueOutLocked(maxData)
+	if err != nil {
+		return 0, err
+	}
+	room, err = st.awaitRoomLocked(min(most, enough))
+	return min(room, most), err
 }
