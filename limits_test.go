@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/culvert-net/culvert"
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -17,12 +19,14 @@ import (
 // A conn on which nothing moves is reset, at both ends, whether or not its program reads
 // it, and its place is given back.
 func TestIdleConnsAreReset(t *testing.T) {
-	p := newPair(t, pairing{listener: func(c *culvert.ListenerConfig) { c.IdleTimeout, c.MaxConns = time.Second, 1 }})
+	reg := prometheus.NewRegistry()
+	p := newPair(t, pairing{listener: func(c *culvert.ListenerConfig) { c.IdleTimeout, c.MaxConns, c.Metrics = time.Second, 1, reg }})
 	a, b := p.conns()
 	wantEnd(t, a, code.IdleTimeout)
 	wantEnd(t, b, code.IdleTimeout)
 	_ = a.Close()
 	_ = b.Close()
+	eventually(t, "the conn has ended", func() bool { return value(t, reg, "culvert_outlet_streams_active") == 0 })
 	again, accepted := p.conns() // the one place there is
 	_ = again.Close()
 	_ = accepted.Close()

@@ -261,6 +261,9 @@ func (p *served) carry(ctx context.Context) {
 
 // ended counts and logs the stream's end.
 func (p *served) ended(e streamEnd) {
+	if p.bounded { // before it is counted as gone: who has seen that finds a place
+		p.service.bounds.leave()
+	}
 	p.ch.forget(p)
 	p.out.streams.table.end(&p.live)
 	p.metrics.ended(e)
@@ -269,9 +272,6 @@ func (p *served) ended(e streamEnd) {
 	peer := p.req.Peer().Identifier
 	e.hushed = !e.clean() && p.out.loud(zapcore.WarnLevel, peer, "stream "+e.label) == zapcore.DebugLevel
 	p.out.logEnd(e, time.Since(p.live.since), &streamName{p.req.Service, peer, p.req.ClientAddress})
-	if p.bounded {
-		p.service.bounds.leave()
-	}
 	if p.service != nil {
 		p.out.carried.Add(-1)
 		p.out.streams.release(p.service.metrics)

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // long makes the tests of survival run as long as make chaos has them.
@@ -273,6 +275,10 @@ func (l *load) wait(deaths func() int) {
 	l.t.Logf("%s %v", l.name, s)
 	note(l.t, s)
 }
+
+// calm reports whether the machine has let this process run: then what a program takes is
+// its own doing.
+func calm(watch *testenv.Watch) bool { return watch.Lost() < 250*time.Millisecond }
 
 // pauseBelow wants the ticker to have paused for less.
 func (l *load) pauseBelow(most time.Duration) {

@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // state makes a folder `state` for that name, and returns the setting.
@@ -67,8 +70,12 @@ func TestMembersByTicketOnly(t *testing.T) {
 	if !eventually(patience, func() bool { return inlet.metric("culvert_channel_authority_connected") == 1 }) {
 		t.Fatal("the inlet does not come back to the authority")
 	}
+	watch := testenv.Start(t)
 	a.mustAt("revoke", w.id("inlet"))
 	wantReset(t, c, cutTime)
+	if took := watch.Took(); took > 5*time.Second && calm(watch) {
+		t.Errorf("the stream was cut after %s, want 5 s at most", took)
+	}
 	if err := tryEcho(w.at("inlet", "echo"), "after"); err == nil {
 		t.Error("the revoked inlet still gets a stream")
 	}

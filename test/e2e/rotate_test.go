@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/culvert-net/culvert/internal/testenv"
 )
 
 // maxChanges is how many changes a history can have.
@@ -67,6 +69,7 @@ func TestSurviveRotation(t *testing.T) {
 	pause := (over - 3*time.Second) / maxChanges
 	l := startLoad(t, w.at("inlet", "load"), 16, howLong[int64](4<<20, 64<<20), over)
 	l.tick()
+	watch := testenv.Start(t)
 	var rotating sync.WaitGroup
 	for _, n := range nodes {
 		rotating.Go(func() {
@@ -80,7 +83,11 @@ func TestSurviveRotation(t *testing.T) {
 	}
 	l.wait(func() int { return 0 })
 	rotating.Wait()
-	l.pauseBelow(5 * time.Second) // a path that is lost and not found so lasts for 10 s
+	longest := 5 * time.Second // a path that is lost and not found so lasts for 10 s
+	if calm(watch) {
+		longest = 2 * time.Second
+	}
+	l.pauseBelow(longest)
 	for _, n := range nodes {
 		if !eventually(patience, func() bool { return n.metric("culvert_channel_identity_changes") == maxChanges }) {
 			t.Errorf("%s has %v changes, want %d", n.name, n.metric("culvert_channel_identity_changes"), maxChanges)

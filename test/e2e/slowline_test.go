@@ -125,7 +125,7 @@ func slowPair(t *testing.T, cfg line.Config, where, target string) (addr string)
 // besideBulk runs a stream of bulk and, beside it, one of small requests, and
 // returns the bytes per second of the one and of how the other's longest take,
 // but for one in a hundred. Time for which this process, and with it the line, has
-// stood still counts for neither.
+// stood still does not count for those.
 func besideBulk(t *testing.T, addr string, kind byte, sunk *atomic.Int64) (rate float64, trip time.Duration) {
 	bulk, small := dialFor(t, addr, kind), dialFor(t, addr, toEcho)
 	n := sunk
@@ -146,9 +146,9 @@ func besideBulk(t *testing.T, addr string, kind byte, sunk *atomic.Int64) (rate 
 		if _, err := io.ReadFull(small, b); err != nil {
 			t.Fatal(err)
 		}
-		trips = append(trips, time.Since(start)-(watch.Lost()-lost))
+		trips = append(trips, max(0, time.Since(start)-(watch.Lost()-lost)))
 	}
-	rate = float64(n.Load()-before) / watch.Took().Seconds()
+	rate = float64(n.Load()-before) / time.Since(begin).Seconds()
 	bulk.Close()
 	small.Close()
 	running.Wait()

@@ -129,11 +129,12 @@ func TestKilled(t *testing.T) {
 func TestStopWhileWaiting(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	inlet := w.startInlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("relay")}}}})
+	inlet := w.startInlet("inlet", inletConfig{Services: []local{{"echo", "outlet", []string{w.hop("relay")}}}, Extra: "connect_timeout: 5m\n" + longDrain})
 	c := dial(t, w.at("inlet", "echo"))
 	inlet.wantNotReady(patience, "echo")
-	inlet.stop()
-	wantReset(t, c, patience)
+	inlet.term()
+	wantReset(t, c, patience/2) // not with a time-out
+	inlet.wantExit(t, 0, patience/2)
 }
 
 // TestIdleStop holds that a program without streams ends at once, with its
