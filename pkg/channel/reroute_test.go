@@ -39,6 +39,7 @@ func TestRerouteLeavesWhatIsNotListed(t *testing.T) {
 		waitRoute(t, x, 1, 31*time.Second)
 		s.set(x, 0, 1) // the same in another order
 		waitRoute(t, x, 0, 31*time.Second)
+		synctest.Wait() // until that is told
 		stop()
 		closeChannels(t, x, y)
 		var causes []Cause
