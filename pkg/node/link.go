@@ -107,12 +107,13 @@ func (l *link) run(ready func(hello) error) error {
 
 // interrupt frees the reader and the writer of a link that has ended.
 func (l *link) interrupt() {
-	_ = l.nc.SetReadDeadline(time.Unix(1, 0))
 	until := time.Unix(1, 0)
 	if l.leaving() {
 		until = time.Now().Add(lastWords)
 	}
 	_ = l.nc.SetWriteDeadline(until)
+	// The reader last: when it has ended, the writer may set another deadline.
+	_ = l.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
 // leaving reports whether it is this side that has ended the link: what senders were told

@@ -50,7 +50,7 @@ func TestWordsSideBySide(t *testing.T) {
 		}
 	}
 	wire := newTap(t, addr)
-	middle, middleAddr := listening(t, Config{})
+	middle, middleAddr := listening(t, Config{Keepalive: time.Hour}) // the deaf one answers nothing
 	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{wire.addr()}}); err != nil {
 		t.Fatal(err)
 	}

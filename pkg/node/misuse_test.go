@@ -344,6 +344,7 @@ func TestStrangersWords(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, Config{})
 	release := make(chan struct{})
+	t.Cleanup(func() { close(release) }) // before the node is closed
 	deaf := &deafWorker{release: release}
 	start(t, n, "deaf", deaf, Options{Mailbox: 1})
 	start(t, n, "grumpy", WorkerFunc(func(context.Context, *Self, *Message) error { return errors.New("no") }), Options{})
@@ -365,7 +366,6 @@ func TestStrangersWords(t *testing.T) {
 		defer n.words.mu.Unlock()
 		return n.words.all == 0 && len(n.words.lines) == 0 && len(n.words.goTo) == 0
 	})
-	close(release)
 }
 
 // TestWordsAreBounded: one place has a part of all words that may wait, and others the rest.
@@ -474,6 +474,8 @@ func TestStandoff(t *testing.T) {
 	var nodes [2]*Node
 	var addrs [2]Address
 	stalled, ended := make(chan Address, 2*each), make(chan error, 2)
+	var in atomic.Int64
+	both := make(chan struct{})
 	for i := range nodes {
 		nodes[i], addrs[i] = listening(t, Config{
 			Patience: 3 * time.Second,
@@ -484,6 +486,14 @@ func TestStandoff(t *testing.T) {
 		start(t, n, "worker", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
 			if string(m.Body) != "go" {
 				return self.Reply(ctx, m, nil)
+			}
+			if in.Add(1) == int64(len(nodes)) {
+				close(both)
+			}
+			select {
+			case <-both: // the other one answers nobody any more
+			case <-ctx.Done():
+				return nil
 			}
 			var err error
 			for j := 0; j < each && err == nil; j++ {
@@ -515,7 +525,7 @@ func TestStandoff(t *testing.T) {
 	}
 	select {
 	case <-stalled:
-	default:
+	case <-time.After(patience):
 		t.Error("the trace was told nothing")
 	}
 	for _, n := range nodes {
