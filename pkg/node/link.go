@@ -169,6 +169,8 @@ func (l *link) write() error {
 		select {
 		case <-l.wake:
 		case <-l.ctx.Done():
+		}
+		if l.ctx.Err() != nil { // whichever was seen
 			if !l.leaving() {
 				return nil
 			}
