@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -86,6 +87,52 @@ func TestRefusedBetweenPieces(t *testing.T) {
 		}
 	}
 	eventually(t, func() bool { return granted() == nil })
+}
+
+// TestWaitsForTheNextNode: a message that has come, and waits for the next node to take it,
+// does not count as one that comes too slowly, then or when that goes on.
+func TestWaitsForTheNextNode(t *testing.T) {
+	for _, what := range []string{"credit", "room"} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, Config{})
+				l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
+				m := &Message{Onward: Route{"sink"}, hops: 9, stream: newStream(nil, &arrival{total: 1 << 20})}
+				f, err := l.flow(t.Context(), m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.granted = what == "room"
+				piece := func(size int, goes bool) {
+					t.Helper()
+					if got, _, err := l.piece(f, m, make([]byte, size)); err != nil || goes != (got >= 0) {
+						t.Fatalf("%d of %d bytes go (%v)", got, size, err)
+					}
+				}
+				piece(startCredit-messageHead, true)
+				piece(0, false)
+				out := l.out
+				if what == "room" {
+					l.out = make([]byte, maxUnsent)
+				}
+				piece(1000, false)
+				time.Sleep(time.Minute)
+				if f.slow() {
+					t.Error("it counts as slow while it waits")
+				}
+				l.out, f.granted = out, true
+				piece(1000, true)
+				piece(0, false)
+				if f.slow() {
+					t.Error("it counts as slow when it goes on")
+				}
+				time.Sleep(2 * slowGrace)
+				if !f.slow() {
+					t.Error("it does not count as slow when no more comes")
+				}
+			})
+		})
+	}
 }
 
 // TestSlowMessagesLeaveTheirFlows: who begins messages by way of a node, as many as it has
