@@ -313,15 +313,21 @@ func (b *budget) look() {
 	}
 }
 
-// wantedLocked returns how much somebody needs, at most, who waits for what c holds, or 0.
+// wantedLocked returns how much is missing, at most, to somebody who waits for what c holds,
+// or 0: of the account's share, of its class's part, or of all.
 func (b *budget) wantedLocked(c *claim) (most int) {
 	if e := c.account.line.Front(); e != nil {
-		most = e.Value.(*claim).n
+		most = max(0, c.account.taken+e.Value.(*claim).n-b.share)
 	}
 	for i := range b.classes {
 		k := &b.classes[i]
-		if first := b.firstLocked(k); first != nil && (k == c.account.class || k.hasRoom(first.n)) {
-			most = max(most, first.n)
+		first := b.firstLocked(k)
+		switch {
+		case first == nil:
+		case k == c.account.class:
+			most = max(most, first.n-b.left, k.taken+k.grown+first.n-k.most)
+		case k.hasRoom(first.n):
+			most = max(most, first.n-b.left)
 		}
 	}
 	return most

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -351,6 +352,48 @@ func checkBudget(t *rapid.T, b *budget, accounts []*account, claims []*claim, gr
 	}
 	if len(claims) > 0 && len(granted) == 0 { // windows leave room for the largest message
 		t.Fatalf("%d claims wait, and nobody has anything", len(claims))
+	}
+}
+
+// TestNoMoreThanMissing: where a little room is missing, a little gives way: of the account
+// whose share that is of, or of all.
+func TestNoMoreThanMissing(t *testing.T) {
+	const part = MaxBody / 16
+	for name, x := range map[string]struct {
+		size, holds, wants int
+		same               bool // account
+	}{
+		"of all":       {0, 8, 9, false},
+		"of the share": {64 << 20, 15, 2, true},
+		"of the class": {32 << 20, 15, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBudget(x.size, patience)
+				defer b.close()
+				holder, waits := b.account(Origin{Outside: true}), b.account(Origin{Outside: true})
+				if x.same {
+					waits = holder
+				}
+				var gave atomic.Int64
+				for range x.holds {
+					c := &claim{account: holder, n: part, grant: func() {}}
+					c.giveWay = func() {
+						gave.Add(1)
+						c.release()
+					}
+					b.take(c)
+				}
+				time.Sleep(2 * slowGrace)
+				granted := make(chan struct{})
+				b.take(&claim{account: waits, n: x.wants * part, grant: func() { close(granted) }, giveWay: func() {}})
+				<-granted
+				synctest.Wait()
+				if got := gave.Load(); got != 1 {
+					t.Errorf("%d of %d have given way", got, x.holds)
+				}
+			})
+		})
 	}
 }
 
