@@ -40,6 +40,69 @@ func TestSlowLine(t *testing.T) {
 	}
 }
 
+// TestSilentWhenAllStoodStill: a node that stood still itself, as on a machine that has too
+// much to do, takes no conn for silent that it could not have read from; but one that says
+// nothing afterwards, either.
+func TestSilentWhenAllStoodStill(t *testing.T) {
+	n := newNode(t, Config{})
+	l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 5*time.Second)
+	l.seen.Store(int64(4 * time.Second))
+	l.lookAfter(5*time.Second, 26*time.Second) // instead of at 10 s
+	if err := l.ctx.Err(); err != nil {
+		t.Fatal(context.Cause(l.ctx))
+	}
+	if !l.pong {
+		t.Error("the other side, which has not stood still, gets no sign of life")
+	}
+	for at := 30 * time.Second; at <= 40*time.Second; at += 5 * time.Second {
+		if l.ctx.Err() != nil {
+			t.Fatalf("it has ended before %s: %v", at, context.Cause(l.ctx))
+		}
+		l.lookAfter(at-5*time.Second, at)
+	}
+	if l.ctx.Err() == nil {
+		t.Error("it goes on when nothing comes")
+	}
+}
+
+// TestWordsWhenAllStoodStill: nor does it give up words of losses because there was no room
+// for them in a time in which it could not read that there is; but it does when there is none
+// afterwards, either.
+func TestWordsWhenAllStoodStill(t *testing.T) {
+	for name, room := range map[string]bool{"room": true, "no room": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, Config{})
+				release := make(chan struct{})
+				t.Cleanup(func() { close(release) })
+				start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+					<-release
+					return nil
+				}), Options{Mailbox: 1})
+				for range 2 { // one that it handles, and one in its mailbox
+					if err := n.Send(t.Context(), Route{"stalled"}, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if room {
+					go func() {
+						time.Sleep(lastWords + lastWords/2)
+						release <- struct{}{}
+					}()
+				}
+				began := time.Now()
+				s := n.spell()
+				defer func() { s.end() }()
+				s.began = s.began.Add(-10 * time.Second) // as it is when no clock in the process has run for that long
+				told := s.deliver(&Message{Onward: Route{"stalled"}, hops: 9})
+				if took := time.Since(began); told != room || took < lastWords+lastWords/2 || took > 2*lastWords {
+					t.Errorf("told: %t, after %s", told, took)
+				}
+			})
+		})
+	}
+}
+
 // TestWordsSideBySide: who takes no word of what it has lost holds up nobody else's.
 func TestWordsSideBySide(t *testing.T) {
 	b, addr := listening(t, Config{})

@@ -42,6 +42,7 @@ type outflow struct {
 	began   time.Time // of one that goes on as it comes: when it was begun, and later by as long as it stood
 	stands  time.Time // since when what has come waits for credit or room here; zero: it does not
 	dry     bool      // of such a one: all that has come was sent
+	warned  time.Time // when it was seen to be slow, and nothing has come since; zero: it was not
 	refused *DeliveryError
 
 	// unsure are the messages that the other side has not said to be delivered, in order,
@@ -168,7 +169,7 @@ func (l *link) closeOldestLocked() {
 				return
 			}
 		case f.users > 0:
-			if f.slow() && (slow == nil || f.began.Before(slow.began)) {
+			if f.seenSlow() && (slow == nil || f.began.Before(slow.began)) {
 				slow = f
 			}
 		case oldest == nil || f.used < oldest.used:
@@ -189,6 +190,20 @@ func (l *link) closeOldestLocked() {
 func (f *outflow) slow() bool {
 	age := time.Since(f.began)
 	return f.refused == nil && f.dry && age > slowGrace && f.sent < int((age-slowGrace).Seconds()*slowest)
+}
+
+// seenSlow reports whether f is slow, and was already a while ago: when this process has
+// stood still, what has come meanwhile is read first.
+func (f *outflow) seenSlow() bool {
+	if !f.slow() {
+		return false
+	}
+	since := time.Since(f.warned)
+	if f.warned.IsZero() || since > 10*lookAgain { // it may have stood still since then
+		f.warned = time.Now()
+		return false
+	}
+	return since >= lookAgain
 }
 
 func (l *link) closeLocked(f *outflow) {
@@ -339,8 +354,10 @@ func (f *outflow) standLocked() {
 	}
 }
 
-// goOnLocked has the time that the message stood not count as its own.
+// goOnLocked notes that the message goes on. The time that it stood does not count as its
+// own.
 func (f *outflow) goOnLocked() {
+	f.warned = time.Time{}
 	if !f.stands.IsZero() {
 		f.began = f.began.Add(time.Since(f.stands))
 		f.stands = time.Time{}

@@ -135,6 +135,58 @@ func TestWaitsForTheNextNode(t *testing.T) {
 	}
 }
 
+// TestSlowWhenAllStoodStill: a node that stood still itself, as on a machine that has too
+// much to do, takes no message for slow whose bytes it could not have read.
+func TestSlowWhenAllStoodStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, Config{})
+		l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
+		m := &Message{Onward: Route{"sink"}, hops: 9, stream: newStream(nil, &arrival{total: 1 << 20})}
+		f, err := l.flow(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := 0
+		piece := func(size int) {
+			n, _, err := l.piece(f, m, make([]byte, size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone += max(n, 0)
+		}
+		look := func(refuses bool) {
+			t.Helper()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.closeOldestLocked()
+			if got := f.refused != nil; got != refuses {
+				t.Errorf("%t that it is refused: %v", got, f.refused)
+			}
+		}
+		stand := func() { // as it is when no clock in the process has run for that long
+			const still = 10 * time.Second
+			f.began, f.warned = f.began.Add(-still), f.warned.Add(-still)
+		}
+		piece(1000)
+		piece(0)
+		f.began = f.began.Add(-10 * time.Second) // nobody has looked yet
+		look(false)
+		time.Sleep(lookAgain / 2)
+		look(false)
+		stand()
+		look(false)
+		piece(1000) // it lay there
+		piece(0)
+		time.Sleep(lookAgain)
+		look(false)
+		if gone != 2000 {
+			t.Fatalf("%d bytes have gone on", gone)
+		}
+		time.Sleep(lookAgain)
+		look(true)
+	})
+}
+
 // TestSlowMessagesLeaveTheirFlows: who begins messages by way of a node, as many as it has
 // flows to the next one, and does not go on, holds nobody up for long.
 func TestSlowMessagesLeaveTheirFlows(t *testing.T) {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Bounds of the words of losses that wait for room on their way back: of all, and of those
@@ -45,14 +46,53 @@ func (w *words) later(n *Node, word *Message) {
 // tell tells a line of words.
 func (w *words) tell(n *Node, way string) {
 	for word := w.next(way); word != nil; word = w.next(way) {
-		ctx, cancel := context.WithTimeout(n.ctx, lastWords)
-		_, err := n.deliver(ctx, word, nil, true)
-		late := ctx.Err() != nil
-		cancel()
-		if err != nil && late {
+		s := n.spell()
+		told := s.deliver(word)
+		s.end()
+		if !told {
 			w.giveUp(way)
 			return
 		}
+	}
+}
+
+// A spell is how long words may wait for room, together: lastWords. It begins anew when this
+// process has stood still, as on a machine that has too much to do: there may be room, and
+// what says so is not read yet.
+type spell struct {
+	node  *Node
+	ctx   context.Context
+	end   context.CancelFunc
+	began time.Time
+	over  bool
+}
+
+// spell begins one, which is to be ended.
+func (n *Node) spell() *spell {
+	s := &spell{node: n}
+	s.begin()
+	return s
+}
+
+func (s *spell) begin() {
+	s.began = time.Now()
+	s.ctx, s.end = context.WithTimeout(s.node.ctx, lastWords)
+}
+
+// deliver brings word on its way, or drops it where that leads nowhere. False: the spell is
+// over, and there was no room for word.
+func (s *spell) deliver(word *Message) bool {
+	for {
+		_, err := s.node.deliver(s.ctx, word, nil, true)
+		if err == nil || s.ctx.Err() == nil {
+			return true
+		}
+		if s.over || s.node.ctx.Err() != nil || time.Since(s.began) <= lastWords+lookAgain {
+			s.over = true
+			return false
+		}
+		s.end()
+		s.begin()
 	}
 }
 
