@@ -45,10 +45,11 @@ type budget struct {
 	granted list.List   // of *claim, the oldest first
 	watch   *time.Timer // looks for what gives way; nil while nothing waits
 	due     time.Time   // when watch does
-	// stood is for how long this process has stood still, for all that watch has seen:
-	// what holds room could not come then.
-	stood  time.Duration
-	closed bool
+	closed  bool
+
+	// stood is for how long this process has stood still, in nanoseconds, for all that watch
+	// has seen: what holds room could not come then. The lock guards that it is changed.
+	stood atomic.Int64
 }
 
 // Classes of accounts.
@@ -85,13 +86,13 @@ type claim struct {
 	giveWay func()
 
 	got   atomic.Int64 // bytes that have come since
-	whole atomic.Int64 // when the message had come, in nanoseconds since it was granted; 0 before
+	whole atomic.Int64 // its age when the message had come, in nanoseconds; 0 before
 
 	place *list.Element // in the account's line, or the budget's list of those granted
 	state byte
-	asked bool          // to give way
-	since time.Time     // granted
-	stood time.Duration // the budget's then
+	asked bool      // to give way
+	since time.Time // granted
+	stood int64     // the budget's then
 }
 
 // States of claims.
@@ -279,7 +280,8 @@ func (b *budget) grantLocked(c *claim) {
 	b.left -= c.n
 	a.taken += c.n
 	a.class.taken += c.n
-	c.state, c.since, c.stood = claimHeld, time.Now(), b.stood
+	b.noteLocked()
+	c.state, c.since, c.stood = claimHeld, time.Now(), b.stood.Load()
 	c.place = b.granted.PushBack(c)
 	b.lineUpLocked(a) // behind the others
 }
@@ -289,13 +291,11 @@ func (b *budget) grantLocked(c *claim) {
 // parts would take long to give way part by part.
 func (b *budget) look() {
 	b.mu.Lock()
+	b.noteLocked()
 	b.watch = nil
 	if b.waiting == 0 || b.closed {
 		b.mu.Unlock()
 		return
-	}
-	if late := time.Since(b.due); late > lookAgain {
-		b.stood += late
 	}
 	var late []*claim
 	freed := 0
@@ -310,6 +310,17 @@ func (b *budget) look() {
 	b.mu.Unlock()
 	for _, c := range late {
 		c.giveWay()
+	}
+}
+
+// noteLocked notes that the watch is late, if it is: then this process has stood still.
+func (b *budget) noteLocked() {
+	if b.watch == nil {
+		return
+	}
+	if late := time.Since(b.due); late > lookAgain {
+		b.stood.Add(int64(late))
+		b.due = b.due.Add(late)
 	}
 }
 
@@ -335,11 +346,17 @@ func (b *budget) wantedLocked(c *claim) (most int) {
 
 // lateLocked reports whether c holds its room for too long.
 func (b *budget) lateLocked(c *claim) bool {
-	age := time.Since(c.since) - (b.stood - c.stood)
+	age := c.age()
 	if whole := c.whole.Load(); whole != 0 {
 		return age-time.Duration(whole) > b.patience
 	}
 	return age > slowGrace && c.got.Load() < int64((age-slowGrace).Seconds()*slowest)
+}
+
+// age returns how long c has held its room, but for the time in which this process stood
+// still.
+func (c *claim) age() time.Duration {
+	return time.Since(c.since) - time.Duration(c.account.budget.stood.Load()-c.stood)
 }
 
 // came counts n bytes of c's message, which is whole or not.
@@ -349,7 +366,7 @@ func (c *claim) came(n int, whole bool) {
 	}
 	c.got.Add(int64(n))
 	if whole {
-		c.whole.Store(max(1, int64(time.Since(c.since))))
+		c.whole.Store(max(1, int64(c.age())))
 	}
 }
 

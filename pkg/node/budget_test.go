@@ -258,6 +258,48 @@ func TestGiveWayWhenAllStoodStill(t *testing.T) {
 	})
 }
 
+// TestStoodStillOnce: the time in which all stood still counts for nobody twice: not for a
+// message that has come whole since, nor for one whose room was granted since.
+func TestStoodStillOnce(t *testing.T) {
+	for _, since := range []string{"whole", "granted"} {
+		t.Run(since, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const wait = 30 * time.Second
+				b := newBudget(0, wait)
+				defer b.close()
+				stranger := b.account(Origin{Outside: true})
+				gave := make(chan struct{}, 1)
+				take := func() *claim {
+					c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() { gave <- struct{}{} }}
+					b.take(c)
+					return c
+				}
+				first := take()
+				take()
+				take()
+				time.Sleep(lookAgain / 2)
+				const still = 10 * time.Second
+				b.mu.Lock() // as it is when no clock in the process has run for that long
+				b.due, first.since = b.due.Add(-still), first.since.Add(-still)
+				b.mu.Unlock()
+				want := slowGrace
+				if since == "whole" {
+					want = wait
+					time.Sleep(lookAgain) // it is noticed
+					first.came(MaxBody, true)
+				} else {
+					first.release() // before it is
+				}
+				began := time.Now()
+				<-gave
+				if took := time.Since(began); took < want || took > want+time.Second {
+					t.Errorf("it gave way after %s, want about %s", took, want)
+				}
+			})
+		})
+	}
+}
+
 // TestBudgetHolds: whatever is taken and given back, in whatever order, nobody has more
 // than their share, nothing gets lost, and nobody waits for nothing.
 func TestBudgetHolds(t *testing.T) {
