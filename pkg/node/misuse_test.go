@@ -368,22 +368,63 @@ func TestStrangersWords(t *testing.T) {
 	})
 }
 
-// TestWordsAreBounded: one place has a part of all words that may wait, and others the rest.
+// TestWordsAreBounded: one place has a part of all words that may wait, conns of whom nobody
+// knows another part together, and others the rest.
 func TestWordsAreBounded(t *testing.T) {
 	var w words
+	stranger := wordPlace{"~conn-stranger", true}
 	for i := range 2 * maxWordsPlace {
-		if got, want := w.takeLocked("~conn-stranger"), i < maxWordsPlace; got != want {
+		if got, want := w.takeLocked(stranger), i < maxWordsPlace; got != want {
 			t.Fatalf("word %d of one place: %t", i, got)
 		}
 	}
 	for i := range 2 * maxWords {
-		if got, want := w.takeLocked(Address(fmt.Sprint("~conn-", i))), i < maxWords-maxWordsPlace; got != want {
+		if got, want := w.takeLocked(wordPlace{Address(fmt.Sprint("~conn-", i)), true}), i < maxWordsConns-maxWordsPlace; got != want {
+			t.Fatalf("word %d of other conns: %t", i, got)
+		}
+	}
+	for i := range 2 * maxWords {
+		if got, want := w.takeLocked(wordPlace{Address(fmt.Sprint("worker", i)), false}), i < maxWords-maxWordsConns; got != want {
 			t.Fatalf("word %d of others: %t", i, got)
 		}
 	}
-	w.giveLocked("~conn-stranger", maxWordsPlace)
-	if !w.takeLocked("~conn-0") || w.all != maxWords-maxWordsPlace+1 || w.goTo["~conn-stranger"] != 0 {
-		t.Errorf("%d words wait, after the stranger's are over", w.all)
+	w.giveLocked(stranger, maxWordsPlace)
+	if !w.takeLocked(wordPlace{"~conn-0", true}) || w.all != maxWords-maxWordsPlace+1 || w.conns != maxWordsConns-maxWordsPlace+1 || w.goTo[stranger] != 0 {
+		t.Errorf("%d words wait, %d for conns, after the stranger's are over", w.all, w.conns)
+	}
+}
+
+// TestWordsByAHop: words that go back by a hop count as those of the conn or worker that
+// they go on to behind it.
+func TestWordsByAHop(t *testing.T) {
+	n := newNode(t, Config{})
+	start(t, n, "teller", &teller{}, Options{})
+	if err := n.StartHop("hop", Hop{}); err != nil {
+		t.Fatal(err)
+	}
+	unknown, known := newInflow(n, nil).link, newInflow(n, nil).link
+	from := peerOrigin(t)
+	known.from.Store(&from)
+	for _, l := range []*link{unknown, known} {
+		if err := n.add(l.address, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		back Route
+		want wordPlace
+	}{
+		{Route{"teller"}, wordPlace{"teller", false}},
+		{Route{"hop", "teller"}, wordPlace{"teller", false}},
+		{Route{unknown.address, "me"}, wordPlace{unknown.address, true}},
+		{Route{"hop", unknown.address, "me"}, wordPlace{unknown.address, true}},
+		{Route{"hop", known.address, "me"}, wordPlace{known.address, false}},
+		{Route{"hop", "nobody"}, wordPlace{}},
+	} {
+		word := (&Message{Return: c.back}).lost(failure(code.WorkerFailed, "", "no"))
+		if got, ok := n.wordPlace(word); got != c.want || ok != (c.want != wordPlace{}) {
+			t.Errorf("by %s: %v, %t; want %v", c.back, got, ok, c.want)
+		}
 	}
 }
 
