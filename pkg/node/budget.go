@@ -17,6 +17,10 @@ const (
 
 	// lookAgain is how long one that gives way has before another one does.
 	lookAgain = 100 * time.Millisecond
+
+	// lookIdly is how often somebody looks while nobody waits: whether this process has stood
+	// still.
+	lookIdly = slowGrace / 2
 )
 
 // A budget is how many bytes may be on their way into a node beyond what each flow
@@ -43,8 +47,10 @@ type budget struct {
 	next    int // the class whose turn it is
 	peers   map[identity.Identifier]*account
 	granted list.List   // of *claim, the oldest first
-	watch   *time.Timer // looks for what gives way; nil while nothing waits
-	due     time.Time   // when watch does
+	watch   *time.Timer // looks for what gives way; nil while nothing is held
+	set     time.Time   // when watch was
+	due     time.Time   // when watch looks
+	idle    bool        // watch does so for nobody who waits
 	closed  bool
 
 	// stood is for how long this process has stood still, in nanoseconds, for all that watch
@@ -257,18 +263,32 @@ func (b *budget) settle() {
 		b.grantLocked(c)
 		ready = append(ready, c)
 	}
-	if b.waiting > 0 && b.watch == nil && !b.closed {
-		b.watchLocked()
-	}
+	b.watchLocked()
 	b.mu.Unlock()
 	for _, c := range ready {
 		c.grant()
 	}
 }
 
+// watchLocked sees to it that somebody looks in time.
 func (b *budget) watchLocked() {
-	b.due = time.Now().Add(lookAgain)
-	b.watch = time.AfterFunc(lookAgain, b.look)
+	switch {
+	case b.closed, b.waiting == 0 && b.granted.Len() == 0:
+		return
+	case b.watch != nil:
+		if !b.idle || b.waiting == 0 {
+			return
+		}
+		b.noteLocked()
+		b.watch.Stop() // if it looks already, it sees that another one is due
+	}
+	after := lookAgain
+	if b.idle = b.waiting == 0; b.idle {
+		after = lookIdly
+	}
+	b.set = time.Now()
+	b.due = b.set.Add(after)
+	b.watch = time.AfterFunc(after, b.look)
 }
 
 func (b *budget) grantLocked(c *claim) {
@@ -291,12 +311,12 @@ func (b *budget) grantLocked(c *claim) {
 // parts would take long to give way part by part.
 func (b *budget) look() {
 	b.mu.Lock()
-	b.noteLocked()
-	b.watch = nil
-	if b.waiting == 0 || b.closed {
+	if time.Now().Before(b.due) || b.closed { // another one does
 		b.mu.Unlock()
 		return
 	}
+	b.noteLocked()
+	b.watch = nil
 	var late []*claim
 	freed := 0
 	for e := b.granted.Front(); e != nil; e = e.Next() {
@@ -313,14 +333,16 @@ func (b *budget) look() {
 	}
 }
 
-// noteLocked notes that the watch is late, if it is: then this process has stood still.
+// noteLocked notes that the watch is late, if it is: then this process has stood still,
+// perhaps since it was set.
 func (b *budget) noteLocked() {
 	if b.watch == nil {
 		return
 	}
-	if late := time.Since(b.due); late > lookAgain {
-		b.stood.Add(int64(late))
-		b.due = b.due.Add(late)
+	now := time.Now()
+	if late := now.Sub(b.due); late > lookAgain {
+		b.stood.Add(int64(now.Sub(b.set)))
+		b.set, b.due = now, now
 	}
 }
 

@@ -237,23 +237,62 @@ func TestGiveWay(t *testing.T) {
 // TestGiveWayWhenAllStoodStill: a node that stood still itself, as on a machine that has
 // too much to do, takes nobody for slow whose bytes it could not have read.
 func TestGiveWayWhenAllStoodStill(t *testing.T) {
+	for name, later := range map[string]bool{"while somebody waited": false, "before anybody did": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBudget(0, 30*time.Second)
+				defer b.close()
+				stranger := b.account(Origin{Outside: true})
+				gave := make(chan struct{}, 1)
+				c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() { gave <- struct{}{} }}
+				other := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() {}}
+				b.take(c)
+				began := time.Now()
+				if !later {
+					b.take(other)
+				}
+				time.Sleep(slowGrace / 4) // not when somebody looks
+				const still = 10 * time.Second
+				b.mu.Lock() // as it is when no clock in the process has run for that long
+				b.set, b.due, c.since = b.set.Add(-still), b.due.Add(-still), c.since.Add(-still)
+				b.mu.Unlock()
+				if later {
+					b.take(other)
+				}
+				<-gave
+				if took := time.Since(began); took < slowGrace || took > slowGrace+time.Second {
+					t.Errorf("it gave way after %s, want about %s", took, slowGrace)
+				}
+			})
+		})
+	}
+}
+
+// TestNobodyIsWatched: a budget of which nothing is held has no timer.
+func TestNobodyIsWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBudget(0, 30*time.Second)
+		b := newBudget(0, patience)
 		defer b.close()
 		stranger := b.account(Origin{Outside: true})
-		gave := make(chan struct{}, 1)
-		c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() { gave <- struct{}{} }}
-		b.take(c)
-		b.take(&claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() {}})
-		began := time.Now()
-		time.Sleep(slowGrace / 2)
-		const still = 10 * time.Second
-		b.mu.Lock() // as it is when no clock in the process has run for that long
-		b.due, c.since = b.due.Add(-still), c.since.Add(-still)
-		b.mu.Unlock()
-		<-gave
-		if took := time.Since(began); took < slowGrace || took > slowGrace+time.Second {
-			t.Errorf("it gave way after %s, want about %s", took, slowGrace)
+		var claims []*claim
+		for range 2 { // one waits
+			c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() {}}
+			claims = append(claims, c)
+			b.take(c)
+		}
+		for _, c := range claims {
+			b.mu.Lock()
+			if b.watch == nil {
+				t.Error("nobody looks")
+			}
+			b.mu.Unlock()
+			b.release(c)
+			time.Sleep(time.Minute)
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.watch != nil {
+			t.Errorf("somebody looks at %s", time.Until(b.due))
 		}
 	})
 }
@@ -280,7 +319,7 @@ func TestStoodStillOnce(t *testing.T) {
 				time.Sleep(lookAgain / 2)
 				const still = 10 * time.Second
 				b.mu.Lock() // as it is when no clock in the process has run for that long
-				b.due, first.since = b.due.Add(-still), first.since.Add(-still)
+				b.set, b.due, first.since = b.set.Add(-still), b.due.Add(-still), first.since.Add(-still)
 				b.mu.Unlock()
 				want := slowGrace
 				if since == "whole" {
