@@ -17,6 +17,10 @@ const (
 
 	// lookAgain is how long one that gives way has before another one does.
 	lookAgain = 100 * time.Millisecond
+
+	// lookIdly is how often somebody looks while nobody waits: whether this process has stood
+	// still.
+	lookIdly = slowGrace / 2
 )
 
 // A budget is how many bytes may be on their way into a node beyond what each flow
@@ -43,12 +47,15 @@ type budget struct {
 	next    int // the class whose turn it is
 	peers   map[identity.Identifier]*account
 	granted list.List   // of *claim, the oldest first
-	watch   *time.Timer // looks for what gives way; nil while nothing waits
-	due     time.Time   // when watch does
-	// stood is for how long this process has stood still, for all that watch has seen:
-	// what holds room could not come then.
-	stood  time.Duration
-	closed bool
+	watch   *time.Timer // looks for what gives way; nil while nothing is held
+	set     time.Time   // when watch was
+	due     time.Time   // when watch looks
+	idle    bool        // watch does so for nobody who waits
+	closed  bool
+
+	// stood is for how long this process has stood still, in nanoseconds, for all that watch
+	// has seen: what holds room could not come then. The lock guards that it is changed.
+	stood atomic.Int64
 }
 
 // Classes of accounts.
@@ -85,13 +92,13 @@ type claim struct {
 	giveWay func()
 
 	got   atomic.Int64 // bytes that have come since
-	whole atomic.Int64 // when the message had come, in nanoseconds since it was granted; 0 before
+	whole atomic.Int64 // its age when the message had come, in nanoseconds; 0 before
 
 	place *list.Element // in the account's line, or the budget's list of those granted
 	state byte
-	asked bool          // to give way
-	since time.Time     // granted
-	stood time.Duration // the budget's then
+	asked bool      // to give way
+	since time.Time // granted
+	stood int64     // the budget's then
 }
 
 // States of claims.
@@ -256,18 +263,32 @@ func (b *budget) settle() {
 		b.grantLocked(c)
 		ready = append(ready, c)
 	}
-	if b.waiting > 0 && b.watch == nil && !b.closed {
-		b.watchLocked()
-	}
+	b.watchLocked()
 	b.mu.Unlock()
 	for _, c := range ready {
 		c.grant()
 	}
 }
 
+// watchLocked sees to it that somebody looks in time.
 func (b *budget) watchLocked() {
-	b.due = time.Now().Add(lookAgain)
-	b.watch = time.AfterFunc(lookAgain, b.look)
+	switch {
+	case b.closed, b.waiting == 0 && b.granted.Len() == 0:
+		return
+	case b.watch != nil:
+		if !b.idle || b.waiting == 0 {
+			return
+		}
+		b.noteLocked()
+		b.watch.Stop() // if it looks already, it sees that another one is due
+	}
+	after := lookAgain
+	if b.idle = b.waiting == 0; b.idle {
+		after = lookIdly
+	}
+	b.set = time.Now()
+	b.due = b.set.Add(after)
+	b.watch = time.AfterFunc(after, b.look)
 }
 
 func (b *budget) grantLocked(c *claim) {
@@ -279,7 +300,8 @@ func (b *budget) grantLocked(c *claim) {
 	b.left -= c.n
 	a.taken += c.n
 	a.class.taken += c.n
-	c.state, c.since, c.stood = claimHeld, time.Now(), b.stood
+	b.noteLocked()
+	c.state, c.since, c.stood = claimHeld, time.Now(), b.stood.Load()
 	c.place = b.granted.PushBack(c)
 	b.lineUpLocked(a) // behind the others
 }
@@ -289,14 +311,12 @@ func (b *budget) grantLocked(c *claim) {
 // parts would take long to give way part by part.
 func (b *budget) look() {
 	b.mu.Lock()
-	b.watch = nil
-	if b.waiting == 0 || b.closed {
+	if time.Now().Before(b.due) || b.closed { // another one does
 		b.mu.Unlock()
 		return
 	}
-	if late := time.Since(b.due); late > lookAgain {
-		b.stood += late
-	}
+	b.noteLocked()
+	b.watch = nil
 	var late []*claim
 	freed := 0
 	for e := b.granted.Front(); e != nil; e = e.Next() {
@@ -313,15 +333,34 @@ func (b *budget) look() {
 	}
 }
 
-// wantedLocked returns how much somebody needs, at most, who waits for what c holds, or 0.
+// noteLocked notes that the watch is late, if it is: then this process has stood still,
+// perhaps since it was set.
+func (b *budget) noteLocked() {
+	if b.watch == nil {
+		return
+	}
+	now := time.Now()
+	if late := now.Sub(b.due); late > lookAgain {
+		b.stood.Add(int64(now.Sub(b.set)))
+		b.set, b.due = now, now
+	}
+}
+
+// wantedLocked returns how much is missing, at most, to somebody who waits for what c holds,
+// or 0: of the account's share, of its class's part, or of all.
 func (b *budget) wantedLocked(c *claim) (most int) {
 	if e := c.account.line.Front(); e != nil {
-		most = e.Value.(*claim).n
+		most = max(0, c.account.taken+e.Value.(*claim).n-b.share)
 	}
 	for i := range b.classes {
 		k := &b.classes[i]
-		if first := b.firstLocked(k); first != nil && (k == c.account.class || k.hasRoom(first.n)) {
-			most = max(most, first.n)
+		first := b.firstLocked(k)
+		switch {
+		case first == nil:
+		case k == c.account.class:
+			most = max(most, first.n-b.left, k.taken+k.grown+first.n-k.most)
+		case k.hasRoom(first.n):
+			most = max(most, first.n-b.left)
 		}
 	}
 	return most
@@ -329,11 +368,17 @@ func (b *budget) wantedLocked(c *claim) (most int) {
 
 // lateLocked reports whether c holds its room for too long.
 func (b *budget) lateLocked(c *claim) bool {
-	age := time.Since(c.since) - (b.stood - c.stood)
+	age := c.age()
 	if whole := c.whole.Load(); whole != 0 {
 		return age-time.Duration(whole) > b.patience
 	}
 	return age > slowGrace && c.got.Load() < int64((age-slowGrace).Seconds()*slowest)
+}
+
+// age returns how long c has held its room, but for the time in which this process stood
+// still.
+func (c *claim) age() time.Duration {
+	return time.Since(c.since) - time.Duration(c.account.budget.stood.Load()-c.stood)
 }
 
 // came counts n bytes of c's message, which is whole or not.
@@ -343,7 +388,7 @@ func (c *claim) came(n int, whole bool) {
 	}
 	c.got.Add(int64(n))
 	if whole {
-		c.whole.Store(max(1, int64(time.Since(c.since))))
+		c.whole.Store(max(1, int64(c.age())))
 	}
 }
 

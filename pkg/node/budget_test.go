@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,25 +237,106 @@ func TestGiveWay(t *testing.T) {
 // TestGiveWayWhenAllStoodStill: a node that stood still itself, as on a machine that has
 // too much to do, takes nobody for slow whose bytes it could not have read.
 func TestGiveWayWhenAllStoodStill(t *testing.T) {
+	for name, later := range map[string]bool{"while somebody waited": false, "before anybody did": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBudget(0, 30*time.Second)
+				defer b.close()
+				stranger := b.account(Origin{Outside: true})
+				gave := make(chan struct{}, 1)
+				c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() { gave <- struct{}{} }}
+				other := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() {}}
+				b.take(c)
+				began := time.Now()
+				if !later {
+					b.take(other)
+				}
+				time.Sleep(slowGrace / 4) // not when somebody looks
+				const still = 10 * time.Second
+				b.mu.Lock() // as it is when no clock in the process has run for that long
+				b.set, b.due, c.since = b.set.Add(-still), b.due.Add(-still), c.since.Add(-still)
+				b.mu.Unlock()
+				if later {
+					b.take(other)
+				}
+				<-gave
+				if took := time.Since(began); took < slowGrace || took > slowGrace+time.Second {
+					t.Errorf("it gave way after %s, want about %s", took, slowGrace)
+				}
+			})
+		})
+	}
+}
+
+// TestNobodyIsWatched: a budget of which nothing is held has no timer.
+func TestNobodyIsWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBudget(0, 30*time.Second)
+		b := newBudget(0, patience)
 		defer b.close()
 		stranger := b.account(Origin{Outside: true})
-		gave := make(chan struct{}, 1)
-		c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() { gave <- struct{}{} }}
-		b.take(c)
-		b.take(&claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() {}})
-		began := time.Now()
-		time.Sleep(slowGrace / 2)
-		const still = 10 * time.Second
-		b.mu.Lock() // as it is when no clock in the process has run for that long
-		b.due, c.since = b.due.Add(-still), c.since.Add(-still)
-		b.mu.Unlock()
-		<-gave
-		if took := time.Since(began); took < slowGrace || took > slowGrace+time.Second {
-			t.Errorf("it gave way after %s, want about %s", took, slowGrace)
+		var claims []*claim
+		for range 2 { // one waits
+			c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() {}}
+			claims = append(claims, c)
+			b.take(c)
+		}
+		for _, c := range claims {
+			b.mu.Lock()
+			if b.watch == nil {
+				t.Error("nobody looks")
+			}
+			b.mu.Unlock()
+			b.release(c)
+			time.Sleep(time.Minute)
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.watch != nil {
+			t.Errorf("somebody looks at %s", time.Until(b.due))
 		}
 	})
+}
+
+// TestStoodStillOnce: the time in which all stood still counts for nobody twice: not for a
+// message that has come whole since, nor for one whose room was granted since.
+func TestStoodStillOnce(t *testing.T) {
+	for _, since := range []string{"whole", "granted"} {
+		t.Run(since, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const wait = 30 * time.Second
+				b := newBudget(0, wait)
+				defer b.close()
+				stranger := b.account(Origin{Outside: true})
+				gave := make(chan struct{}, 1)
+				take := func() *claim {
+					c := &claim{account: stranger, n: MaxBody, grant: func() {}, giveWay: func() { gave <- struct{}{} }}
+					b.take(c)
+					return c
+				}
+				first := take()
+				take()
+				take()
+				time.Sleep(lookAgain / 2)
+				const still = 10 * time.Second
+				b.mu.Lock() // as it is when no clock in the process has run for that long
+				b.set, b.due, first.since = b.set.Add(-still), b.due.Add(-still), first.since.Add(-still)
+				b.mu.Unlock()
+				want := slowGrace
+				if since == "whole" {
+					want = wait
+					time.Sleep(lookAgain) // it is noticed
+					first.came(MaxBody, true)
+				} else {
+					first.release() // before it is
+				}
+				began := time.Now()
+				<-gave
+				if took := time.Since(began); took < want || took > want+time.Second {
+					t.Errorf("it gave way after %s, want about %s", took, want)
+				}
+			})
+		})
+	}
 }
 
 // TestBudgetHolds: whatever is taken and given back, in whatever order, nobody has more
@@ -351,6 +433,48 @@ func checkBudget(t *rapid.T, b *budget, accounts []*account, claims []*claim, gr
 	}
 	if len(claims) > 0 && len(granted) == 0 { // windows leave room for the largest message
 		t.Fatalf("%d claims wait, and nobody has anything", len(claims))
+	}
+}
+
+// TestNoMoreThanMissing: where a little room is missing, a little gives way: of the account
+// whose share that is of, or of all.
+func TestNoMoreThanMissing(t *testing.T) {
+	const part = MaxBody / 16
+	for name, x := range map[string]struct {
+		size, holds, wants int
+		same               bool // account
+	}{
+		"of all":       {0, 8, 9, false},
+		"of the share": {64 << 20, 15, 2, true},
+		"of the class": {32 << 20, 15, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBudget(x.size, patience)
+				defer b.close()
+				holder, waits := b.account(Origin{Outside: true}), b.account(Origin{Outside: true})
+				if x.same {
+					waits = holder
+				}
+				var gave atomic.Int64
+				for range x.holds {
+					c := &claim{account: holder, n: part, grant: func() {}}
+					c.giveWay = func() {
+						gave.Add(1)
+						c.release()
+					}
+					b.take(c)
+				}
+				time.Sleep(2 * slowGrace)
+				granted := make(chan struct{})
+				b.take(&claim{account: waits, n: x.wants * part, grant: func() { close(granted) }, giveWay: func() {}})
+				<-granted
+				synctest.Wait()
+				if got := gave.Load(); got != 1 {
+					t.Errorf("%d of %d have given way", got, x.holds)
+				}
+			})
+		})
 	}
 }
 

@@ -291,7 +291,11 @@ func (in *inflow) deliver(q queued) {
 	in.mu.Unlock()
 	if first {
 		ok, err := in.link.node.deliver(in.link.ctx, q.m, nil, false)
-		if err != nil {
+		switch {
+		case err == nil:
+		case in.link.isOver():
+			in.end() // no word of it gets through: see await
+		default:
 			in.link.node.tell(q.m, asDelivery(err, code.Internal, ""))
 		}
 		if ok || err != nil {
@@ -364,11 +368,20 @@ func (in *inflow) await(ctx context.Context, q queued) {
 	_, err := in.link.node.deliver(ctx, q.m, nil, true)
 	switch {
 	case err == nil, errors.Is(err, errGivenUp):
-	case in.link.ctx.Err() != nil:
+	case in.link.isOver():
 		in.end() // it does not count as delivered, and so nothing behind it
 	default:
 		in.fail(q, asDelivery(err, code.Internal, ""))
 	}
+}
+
+// isOver reports whether the link has ended, or does with its node: what that has no place
+// for then is lost with the link.
+func (l *link) isOver() bool {
+	if l.node.ctx.Err() != nil {
+		<-l.ctx.Done() // which follows
+	}
+	return l.ctx.Err() != nil
 }
 
 // fail says that q is lost: to who sends it if it is under way, else to where it has

@@ -107,12 +107,13 @@ func (l *link) run(ready func(hello) error) error {
 
 // interrupt frees the reader and the writer of a link that has ended.
 func (l *link) interrupt() {
-	_ = l.nc.SetReadDeadline(time.Unix(1, 0))
 	until := time.Unix(1, 0)
 	if l.leaving() {
 		until = time.Now().Add(lastWords)
 	}
 	_ = l.nc.SetWriteDeadline(until)
+	// The reader last: when it has ended, the writer may set another deadline.
+	_ = l.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
 // leaving reports whether it is this side that has ended the link: what senders were told
@@ -141,14 +142,14 @@ func (l *link) fail() {
 		return
 	}
 	why := failure(code.LinkLost, "", "the conn to the next node has ended before that has said that the message is delivered: %s", bounded(context.Cause(l.ctx).Error()))
-	ctx, cancel := context.WithTimeout(l.node.ctx, lastWords)
-	defer cancel()
 	var told sync.WaitGroup
 	defer told.Wait()
 	for _, lost := range unsure { // side by side: who takes no word holds up nobody else's
 		told.Go(func() {
+			s := l.node.spell()
+			defer func() { s.end() }() // of the last one
 			for _, m := range lost {
-				l.node.tellWithin(ctx, m, why)
+				l.node.tellWithin(s, m, why)
 			}
 		})
 	}
@@ -168,6 +169,8 @@ func (l *link) write() error {
 		select {
 		case <-l.wake:
 		case <-l.ctx.Done():
+		}
+		if l.ctx.Err() != nil { // whichever was seen
 			if !l.leaving() {
 				return nil
 			}
@@ -246,23 +249,31 @@ func (l *link) control(typ byte, flow uint32, body []byte) {
 func (l *link) watch() {
 	tick := time.NewTicker(l.alive)
 	defer tick.Stop()
-	for {
+	for last := time.Since(l.born); l.ctx.Err() == nil; {
 		select {
 		case <-tick.C:
+			now := time.Since(l.born)
+			l.lookAfter(last, now)
+			last = now
 		case <-l.ctx.Done():
-			return
 		}
-		now := time.Since(l.born)
-		switch silent := now - time.Duration(l.seen.Load()); {
-		case silent > 2*l.alive:
-			l.cancel(errors.New("nothing received from the other node for too long"))
-			return
-		case silent > l.alive/2:
-			l.control(framePing, 0, nil)
-		case now-time.Duration(l.said.Load()) > l.alive/2:
-			// Unasked: what asks may stand behind megabytes that are on their way here.
-			l.sign()
-		}
+	}
+}
+
+// lookAfter is watch's look at the time now, since the link began; the one before was at
+// last.
+func (l *link) lookAfter(last, now time.Duration) {
+	if now-last > l.alive+l.alive/2 {
+		l.seen.Store(int64(now)) // this process stood still: what has come meanwhile is not read yet
+	}
+	switch silent := now - time.Duration(l.seen.Load()); {
+	case silent > 2*l.alive:
+		l.cancel(errors.New("nothing received from the other node for too long"))
+	case silent > l.alive/2:
+		l.control(framePing, 0, nil)
+	case now-time.Duration(l.said.Load()) > l.alive/2:
+		// Unasked: what asks may stand behind megabytes that are on their way here.
+		l.sign()
 	}
 }
 

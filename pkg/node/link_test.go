@@ -6,8 +6,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // TestSlowLine: a conn whose line is slow does not count as silent while bytes come, be it
@@ -40,48 +38,27 @@ func TestSlowLine(t *testing.T) {
 	}
 }
 
-// TestWordsSideBySide: who takes no word of what it has lost holds up nobody else's.
-func TestWordsSideBySide(t *testing.T) {
-	b, addr := listening(t, Config{})
-	stall(t, b, 1)
-	for range 2 { // one that it handles, and one in its mailbox
-		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
+// TestSilentWhenAllStoodStill: a node that stood still itself, as on a machine that has too
+// much to do, takes no conn for silent that it could not have read from; but one that says
+// nothing afterwards, either.
+func TestSilentWhenAllStoodStill(t *testing.T) {
+	n := newNode(t, Config{})
+	l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 5*time.Second)
+	l.seen.Store(int64(4 * time.Second))
+	l.lookAfter(5*time.Second, 26*time.Second) // instead of at 10 s
+	if err := l.ctx.Err(); err != nil {
+		t.Fatal(context.Cause(l.ctx))
 	}
-	wire := newTap(t, addr)
-	middle, middleAddr := listening(t, Config{})
-	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{wire.addr()}}); err != nil {
-		t.Fatal(err)
+	if !l.pong {
+		t.Error("the other side, which has not stood still, gets no sign of life")
 	}
-	onward := Route{"on", wire.addr(), "stalled"}
-	deaf := &stranger{Conn: rawLink(t, middleAddr)}
-	deaf.write(t, hello{}.append(nil))
-	const senders, each = 8, 100 // more words than the credit of a flow
-	for i := range senders {
-		back := Route{Address(fmt.Sprint("me", i))}
-		deaf.send(t, onward, back, head{hops: 9}, "")
-		for range each - 1 {
-			deaf.write(t, head{hops: 9}.append(frame{frameData, messageHead, deaf.flows}.append(nil)))
+	for at := 30 * time.Second; at <= 40*time.Second; at += 5 * time.Second {
+		if l.ctx.Err() != nil {
+			t.Fatalf("it has ended before %s: %v", at, context.Cause(l.ctx))
 		}
+		l.lookAfter(at-5*time.Second, at)
 	}
-	a := newNode(t, Config{})
-	w := &teller{to: append(Route{middleAddr}, onward...), errs: make(chan error, each)}
-	start(t, a, "teller", w, Options{})
-	const own = 20
-	for range own {
-		if err := a.Send(inTime(t), Route{"teller"}, []byte("x")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	eventually(t, func() bool { return middle.unsureAt(wire.addr()) == senders*each+own })
-	wire.cut()
-	for i := range own {
-		select {
-		case err := <-w.errs:
-			wantCode(t, err, code.LinkLost)
-		case <-time.After(patience / 2):
-			t.Fatalf("it has heard of %d of %d", i, own)
-		}
+	if l.ctx.Err() == nil {
+		t.Error("it goes on when nothing comes")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/channel"
@@ -401,6 +402,69 @@ func TestLastWordsAreTrue(t *testing.T) {
 	in.end()
 	if out := in.link.out; len(out) > 0 {
 		t.Errorf("it says %x", out)
+	}
+}
+
+// TestLostWithTheLinkIsNotDelivered: what finds no worker when its link is over, where no
+// word of that gets through any more, is not said to be delivered.
+func TestLostWithTheLinkIsNotDelivered(t *testing.T) {
+	n := newNode(t, Config{})
+	startEcho(t, n)
+	in := newInflow(n, Route{"nobody"})
+	in.link.close(errLinkClosed)
+	in.left = 0
+	in.deliver(queued{m: in.message(head{hops: 9}), size: startCredit - 100})
+	in.onward = Route{"echo"}
+	in.deliver(queued{m: in.message(head{hops: 9}), size: 100})
+	in.link.parts.Wait()
+	in.end()
+	if out := in.link.out; len(out) > 0 {
+		t.Errorf("it says %x", out)
+	}
+}
+
+// TestLostWithTheNodeIsNotDelivered: nor is what a node that closes has no place for any
+// more, before its links have ended, too.
+func TestLostWithTheNodeIsNotDelivered(t *testing.T) {
+	for name, mailbox := range map[string]int{"waits for the mailbox": 1, "is in no line yet": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, Config{})
+				release := make(chan struct{})
+				start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
+					<-release
+					return nil
+				}), Options{Allow: Anyone, Mailbox: mailbox})
+				for range 2 { // one that it handles, and one in its mailbox
+					if err := n.Send(t.Context(), Route{"stalled"}, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				in := newInflow(n, Route{"stalled"})
+				ctx, cancel := context.WithCancelCause(context.Background()) // ends later than the node
+				in.link.ctx, in.link.cancel = ctx, cancel
+				in.left = 0
+				m := in.message(head{hops: 9})
+				if mailbox == 1 {
+					in.deliver(queued{m: m, size: startCredit})
+				}
+				synctest.Wait()
+				n.stop()
+				synctest.Wait()
+				close(release) // the worker stops
+				synctest.Wait()
+				if mailbox > 1 {
+					in.link.parts.Go(func() { in.deliver(queued{m: m, size: startCredit}) })
+				}
+				synctest.Wait()
+				in.link.close(context.Canceled)
+				in.link.parts.Wait()
+				in.end()
+				if out := in.link.out; len(out) > 0 {
+					t.Errorf("it says %x", out)
+				}
+			})
+		})
 	}
 }
 

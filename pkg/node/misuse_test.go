@@ -305,95 +305,6 @@ func (n *Node) busy() bool {
 	return false
 }
 
-// TestAllLossesOfABurst: of requests that are all refused at once each one hears, though
-// there is no room for as many words at a time, next door and by way of a node between.
-func TestAllLossesOfABurst(t *testing.T) {
-	t.Parallel()
-	b, addr := listening(t, Config{})
-	start(t, b, "private", echo, Options{})
-	middle, middleAddr := listening(t, Config{})
-	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{addr}}); err != nil {
-		t.Fatal(err)
-	}
-	a := newNode(t, Config{})
-	for _, to := range []Route{{addr, "private"}, {middleAddr, "on", addr, "private"}} {
-		const burst = 500
-		ctx := inTime(t)
-		var wg sync.WaitGroup
-		var late atomic.Int64
-		began := time.Now()
-		for range burst {
-			wg.Go(func() {
-				_, err := a.Request(ctx, to, nil)
-				var de *DeliveryError
-				if !errors.As(err, &de) || de.Code != code.WorkerDenied {
-					late.Add(1)
-				}
-			})
-		}
-		wg.Wait()
-		if n := late.Load(); n > 0 {
-			t.Errorf("over %s %d of %d have not heard why, after %s", to, n, burst, time.Since(began))
-		}
-	}
-}
-
-// TestStrangersWords: who sends much that is refused, and does not take what is said of
-// that, has a part of the room for words, for a while, and none in the end; others hear.
-func TestStrangersWords(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, Config{})
-	release := make(chan struct{})
-	deaf := &deafWorker{release: release}
-	start(t, n, "deaf", deaf, Options{Mailbox: 1})
-	start(t, n, "grumpy", WorkerFunc(func(context.Context, *Self, *Message) error { return errors.New("no") }), Options{})
-	word := func(to Address) {
-		n.tell(&Message{Return: Route{to}}, failure(code.WorkerFailed, "", "no"))
-	}
-	for range 2 * maxWordsPlace {
-		word("deaf")
-	}
-	n.words.mu.Lock()
-	if n.words.all > maxWordsPlace || len(n.words.lines) > 1 {
-		t.Errorf("%d words wait in %d lines", n.words.all, len(n.words.lines))
-	}
-	n.words.mu.Unlock()
-	_, err := n.Request(inTime(t), Route{"grumpy"}, nil)
-	wantCode(t, err, code.WorkerFailed)
-	eventually(t, func() bool {
-		n.words.mu.Lock()
-		defer n.words.mu.Unlock()
-		return n.words.all == 0 && len(n.words.lines) == 0 && len(n.words.goTo) == 0
-	})
-	close(release)
-}
-
-// TestWordsAreBounded: one place has a part of all words that may wait, and others the rest.
-func TestWordsAreBounded(t *testing.T) {
-	var w words
-	for i := range 2 * maxWordsPlace {
-		if got, want := w.takeLocked("~conn-stranger"), i < maxWordsPlace; got != want {
-			t.Fatalf("word %d of one place: %t", i, got)
-		}
-	}
-	for i := range 2 * maxWords {
-		if got, want := w.takeLocked(Address(fmt.Sprint("~conn-", i))), i < maxWords-maxWordsPlace; got != want {
-			t.Fatalf("word %d of others: %t", i, got)
-		}
-	}
-	w.giveLocked("~conn-stranger", maxWordsPlace)
-	if !w.takeLocked("~conn-0") || w.all != maxWords-maxWordsPlace+1 || w.goTo["~conn-stranger"] != 0 {
-		t.Errorf("%d words wait, after the stranger's are over", w.all)
-	}
-}
-
-// A deafWorker hears of a loss, and stands.
-type deafWorker struct{ release chan struct{} }
-
-func (w *deafWorker) Handle(context.Context, *Self, *Message) error { return nil }
-
-func (w *deafWorker) HandleLoss(context.Context, *Self, *DeliveryError) { <-w.release }
-
 // TestWhereItFailed: who asks a worker that cannot send further on hears which one that was.
 func TestWhereItFailed(t *testing.T) {
 	b, addr := listening(t, Config{})
@@ -474,6 +385,8 @@ func TestStandoff(t *testing.T) {
 	var nodes [2]*Node
 	var addrs [2]Address
 	stalled, ended := make(chan Address, 2*each), make(chan error, 2)
+	var in atomic.Int64
+	both := make(chan struct{})
 	for i := range nodes {
 		nodes[i], addrs[i] = listening(t, Config{
 			Patience: 3 * time.Second,
@@ -484,6 +397,14 @@ func TestStandoff(t *testing.T) {
 		start(t, n, "worker", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
 			if string(m.Body) != "go" {
 				return self.Reply(ctx, m, nil)
+			}
+			if in.Add(1) == int64(len(nodes)) {
+				close(both)
+			}
+			select {
+			case <-both: // the other one answers nobody any more
+			case <-ctx.Done():
+				return nil
 			}
 			var err error
 			for j := 0; j < each && err == nil; j++ {
@@ -515,7 +436,7 @@ func TestStandoff(t *testing.T) {
 	}
 	select {
 	case <-stalled:
-	default:
+	case <-time.After(patience):
 		t.Error("the trace was told nothing")
 	}
 	for _, n := range nodes {

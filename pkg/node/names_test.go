@@ -37,7 +37,8 @@ func TestNameForManyCallers(t *testing.T) {
 		return self.Reply(ctx, m, fmt.Append(nil, next[caller]))
 	}), Options{Allow: Anyone})
 	const nodes, callers, rounds = 2, maxFlows * 3 / 4, 3
-	ctx := inTime(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
+	defer cancel()
 	var wg sync.WaitGroup
 	for range nodes { // each of them within the flows of its own conn
 		a := newNode(t, Config{})

@@ -444,13 +444,13 @@ func (n *Node) tell(m *Message, err *DeliveryError) {
 	n.word(m, err)
 }
 
-// tellWithin is tell that waits, until ctx ends, where there is no room for the word.
-func (n *Node) tellWithin(ctx context.Context, m *Message, err *DeliveryError) {
+// tellWithin is tell that waits, until s is over, where there is no room for the word.
+func (n *Node) tellWithin(s *spell, m *Message, err *DeliveryError) {
 	if f := n.trace.Lost; f != nil {
 		f(err)
 	}
 	if word := m.lost(err); word != nil {
-		_, _ = n.deliver(ctx, word, nil, true)
+		s.deliver(word)
 	}
 }
 

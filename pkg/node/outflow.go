@@ -39,8 +39,10 @@ type outflow struct {
 	sent    int       // bytes of the body
 	charged int       // bytes that have taken credit
 	granted bool      // the rest takes none
-	began   time.Time // of one that goes on as it comes: when it was begun
+	began   time.Time // of one that goes on as it comes: when it was begun, and later by as long as it stood
+	stands  time.Time // since when what has come waits for credit or room here; zero: it does not
 	dry     bool      // of such a one: all that has come was sent
+	warned  time.Time // when it was seen to be slow, and nothing has come since; zero: it was not
 	refused *DeliveryError
 
 	// unsure are the messages that the other side has not said to be delivered, in order,
@@ -167,7 +169,7 @@ func (l *link) closeOldestLocked() {
 				return
 			}
 		case f.users > 0:
-			if f.slow() && (slow == nil || f.began.Before(slow.began)) {
+			if f.seenSlow() && (slow == nil || f.began.Before(slow.began)) {
 				slow = f
 			}
 		case oldest == nil || f.used < oldest.used:
@@ -188,6 +190,20 @@ func (l *link) closeOldestLocked() {
 func (f *outflow) slow() bool {
 	age := time.Since(f.began)
 	return f.refused == nil && f.dry && age > slowGrace && f.sent < int((age-slowGrace).Seconds()*slowest)
+}
+
+// seenSlow reports whether f is slow, and was already a while ago: when this process has
+// stood still, what has come meanwhile is read first.
+func (f *outflow) seenSlow() bool {
+	if !f.slow() {
+		return false
+	}
+	since := time.Since(f.warned)
+	if f.warned.IsZero() || since > 10*lookAgain { // it may have stood still since then
+		f.warned = time.Now()
+		return false
+	}
+	return since >= lookAgain
 }
 
 func (l *link) closeLocked(f *outflow) {
@@ -294,6 +310,7 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 		f.dry = true
 		return -1, f.moved, nil
 	case len(l.out) >= maxUnsent:
+		f.standLocked()
 		return -1, l.room, nil
 	}
 	before, credit := 0, f.credit
@@ -304,6 +321,7 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 		credit = maxData
 	}
 	if credit < before || credit == 0 {
+		f.standLocked()
 		return -1, f.moved, nil
 	}
 	n = min(len(rest), credit-before, maxData-before)
@@ -316,6 +334,7 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 		f.credit -= before + n
 		f.charged += before + n
 	}
+	f.goOnLocked()
 	if !f.busy && m.stream != nil {
 		f.began = time.Now()
 	}
@@ -327,6 +346,24 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 	return n, nil, nil
 }
 
+// standLocked notes that it is this side which holds up what has come.
+func (f *outflow) standLocked() {
+	f.dry = false
+	if f.stands.IsZero() {
+		f.stands = time.Now()
+	}
+}
+
+// goOnLocked notes that the message goes on. The time that it stood does not count as its
+// own.
+func (f *outflow) goOnLocked() {
+	f.warned = time.Time{}
+	if !f.stands.IsZero() {
+		f.began = f.began.Add(time.Since(f.stands))
+		f.stands = time.Time{}
+	}
+}
+
 // finishLocked ends the message that is under way. It is not known to be delivered.
 func (f *outflow) finishLocked(k kind, id uint64) {
 	if len(f.back) > 0 {
@@ -334,7 +371,8 @@ func (f *outflow) finishLocked(k kind, id uint64) {
 		f.surerLocked(0)
 	}
 	f.count++
-	f.busy, f.sent, f.charged, f.granted, f.dry, f.refused = false, 0, 0, false, false, nil
+	f.busy, f.sent, f.charged, f.granted, f.refused = false, 0, 0, false, nil
+	f.dry, f.stands = false, time.Time{}
 }
 
 // surerLocked counts n bytes more as delivered.

@@ -317,6 +317,39 @@ func TestLastWordsOnABusyMachine(t *testing.T) {
 	<-over
 }
 
+// A hastyConn takes what is written only after another deadline was set for it.
+type hastyConn struct {
+	net.Conn
+	renewed bool
+}
+
+func (c *hastyConn) SetWriteDeadline(time.Time) error {
+	c.renewed = true
+	return nil
+}
+
+func (c *hastyConn) Write(b []byte) (int, error) {
+	if !c.renewed {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return len(b), nil
+}
+
+// TestLastWordsWithAPoke: a link that ends at the moment when there is something to write
+// writes it as its last words, within a deadline of their own.
+func TestLastWordsWithAPoke(t *testing.T) {
+	n := newNode(t, Config{})
+	for range 100 { // either may be seen first
+		l := n.newLink(n.ctx, new(hastyConn), "conn", Origin{Outside: true}, 0)
+		l.control(frameClosed, 7, nil)
+		l.close(errLinkClosed)
+		close(l.quiet)
+		if err := l.write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestFlood: who asks for signs of life, or ends flows, without reading what is said
 // is not read for ever.
 func TestFlood(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/culvert-net/culvert/pkg/code"
@@ -51,7 +52,7 @@ func TestRefusedBetweenPieces(t *testing.T) {
 	last, lastAddr := listening(t, Config{Buffer: 1})
 	narrow(last, 1<<20)
 	start(t, last, "sink", echo, Options{Allow: Anyone})
-	middle, addr := listening(t, Config{})
+	middle, addr := listening(t, Config{Keepalive: time.Hour}) // the strangers answer nothing
 	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{lastAddr}}); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,9 @@ func TestRefusedBetweenPieces(t *testing.T) {
 		}
 		return last.budget.granted.Back().Value.(*claim)
 	}
-	eventually(t, func() bool { return granted() != nil })
+	var c *claim
+	eventually(t, func() bool { c = granted(); return c != nil })
+	c.got.Store(MaxBody) // however long this takes, it gives way when it is asked here
 	other := newStranger(t, addr)
 	other.beginLarge(t, Route{"on", lastAddr, "sink"}, Route{"another"}, MaxBody)
 	if f, said := other.next(t); f.typ != frameCredit {
@@ -76,7 +79,7 @@ func TestRefusedBetweenPieces(t *testing.T) {
 	eventually(t, func() bool { return waiting() == 1 })
 	other.write(t, frame{frameDrop, 0, 1}.append(nil))
 	eventually(t, func() bool { return waiting() == 0 })
-	granted().giveWay()
+	c.giveWay()
 	for {
 		if f, said := s.next(t); f.typ == frameRefuse {
 			wantCode(t, decodeNotice(said[4:]), code.Limit)
@@ -84,6 +87,104 @@ func TestRefusedBetweenPieces(t *testing.T) {
 		}
 	}
 	eventually(t, func() bool { return granted() == nil })
+}
+
+// TestWaitsForTheNextNode: a message that has come, and waits for the next node to take it,
+// does not count as one that comes too slowly, then or when that goes on.
+func TestWaitsForTheNextNode(t *testing.T) {
+	for _, what := range []string{"credit", "room"} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, Config{})
+				l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
+				m := &Message{Onward: Route{"sink"}, hops: 9, stream: newStream(nil, &arrival{total: 1 << 20})}
+				f, err := l.flow(t.Context(), m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.granted = what == "room"
+				piece := func(size int, goes bool) {
+					t.Helper()
+					if got, _, err := l.piece(f, m, make([]byte, size)); err != nil || goes != (got >= 0) {
+						t.Fatalf("%d of %d bytes go (%v)", got, size, err)
+					}
+				}
+				piece(startCredit-messageHead, true)
+				piece(0, false)
+				out := l.out
+				if what == "room" {
+					l.out = make([]byte, maxUnsent)
+				}
+				piece(1000, false)
+				time.Sleep(time.Minute)
+				if f.slow() {
+					t.Error("it counts as slow while it waits")
+				}
+				l.out, f.granted = out, true
+				piece(1000, true)
+				piece(0, false)
+				if f.slow() {
+					t.Error("it counts as slow when it goes on")
+				}
+				time.Sleep(2 * slowGrace)
+				if !f.slow() {
+					t.Error("it does not count as slow when no more comes")
+				}
+			})
+		})
+	}
+}
+
+// TestSlowWhenAllStoodStill: a node that stood still itself, as on a machine that has too
+// much to do, takes no message for slow whose bytes it could not have read.
+func TestSlowWhenAllStoodStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, Config{})
+		l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
+		m := &Message{Onward: Route{"sink"}, hops: 9, stream: newStream(nil, &arrival{total: 1 << 20})}
+		f, err := l.flow(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := 0
+		piece := func(size int) {
+			n, _, err := l.piece(f, m, make([]byte, size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone += max(n, 0)
+		}
+		look := func(refuses bool) {
+			t.Helper()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.closeOldestLocked()
+			if got := f.refused != nil; got != refuses {
+				t.Errorf("%t that it is refused: %v", got, f.refused)
+			}
+		}
+		stand := func() { // as it is when no clock in the process has run for that long
+			const still = 10 * time.Second
+			f.began, f.warned = f.began.Add(-still), f.warned.Add(-still)
+		}
+		piece(1000)
+		piece(0)
+		f.began = f.began.Add(-10 * time.Second) // nobody has looked yet
+		look(false)
+		time.Sleep(lookAgain / 2)
+		look(false)
+		stand()
+		look(false)
+		piece(1000) // it lay there
+		piece(0)
+		time.Sleep(lookAgain)
+		look(false)
+		if gone != 2000 {
+			t.Fatalf("%d bytes have gone on", gone)
+		}
+		time.Sleep(lookAgain)
+		look(true)
+	})
 }
 
 // TestSlowMessagesLeaveTheirFlows: who begins messages by way of a node, as many as it has
