@@ -3,6 +3,7 @@ package culvert
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -17,15 +18,15 @@ import (
 type Conn struct {
 	c             *app.Carried
 	local, remote *Addr
-	after         func() // called when Close's work is done; nil for nothing
+	after         func() // called by Close, and ends what there is to say in bounded time; nil for nothing
 
 	closing sync.Once
 
 	mu      sync.Mutex
 	closed  bool
-	writing int  // Writes under way
-	ended   bool // CloseWrite has been called, without an error
-	short   bool // the last Write has failed, so that something is missing
+	writing int   // Writes under way
+	ended   bool  // CloseWrite has been called, without an error
+	owed    int64 // bytes that a Write which has failed has left and none has written since
 }
 
 var (
@@ -83,7 +84,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.c.Write(p)
-	c.endWrite(len(p) > 0 && err != nil)
+	c.endWrite(int64(n), int64(len(p)-n))
 	return n, c.failed("write", err)
 }
 
@@ -95,10 +96,10 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	}
 	n, err := c.c.ReadFrom(r)
 	if !own(err) {
-		c.endWrite(false)
+		c.endWrite(n, 0)
 		return n, err
 	}
-	c.endWrite(true)
+	c.endWrite(n, unknown)
 	return n, c.failed("write", err)
 }
 
@@ -112,11 +113,20 @@ func (c *Conn) beginWrite() error {
 	return nil
 }
 
-func (c *Conn) endWrite(short bool) {
+// unknown is how much is left of what a ReadFrom has read, or has yet to read: more than
+// is ever written.
+const unknown = math.MaxInt64
+
+// endWrite notes that a Write has sent n bytes, and that rest of its own are left. Who
+// goes on with those has lost nothing; who goes on with less has, whatever that Write
+// returns.
+func (c *Conn) endWrite(n, rest int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writing--
-	c.short = short
+	if c.owed != unknown {
+		c.owed = max(c.owed-n, rest)
+	}
 }
 
 // failed returns an error of the stream as the conn's.
@@ -153,8 +163,11 @@ func (c *Conn) CloseWrite() error {
 
 // Close ends both directions, and Reads and Writes that wait. It returns at once. What
 // was written before still arrives, and the peer reads io.EOF behind it, unless a Write
-// or ReadFrom was under way or the last one has failed, so that something may be missing:
-// then the peer is told of an abort. What the peer goes on to write fails there.
+// or ReadFrom was under way or one has failed, so that something may be missing: then the
+// peer is told of an abort. A Write that has failed does not count any more when as many
+// bytes as it had left were written since; nothing counts after a CloseWrite that has
+// not failed. What the peer goes on to write fails there. The Close of a Conn that [Dial]
+// has returned does not return at once: it waits for the end of its [Dialer].
 func (c *Conn) Close() error { return c.close(false) }
 
 // Abort ends both directions at once, and says to the peer that it is no clean end: its
@@ -170,21 +183,22 @@ func (c *Conn) close(abort bool) error {
 		err = nil
 		c.mu.Lock()
 		c.closed = true
-		abort = abort || !c.ended && (c.short || c.writing > 0)
+		abort = abort || !c.ended && (c.owed > 0 || c.writing > 0)
 		past := time.Unix(1, 0)
 		_ = c.c.SetDeadline(past) // a stream that is over needs none
 		c.mu.Unlock()
+		var leaving sync.WaitGroup
 		if abort {
 			_ = c.c.Reset(code.Aborted) // it is over either way
-			c.finish(errAborted)
-			return
+			c.c.Settle(errAborted)
+		} else {
+			c.c.Leave()
+			leaving.Go(c.leave) // which whoever made the conn waits for
 		}
-		c.c.Leave()
 		if c.after != nil {
-			c.leave()
-			return
+			c.after()
+			leaving.Wait()
 		}
-		go c.leave() // which whoever made the conn waits for
 	})
 	return err
 }
@@ -196,14 +210,7 @@ func (c *Conn) leave() {
 		err = nil
 	}
 	_ = c.c.Stream.Close() // it is over either way
-	c.finish(err)
-}
-
-func (c *Conn) finish(err error) {
 	c.c.Settle(err)
-	if c.after != nil {
-		c.after()
-	}
 }
 
 // SetDeadline sets both deadlines; the zero time is none. A Read or Write that waits

@@ -135,6 +135,46 @@ func TestNoFalseEnd(t *testing.T) {
 			}
 			_ = c.Close()
 		}, []code.Code{code.Aborted}},
+		{"close after a Write that has failed and an empty one", func(t *testing.T, _ *pair, c, _ *culvert.Conn) {
+			writeInPart(t, c)
+			if _, err := c.Write(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the empty Write: %v", err)
+			}
+			_ = c.Close()
+		}, []code.Code{code.Aborted}},
+		{"close after a Write that has failed and others of less", func(t *testing.T, _ *pair, c, other *culvert.Conn) {
+			rest := writeInPart(t, c)
+			_ = c.SetWriteDeadline(time.Now().Add(patience))
+			drained := make(chan error, 1)
+			go func() {
+				_, err := io.Copy(io.Discard, other)
+				drained <- err
+			}()
+			for _, n := range []int{0, rest / 2, rest - rest/2 - 1} {
+				if _, err := c.Write(make([]byte, n)); err != nil {
+					t.Errorf("the Write of %d bytes: %v", n, err)
+				}
+			}
+			_ = c.Close()
+			wantCode(t, <-drained, code.Aborted)
+		}, []code.Code{code.Aborted}},
+		{"close after a ReadFrom that has failed and a Write", func(t *testing.T, _ *pair, c, other *culvert.Conn) {
+			_ = c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+			if _, err := c.ReadFrom(zeros{}); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the ReadFrom: %v", err)
+			}
+			_ = c.SetWriteDeadline(time.Now().Add(patience))
+			drained := make(chan error, 1)
+			go func() {
+				_, err := io.Copy(io.Discard, other)
+				drained <- err
+			}()
+			if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+				t.Errorf("the Write: %v", err)
+			}
+			_ = c.Close()
+			wantCode(t, <-drained, code.Aborted)
+		}, []code.Code{code.Aborted}},
 		{"the dialer closes", func(t *testing.T, p *pair, _, _ *culvert.Conn) {
 			if err := p.d.Close(); err != nil {
 				t.Error(err)
@@ -166,6 +206,56 @@ func TestNoFalseEnd(t *testing.T) {
 				wantEnd(t, other, tt.want...)
 			})
 		}
+	}
+}
+
+// writeInPart has a deadline end a Write, and returns how many bytes of it are left.
+func writeInPart(t *testing.T, c *culvert.Conn) (rest int) {
+	t.Helper()
+	const size = 64 << 20 // more than a window
+	_ = c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+	n, err := c.Write(make([]byte, size))
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the Write: %v", err)
+	}
+	return size - n
+}
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// Who writes what a deadline has kept back after it has lost nothing: Close is a clean end.
+func TestWritingTheRestIsACleanEnd(t *testing.T) {
+	p := newPair(t, pairing{})
+	c, other := p.conns()
+	defer other.Close()
+	rest := writeInPart(t, c)
+	if _, err := c.Write(make([]byte, rest)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("another Write after the deadline: %v", err)
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
+	type result struct {
+		n   int64
+		err error
+	}
+	read := make(chan result, 1)
+	go func() {
+		n, err := io.Copy(io.Discard, other)
+		read <- result{n, err}
+	}()
+	for _, n := range []int{rest / 2, rest - rest/2} {
+		if _, err := c.Write(make([]byte, n)); err != nil {
+			t.Errorf("the rest: %v", err)
+		}
+	}
+	_ = c.Close()
+	if got := <-read; got.n != 64<<20 || got.err != nil {
+		t.Errorf("read %d bytes, %v, want all and a clean end", got.n, got.err)
 	}
 }
 

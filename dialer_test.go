@@ -3,7 +3,9 @@ package culvert_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -332,6 +334,61 @@ func TestDialOnce(t *testing.T) {
 	_ = c.Close()
 	stop()
 	goleak.VerifyNone(t, current)
+}
+
+// Nor does it wait for a path when it is closed.
+func TestDialOnceClosesWithoutPath(t *testing.T) {
+	r, own := newRelay(t), newIdentity(t)
+	ln := listen(t, culvert.ListenerConfig{
+		Config:  culvert.Config{Identity: newIdentity(t), Grace: time.Hour},
+		Service: "echo", Allow: []identity.Identifier{own.Identifier()}, Relays: []string{r.route},
+	})
+	(&pair{t: t, ln: ln}).serve(func(c *culvert.Conn) { _, _ = io.Copy(io.Discard, c) })
+	c, err := culvert.Dial(withPatience(t), culvert.DialerConfig{
+		Config: culvert.Config{Identity: own, Grace: time.Hour, Buffers: 1 << 20}, Outlet: ln.Identifier(), Routes: ln.Routes(),
+	}, "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.kill()
+	fillPath(t, c)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = c.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatal("Close waits for a path")
+	}
+}
+
+// fillPath writes until a deadline ends the wait for a frame that is on its way, so that
+// all that was written counts as sent.
+func fillPath(t *testing.T, c *culvert.Conn) {
+	t.Helper()
+	for full := false; !full; {
+		_ = c.SetWriteDeadline(time.Time{})
+		written := make(chan error, 1)
+		go func() {
+			_, err := c.Write(make([]byte, 4<<10)) // one frame
+			written <- err
+		}()
+		select {
+		case err := <-written:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(500 * time.Millisecond):
+			_ = c.SetWriteDeadline(time.Now())
+			err := <-written
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal(err)
+			}
+			full = err == nil // else it was about to begin, and is written again
+		}
+	}
 }
 
 // A hundred dialers at once, several dials of each at once; nothing is left of them.

@@ -101,17 +101,29 @@ func TestRateEndsNothing(t *testing.T) {
 		a, b := pairAt(t)
 		defer a.Close()
 		defer b.Close()
-		_ = b.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		n, err := b.Write(make([]byte, 64<<10))
-		if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n >= 64<<10 {
-			t.Errorf("wrote %d bytes, %v", n, err)
+		type result struct {
+			n   int
+			err error
+		}
+		written := make(chan result, 1)
+		go func() {
+			n, err := b.Write(make([]byte, 64<<10)) // a minute
+			written <- result{n, err}
+		}()
+		if _, err := io.ReadFull(a, make([]byte, 1)); err != nil { // a part of it has been sent
+			t.Fatal(err)
+		}
+		_ = b.SetWriteDeadline(time.Now())
+		got := <-written
+		if !errors.Is(got.err, os.ErrDeadlineExceeded) || got.n == 0 || got.n >= 64<<10 {
+			t.Errorf("wrote %d bytes, %v", got.n, got.err)
 		}
 		_ = b.SetWriteDeadline(time.Now().Add(patience))
 		if _, err := b.Write([]byte("x")); err != nil {
 			t.Errorf("after another deadline: %v", err)
 		}
-		if _, err := io.ReadFull(a, make([]byte, n+1)); err != nil {
-			t.Errorf("what was written before a deadline: %v", err)
+		if _, err := io.ReadFull(a, make([]byte, got.n)); err != nil { // of which one was read, and x
+			t.Errorf("what was written before and after a deadline: %v", err)
 		}
 	})
 	t.Run("a read deadline", func(t *testing.T) {

@@ -37,9 +37,9 @@ const (
 	minFlight   = 4 << 10 // the least bound
 	minBacklog  = 4 << 10
 	// Without a bound there is no more under way than firstFlight, or what the path
-	// brings in aheadTime, or in aheadTrips round trips, at the least rate that it has
-	// shown: on the slowest lines more would wait for minutes, and the peer's PONGs
-	// with it. A TCP connection begins with less, and grows no faster.
+	// brings in aheadTime, or in aheadTrips round trips, at the highest rate that it
+	// has surely had: on the slowest lines more would wait for minutes, and the peer's
+	// PONGs with it. A TCP connection begins with less, and grows no faster.
 	firstFlight = 32 << 10
 	aheadTime   = 2 * time.Second
 	aheadTrips  = 4
@@ -74,8 +74,9 @@ const (
 // all before them has arrived (an ACK says only what a program has consumed).
 // From that come the delivery rate and the round trip, and the bound, as in BBR:
 // gain x (highest rate of the last round trips) x (shortest round trip of the
-// last 10 s). There is none until a queue is seen, and none while somebody else
-// keeps one: docs/decisions/006 says why each part is there.
+// last 10 s). Until a queue is seen, and while somebody else keeps one, there is none
+// but what the path has surely brought in a while: docs/decisions/006 says why each
+// part is there.
 //
 // All of it is guarded by the Channel's mu. It allocates nothing and, without a
 // bound, looks at the clock for a probe, a PONG, and bytes on an empty path only.
@@ -259,10 +260,11 @@ func (f *flight) idle(next, confirmed uint64) {
 	}
 }
 
-// beginning reports whether the path has not shown to be fast, and a PONG or two may
-// be all that is missing.
-func (f *flight) beginning() bool {
-	return f.limit == math.MaxUint64 && f.ahead == firstFlight
+// beginning reports whether a PONG or two may be all that is missing for what stands from
+// offset next on: there is no bound, and the path has not shown to be fast, or as much is
+// under way as may be.
+func (f *flight) beginning(next, confirmed uint64) bool {
+	return f.limit == math.MaxUint64 && (f.ahead < unsentMax || f.free(next, confirmed) == 0)
 }
 
 // backlog returns how many bytes may wait to be sent: with a bound, what the

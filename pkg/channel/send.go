@@ -43,7 +43,7 @@ func (c *Channel) Writev(head, body []byte, more bool) (n int, err error) {
 			path.w.kick(inline)
 			c.mu.Lock()
 		}
-		if c.next < c.out.end && c.flight.beginning() {
+		if c.next < c.out.end && c.flight.beginning(c.next, c.confirmed) {
 			c.standInLocked() // the rest waits for a PONG, which a program that only writes does not read
 		}
 		if n == size {

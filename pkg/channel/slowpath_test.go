@@ -3,6 +3,7 @@ package channel
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -155,4 +156,36 @@ func TestFlightBeginUnread(t *testing.T) {
 			t.Errorf("a mebibyte was taken after %s, want less than the %s after which a path is read in any case", d, tickTime)
 		}
 	})
+}
+
+// TestFlightBeginAnswered has a program write and read messages in turn, and then only
+// write: what is held back does not wait for a Read then, either.
+func TestFlightBeginAnswered(t *testing.T) {
+	for _, size := range []int{100, 200, 300, 700, 1000, 1500} {
+		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
+			onLine(t, lineOf(1e9, 10*time.Millisecond), func(t *testing.T, s *slow) {
+				const messages = 20
+				go func() {
+					_, _ = io.CopyN(onlyWriter{s.y}, s.y, int64(messages*size))
+					_, _ = io.Copy(io.Discard, s.y)
+				}()
+				for range messages {
+					if _, err := s.x.Write(make([]byte, size)); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := io.ReadFull(s.x, make([]byte, size)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				f := flightOf(s.x)
+				start := time.Now()
+				if _, err := s.x.Write(make([]byte, 1<<20)); err != nil {
+					t.Fatal(err)
+				}
+				if d := time.Since(start); d >= tickTime {
+					t.Errorf("with %d bytes ahead a mebibyte was taken after %s, want less than the %s after which a path is read in any case", f.ahead, d, tickTime)
+				}
+			})
+		})
+	}
 }

@@ -209,15 +209,15 @@ func (st *Stream) leave(e ending) {
 	}
 	if len(e.last) > 0 {
 		// The window's reserve is for this: it waits for no reader.
-		st.writeMu.Lock()
-		if st.handoff.busy {
-			<-st.handoff.taken // which the carrier, or the session's end, sees to
-			st.handoff.busy = false
-		}
-		if st.win.take(len(e.last)) {
+		st.writeMu.Lock() // who had it has done; who comes now finds the stream over
+		busy := st.handoff.busy
+		st.handoff.busy = false
+		st.writeMu.Unlock()
+		// The carrier, or the session's end, sees to the frame that is on its way. Behind
+		// one that was not taken nothing is sent: that would be a clean end of less.
+		if ok := !busy || <-st.handoff.taken; ok && st.win.take(len(e.last)) {
 			_, _ = st.y.Write(e.last)
 		}
-		st.writeMu.Unlock()
 	}
 	if e.stop {
 		st.s.tell(appendStop(nil, st.id))

@@ -94,6 +94,11 @@ func TestHandOffHeedsReset(t *testing.T) {
 	if _, err := c.Write([]byte("x")); err == nil {
 		t.Error("a stream that was reset can be written")
 	}
+	for range 100 { // whenever the peer is about to be told
+		if err := await(t, async(c.CloseWrite), "CloseWrite while the carrier holds the frame"); err == nil {
+			t.Error("a stream that was reset ends cleanly")
+		}
+	}
 	v.release()
 	_, err := io.Copy(io.Discard, s)
 	wantReset(t, err, code.Aborted, true)
@@ -107,5 +112,55 @@ func TestHandOffHeedsTheSessionsEnd(t *testing.T) {
 	if got := await(t, written, "the Write"); got.err == nil {
 		t.Errorf("the Write: %+v", got)
 	}
+	p.close(t)
+}
+
+// A FIN that has not got to the carrier before the session's end was not sent.
+func TestHandOffLosesTheFIN(t *testing.T) {
+	a, b := plainPair(t)
+	v := newValve(a)
+	p := startPair(t, v, b, Config{}, Config{})
+	c, _ := p.open(t)
+	c.HandOff()
+	v.shut()
+	ended := async(c.CloseWrite)
+	eventually(t, "the carrier holds the FIN", v.holds)
+	p.client.Close(code.OK, "")
+	wantLoss(t, await(t, ended, "CloseWrite"))
+	p.close(t)
+}
+
+// While the carrier takes nothing a stream holds about as much as was written.
+func TestHandOffHoldsLittle(t *testing.T) {
+	const streams = 64
+	a, b := plainPair(t)
+	v := newValve(a)
+	p := startPair(t, v, b, Config{}, Config{})
+	var open []*Stream
+	for range streams {
+		c, s := p.open(t)
+		c.HandOff()
+		open = append(open, c, s)
+	}
+	v.shut()
+	before, _ := memory()
+	for i := range int32(streams) {
+		c := open[2*i]
+		written := async(func() error {
+			_, err := c.Write([]byte("x"))
+			return err
+		})
+		eventually(t, "the byte is on its way", func() bool { return p.client.gate.inside.Load() == i+1 })
+		_ = c.SetWriteDeadline(time.Now())
+		if err := await(t, written, "the Write"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantHeld(t, before)
+	v.release()
+	for _, st := range open {
+		_ = st.Close()
+	}
+	p.forgotten(t)
 	p.close(t)
 }
