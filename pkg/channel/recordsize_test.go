@@ -56,8 +56,8 @@ func slowLine(t *testing.T, cfg line.Config, set Settings, both bool) {
 	flows, want := []*atomic.Int64{bulk(s.x, s.y)}, 0.9
 	if both {
 		// Each direction's PONGs wait behind the other's data, which on such lines is
-		// longer than any round trip. In 62 runs, which are 1,736 directions, the least
-		// was 0.84; headers, PINGs, PONGs and ACKs take 0.05.
+		// longer than any round trip. From the start the least of 1,736 directions was
+		// 0.84; headers, PINGs, PONGs and ACKs take 0.05.
 		flows, want = append(flows, bulk(s.y, s.x)), 0.6
 	} else {
 		count(s.x)
@@ -83,6 +83,11 @@ func slowLine(t *testing.T, cfg line.Config, set Settings, both bool) {
 	}
 	check("from the start", 0)
 	s.lab.cutAndResume(s.x)
+	if both {
+		// What is left of the path before delays the first probes of the new one, and a
+		// round trip that is taken for too long counts for up to a minute: seen down to 0.46.
+		want = 0.3
+	}
 	check("after a resume", 2) // noticed at both ends
 }
 
