@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,8 +21,8 @@ func TestSlowLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				defer x.close()
-				downs := 0
-				cfg := Config{Trace: &Trace{LinkDown: func(Address, error) { downs++ }}}
+				var downs atomic.Int32
+				cfg := Config{Trace: &Trace{LinkDown: func(Address, error) { downs.Add(1) }}}
 				a, b := x.node(t, "127.0.0.1:1", cfg), x.node(t, "127.0.0.1:2", cfg)
 				start(t, b, "length", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
 					return self.Reply(ctx, m, fmt.Append(nil, len(m.Body)))
@@ -30,8 +31,8 @@ func TestSlowLine(t *testing.T) {
 				defer cancel()
 				const size = 4 << 20
 				m, err := a.Request(ctx, Route{"tcp://127.0.0.1:2", "length"}, make([]byte, size))
-				if err != nil || string(m.Body) != fmt.Sprint(size) || downs > 0 {
-					t.Errorf("got %v, %v; %d conns have ended", m, err, downs)
+				if err != nil || string(m.Body) != fmt.Sprint(size) || downs.Load() > 0 {
+					t.Errorf("got %v, %v; %d conns have ended", m, err, downs.Load())
 				}
 			})
 		})
