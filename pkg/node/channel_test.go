@@ -284,17 +284,7 @@ func TestTamper(t *testing.T) {
 func TestTubeLeavesNothing(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, Config{})
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
-	start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
-		return nil
-	}), Options{Mailbox: 1})
-	for range 2 {
-		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, n)
 	nc, err := n.path(Route{"stalled"})
 	if err != nil {
 		t.Fatal(err)

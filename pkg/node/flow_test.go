@@ -41,12 +41,7 @@ func TestClosedFlowsAreBounded(t *testing.T) {
 func TestFlowsTurnOver(t *testing.T) {
 	t.Parallel()
 	b, addr := listening(t, Config{})
-	stall(t, b, 1)
-	for range 2 { // one that it handles, and one in its mailbox: the next waits on its flow
-		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, b)
 	start(t, b, "echo", echo, Options{Allow: Anyone})
 	via := func(i int, to Address) Route {
 		h := Address(fmt.Sprint("h", i))

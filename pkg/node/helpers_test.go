@@ -106,15 +106,29 @@ func eventually(t testing.TB, is func() bool) {
 }
 
 // stall starts the worker "stalled", which is let go of when the test ends. Its mailbox
-// has room for so many messages.
-func stall(t *testing.T, n *Node, mailbox int) {
+// has room for so many messages. What is sent to release lets one of them go.
+func stall(t *testing.T, n *Node, mailbox int) (release chan<- struct{}) {
 	t.Helper()
-	release := make(chan struct{})
-	t.Cleanup(func() { close(release) })
+	gate := make(chan struct{})
+	t.Cleanup(func() { close(gate) })
 	start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-		<-release
+		<-gate
 		return nil
 	}), Options{Allow: Anyone, Mailbox: mailbox})
+	return gate
+}
+
+// stallFull is stall with all the room taken: one message that the worker handles, and one
+// in its mailbox. The next one waits.
+func stallFull(t *testing.T, n *Node) (release chan<- struct{}) {
+	t.Helper()
+	release = stall(t, n, 1)
+	for range 2 {
+		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return release
 }
 
 // dialled returns the links that n has made.

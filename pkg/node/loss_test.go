@@ -124,12 +124,7 @@ func (w *teller) HandleLoss(_ context.Context, _ *Self, err *DeliveryError) { w.
 // ends, and, where a node in the middle has that conn, hears by the other one.
 func TestLostInTheMailboxLine(t *testing.T) {
 	b, addr := listening(t, Config{})
-	stall(t, b, 1)
-	for range 2 { // one that it handles, and one in its mailbox
-		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, b)
 	wire := newTap(t, addr)
 	middle, middleAddr := listening(t, Config{})
 	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{wire.addr()}}); err != nil {
@@ -383,12 +378,7 @@ func TestNothingFromBefore(t *testing.T) {
 // delivered, nor is what could be behind it.
 func TestLastWordsAreTrue(t *testing.T) {
 	n := newNode(t, Config{})
-	stall(t, n, 1)
-	for range 2 { // one that it handles, and one in its mailbox
-		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, n)
 	in := newInflow(n, Route{"stalled"})
 	in.link.close(errLinkClosed)
 	const size = startCredit - 100
@@ -472,14 +462,9 @@ func TestLostWithTheNodeIsNotDelivered(t *testing.T) {
 // mailbox does not have that one count as delivered: its sender hears when the conn ends.
 func TestDroppedIsNotDelivered(t *testing.T) {
 	b, addr := listening(t, Config{Buffer: 1})
-	stall(t, b, 1)
+	stallFull(t, b)
 	start(t, b, "echo", echo, Options{Allow: Anyone})
 	narrow(b, 0)
-	for range 2 { // one that it handles, and one in its mailbox
-		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
 	wire := newTap(t, addr)
 	a := newNode(t, Config{})
 	w := &teller{errs: make(chan error, 10)}

@@ -238,12 +238,7 @@ func TestClosed(t *testing.T) {
 		},
 	}
 	b, addr := listening(t, Config{})
-	stall(t, b, 1)
-	for range 2 { // one that it handles, and one in its mailbox
-		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, b)
 	for name, ask := range asks {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -261,12 +256,7 @@ func TestClosed(t *testing.T) {
 			}
 			for _, to := range []Route{{addr, "stalled"}, {"stalled"}} {
 				n := newNode(t, Config{Local: local})
-				stall(t, n, 1)
-				for range 2 {
-					if err := n.Send(ctx, Route{"stalled"}, nil); err != nil {
-						t.Fatal(err)
-					}
-				}
+				stallFull(t, n)
 				errs := make(chan error, 1)
 				go func() { errs <- ask(ctx, n, to) }()
 				eventually(t, func() bool { return n.busy() })
@@ -323,12 +313,7 @@ func TestWhereItFailed(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, Config{Patience: 50 * time.Millisecond})
-	stall(t, n, 1)
-	for range 2 {
-		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, n)
 	start(t, n, "mute", WorkerFunc(func(context.Context, *Self, *Message) error { return nil }), Options{})
 	own, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -352,12 +337,7 @@ func TestStalled(t *testing.T) {
 	}
 	told := make(chan stalled, 10)
 	n := newNode(t, Config{Trace: &Trace{Stalled: func(from Address, onward Route) { told <- stalled{from, onward.String()} }}})
-	stall(t, n, 1)
-	for range 2 {
-		if err := n.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, n)
 	ctx, cancel := context.WithCancel(inTime(t))
 	defer cancel()
 	start(t, n, "sender", WorkerFunc(func(_ context.Context, self *Self, _ *Message) error {

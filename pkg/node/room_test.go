@@ -195,15 +195,10 @@ func stalledRoom(t *testing.T, behind int) {
 	b, addr := listening(t, Config{Buffer: 1, Patience: 2 * time.Second})
 	narrow(b, 1<<20)
 	const size = 600 << 10 // of which there is room for one
-	stall(t, b, 1)
+	stallFull(t, b)
 	start(t, b, "length", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
 		return self.Reply(ctx, m, fmt.Append(nil, len(m.Body)))
 	}), Options{Allow: Anyone})
-	for range 2 { // one that it handles, and one in its mailbox
-		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
 	a := newNode(t, Config{})
 	lost := make(chan error, 1)
 	for range behind {

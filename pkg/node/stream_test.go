@@ -89,19 +89,27 @@ func TestRefusedBetweenPieces(t *testing.T) {
 	eventually(t, func() bool { return granted() == nil })
 }
 
+// goingOn returns a message of 1 MiB that comes in pieces and goes on by a link that nobody
+// runs, in its flow.
+func goingOn(t *testing.T) (*link, *Message, *outflow) {
+	t.Helper()
+	n := newNode(t, Config{})
+	l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
+	m := &Message{Onward: Route{"sink"}, hops: 9, stream: newStream(nil, &arrival{total: 1 << 20})}
+	f, err := l.flow(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, m, f
+}
+
 // TestWaitsForTheNextNode: a message that has come, and waits for the next node to take it,
 // does not count as one that comes too slowly, then or when that goes on.
 func TestWaitsForTheNextNode(t *testing.T) {
 	for _, what := range []string{"credit", "room"} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNode(t, Config{})
-				l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
-				m := &Message{Onward: Route{"sink"}, hops: 9, stream: newStream(nil, &arrival{total: 1 << 20})}
-				f, err := l.flow(t.Context(), m)
-				if err != nil {
-					t.Fatal(err)
-				}
+				l, m, f := goingOn(t)
 				f.granted = what == "room"
 				piece := func(size int, goes bool) {
 					t.Helper()
@@ -139,13 +147,7 @@ func TestWaitsForTheNextNode(t *testing.T) {
 // much to do, takes no message for slow whose bytes it could not have read.
 func TestSlowWhenAllStoodStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNode(t, Config{})
-		l := n.newLink(n.ctx, nil, "conn", Origin{Outside: true}, 0)
-		m := &Message{Onward: Route{"sink"}, hops: 9, stream: newStream(nil, &arrival{total: 1 << 20})}
-		f, err := l.flow(t.Context(), m)
-		if err != nil {
-			t.Fatal(err)
-		}
+		l, m, f := goingOn(t)
 		gone := 0
 		piece := func(size int) {
 			n, _, err := l.piece(f, m, make([]byte, size))

@@ -151,17 +151,7 @@ func TestWordsWhenAllStoodStill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNode(t, Config{})
-				release := make(chan struct{})
-				t.Cleanup(func() { close(release) })
-				start(t, n, "stalled", WorkerFunc(func(context.Context, *Self, *Message) error {
-					<-release
-					return nil
-				}), Options{Mailbox: 1})
-				for range 2 { // one that it handles, and one in its mailbox
-					if err := n.Send(t.Context(), Route{"stalled"}, nil); err != nil {
-						t.Fatal(err)
-					}
-				}
+				release := stallFull(t, n)
 				if room {
 					go func() {
 						time.Sleep(lastWords + lastWords/2)
@@ -184,12 +174,7 @@ func TestWordsWhenAllStoodStill(t *testing.T) {
 // TestWordsSideBySide: who takes no word of what it has lost holds up nobody else's.
 func TestWordsSideBySide(t *testing.T) {
 	b, addr := listening(t, Config{})
-	stall(t, b, 1)
-	for range 2 { // one that it handles, and one in its mailbox
-		if err := b.Send(inTime(t), Route{"stalled"}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stallFull(t, b)
 	wire := newTap(t, addr)
 	middle, middleAddr := listening(t, Config{Keepalive: time.Hour}) // the deaf one answers nothing
 	if err := middle.StartHop("on", Hop{Allow: Anyone, To: []Address{wire.addr()}}); err != nil {
