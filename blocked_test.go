@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/culvert-net/culvert"
 )
 
@@ -22,11 +24,11 @@ func TestWritesEndWithoutPath(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRelay(t)
+			r, reg := newRelay(t), prometheus.NewRegistry()
 			p := newPair(t, pairing{
 				relays:   []*testRelay{r},
 				listener: func(c *culvert.ListenerConfig) { c.Grace = time.Hour },
-				dialer:   func(c *culvert.DialerConfig) { c.Grace, c.Buffers = time.Hour, 1<<20 },
+				dialer:   func(c *culvert.DialerConfig) { c.Grace, c.Buffers, c.Metrics = time.Hour, 1<<20, reg },
 			})
 			var open []*culvert.Conn
 			for range 32 {
@@ -44,7 +46,10 @@ func TestWritesEndWithoutPath(t *testing.T) {
 					failed <- err
 				}()
 			}
-			time.Sleep(500 * time.Millisecond) // so that they wait; whether or not they do, all has to hold
+			// Then the channel takes no more, and the Writes wait, or are about to.
+			eventually(t, "what waits for a path fills its buffer", func() bool {
+				return value(t, reg, "culvert_channel_buffer_bytes") >= 256<<10
+			})
 			for _, c := range open {
 				end.do(c)
 			}
