@@ -63,6 +63,8 @@ const (
 	// made up for. With all of it the two directions' queues would keep each
 	// other up.
 	waitCredit = 0.7
+	// The peer's probes are close to each other if so many come in a round trip.
+	closeProbes = 6
 )
 
 // A flight is the bytes that a channel has on its way: sent on its path, and not
@@ -105,7 +107,9 @@ type flight struct {
 	minUntil time.Duration       // when it has to be found anew
 	drain    bool                // to find minRTT anew
 
-	back backQueue
+	back  backQueue
+	held  heldPong
+	holds bool // there is one
 
 	assured float64 // bytes per second, see assure
 
@@ -137,6 +141,13 @@ type flight struct {
 	trial     bool          // the bound is back after a time without
 	rivalTime time.Duration // how long the next such time is
 	rivalEnd  time.Duration
+}
+
+// A heldPong is the shortest round trip since the peer's last probe, see hold.
+type heldPong struct {
+	probe probe
+	at    time.Duration // when the PONG came
+	rtt   time.Duration // its wait included
 }
 
 type flightMode uint8

@@ -74,7 +74,8 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 	wait := f.back.at(now, rtt-f.minRTT)
 	f.waits += wait
 	f.pongs++
-	f.timed(&p, now, rtt-wait, wait)
+	f.hold(&p, now, rtt, wait)
+	f.timed(rtt - wait)
 	f.assure(&p, now)
 	// Without that wait it would have been here then.
 	at := max(now-wait, f.deliveredAt)
@@ -87,9 +88,38 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 	f.bound(now)
 }
 
-// timed takes the round trip of a probe into account, without the wait of its PONG
-// behind the peer's data.
-func (f *flight) timed(p *probe, now, rtt, wait time.Duration) {
+// hold keeps the round trip of a probe until the peer's next probe tells for how long
+// its PONG has surely waited behind the peer's data: that probe has left later. By the
+// one before it, it often comes out as longer than it was, and the shortest round trip as
+// too short. Where the peer's probes are far apart the next one tells nothing.
+func (f *flight) hold(p *probe, now, rtt, wait time.Duration) {
+	switch {
+	case f.minRTT == 0 || f.back.gap == 0 || f.back.gap > f.minRTT/closeProbes || now-f.back.seen > f.minRTT:
+		f.holds = false
+		f.shortest(p, now, rtt-wait, wait)
+	case !f.holds || rtt < f.held.rtt:
+		f.holds, f.held = true, heldPong{probe: *p, at: now, rtt: rtt}
+	}
+}
+
+// pinged takes a PING of the peer's into account, before which the data up to offset
+// has come.
+func (f *flight) pinged(body, offset uint64, now time.Duration) {
+	f.back.pinged(body, offset, now)
+	if !f.holds {
+		return
+	}
+	f.holds = false
+	if since := now - f.held.at; since <= f.minRTT {
+		rtt := f.held.rtt
+		wait := max(0, min(f.back.wait-since, rtt-f.minRTT))
+		f.shortest(&f.held.probe, now, rtt-wait, wait)
+	}
+}
+
+// shortest looks whether the round trip of a probe is the shortest: rtt, without the
+// wait of its PONG.
+func (f *flight) shortest(p *probe, now, rtt, wait time.Duration) {
 	switch {
 	case f.minRTT == 0:
 		f.minRTT, f.minUntil = rtt, now+firstRTTAge
@@ -107,6 +137,10 @@ func (f *flight) timed(p *probe, now, rtt, wait time.Duration) {
 	default:
 		f.drain, f.rest = true, restRounds
 	}
+}
+
+// timed takes a round trip, without the wait of its PONG, into account for queues.
+func (f *flight) timed(rtt time.Duration) {
 	if f.roundRTT == 0 || rtt < f.roundRTT {
 		f.roundRTT = rtt
 	}

@@ -174,8 +174,8 @@ func TestFlightBothWays(t *testing.T) {
 	onLine(t, lineOf(200e6, 20*time.Millisecond), func(t *testing.T, s *slow) {
 		there, back := bulk(s.x, s.y), bulk(s.y, s.x)
 		time.Sleep(5 * time.Second)
-		s.within(s.x, there, 12*time.Second, 0.95, 1.6)
-		s.within(s.y, back, 12*time.Second, 0.95, 1.6)
+		s.within(s.x, there, 12*time.Second, 0.97, 1.5)
+		s.within(s.y, back, 12*time.Second, 0.97, 1.5)
 	})
 }
 

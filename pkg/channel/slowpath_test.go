@@ -116,6 +116,54 @@ func TestFlightRateBesideQueue(t *testing.T) {
 	})
 }
 
+// TestFlightShortestBesideQueue has the peer's queue become shorter, and then shorter or
+// longer, from each of its probes to the next, so that a PONG has waited for less than
+// one of the two: no more than that is taken off the shortest round trip. The first,
+// for which there is nothing else, comes out as too short.
+func TestFlightShortestBesideQueue(t *testing.T) {
+	const (
+		rtt   = 20 * time.Millisecond
+		gap   = time.Millisecond // from one of the peer's probes to the next
+		falls = 10 * gap
+		over  = firstRTTAge + 100*gap
+	)
+	for name, rises := range map[string]bool{"falls": false, "falls and rises": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var f flight
+				f.reset(0, time.Now().Add(-time.Second))
+				now := func() time.Duration { return time.Since(f.base) }
+				f.pinged(uint64(now()), 0, now()) // which has not waited
+				start := now()
+				queue := func() time.Duration { // by half of the time that passes
+					d := now() - start
+					if rises {
+						d = min(d, 2*falls-d)
+					}
+					return over - d/2
+				}
+				f.pinged(uint64(now()-queue()), 0, now())
+				for i := range uint64(over / gap) {
+					time.Sleep(gap / 2)
+					var b [pingLen]byte
+					f.probe(i, 0, b[:])
+					sent := now() - rtt - queue()
+					f.probes[(f.first+f.n-1)%maxProbes].sent = sent
+					f.pong(uint64(sent), i, 0)
+					if first := rtt - gap/4; i == 0 && f.minRTT != first {
+						t.Fatalf("the first round trip is taken for %s, want %s", f.minRTT, first)
+					}
+					time.Sleep(gap / 2)
+					f.pinged(uint64(now()-queue()), (i+1)*minStride, now())
+				}
+				if f.minRTT < rtt || f.minRTT > rtt+gap {
+					t.Errorf("the shortest round trip is taken for %s, want %s", f.minRTT, rtt)
+				}
+			})
+		})
+	}
+}
+
 // TestFlightBegin fills paths that have shown nothing yet, over lines that would take
 // far more: on a slow one little waits, in the line and before the path, from the first
 // byte on.
