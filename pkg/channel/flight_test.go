@@ -174,8 +174,10 @@ func TestFlightBothWays(t *testing.T) {
 	onLine(t, lineOf(200e6, 20*time.Millisecond), func(t *testing.T, s *slow) {
 		there, back := bulk(s.x, s.y), bulk(s.y, s.x)
 		time.Sleep(5 * time.Second)
-		s.within(s.x, there, 12*time.Second, 0.97, 1.5)
-		s.within(s.y, back, 12*time.Second, 0.97, 1.5)
+		var both sync.WaitGroup
+		both.Go(func() { s.within(s.x, there, 12*time.Second, 0.97, 1.5) })
+		both.Go(func() { s.within(s.y, back, 12*time.Second, 0.97, 1.5) })
+		both.Wait()
 	})
 }
 
@@ -266,7 +268,7 @@ func TestFlightStalledReader(t *testing.T) {
 // that only loss stops: the channel is not starved, and keeps the queue small
 // again when it is alone.
 func TestFlightRival(t *testing.T) {
-	onLine(t, lineOf(100e6, 40*time.Millisecond), func(t *testing.T, s *slow) {
+	onLine(t, lineOf(40e6, 40*time.Millisecond), func(t *testing.T, s *slow) {
 		n := bulk(s.x, s.y)
 		count(s.x)
 		time.Sleep(5 * time.Second)
@@ -327,7 +329,7 @@ func TestFlightFast(t *testing.T) {
 // TestFlightBrisk sends small frames beside bulk on a fast path: little is under
 // way before them then, and a second after the last of them bulk is alone again.
 func TestFlightBrisk(t *testing.T) {
-	onLine(t, lineOf(10e9, 100*time.Microsecond), func(t *testing.T, s *slow) {
+	onLine(t, lineOf(2.5e9, 100*time.Microsecond), func(t *testing.T, s *slow) {
 		bulk(s.x, s.y)
 		count(s.x)
 		most := func(d time.Duration) (limit, under uint64, backlog int) {
