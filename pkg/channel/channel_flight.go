@@ -36,7 +36,7 @@ func (c *Channel) pinged(p *Conn, body []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p == c.path {
-		c.flight.pinged(binary.BigEndian.Uint64(body), c.onPath, time.Since(c.flight.base))
+		c.flight.pinged(binary.BigEndian.Uint64(body), c.onPath)
 	}
 }
 

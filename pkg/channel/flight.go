@@ -107,9 +107,8 @@ type flight struct {
 	minUntil time.Duration       // when it has to be found anew
 	drain    bool                // to find minRTT anew
 
-	back  backQueue
-	held  heldPong
-	holds bool // there is one
+	back backQueue
+	held heldPong // none if its rtt is 0
 
 	assured float64 // bytes per second, see assure
 

@@ -95,23 +95,21 @@ func (f *flight) pong(body uint64, next uint64, smalls uint32) {
 func (f *flight) hold(p *probe, now, rtt, wait time.Duration) {
 	switch {
 	case f.minRTT == 0 || f.back.gap == 0 || f.back.gap > f.minRTT/closeProbes || now-f.back.seen > f.minRTT:
-		f.holds = false
+		f.held.rtt = 0
 		f.shortest(p, now, rtt-wait, wait)
-	case !f.holds || rtt < f.held.rtt:
-		f.holds, f.held = true, heldPong{probe: *p, at: now, rtt: rtt}
+	case f.held.rtt == 0 || rtt < f.held.rtt:
+		f.held = heldPong{probe: *p, at: now, rtt: rtt}
 	}
 }
 
 // pinged takes a PING of the peer's into account, before which the data up to offset
 // has come.
-func (f *flight) pinged(body, offset uint64, now time.Duration) {
+func (f *flight) pinged(body, offset uint64) {
+	now := time.Since(f.base)
 	f.back.pinged(body, offset, now)
-	if !f.holds {
-		return
-	}
-	f.holds = false
-	if since := now - f.held.at; since <= f.minRTT {
-		rtt := f.held.rtt
+	rtt := f.held.rtt
+	f.held.rtt = 0
+	if since := now - f.held.at; rtt > 0 && since <= f.minRTT {
 		wait := max(0, min(f.back.wait-since, rtt-f.minRTT))
 		f.shortest(&f.held.probe, now, rtt-wait, wait)
 	}

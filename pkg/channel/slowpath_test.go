@@ -133,7 +133,7 @@ func TestFlightShortestBesideQueue(t *testing.T) {
 				var f flight
 				f.reset(0, time.Now().Add(-time.Second))
 				now := func() time.Duration { return time.Since(f.base) }
-				f.pinged(uint64(now()), 0, now()) // which has not waited
+				f.pinged(uint64(now()), 0) // which has not waited
 				start := now()
 				queue := func() time.Duration { // by half of the time that passes
 					d := now() - start
@@ -142,7 +142,7 @@ func TestFlightShortestBesideQueue(t *testing.T) {
 					}
 					return over - d/2
 				}
-				f.pinged(uint64(now()-queue()), 0, now())
+				f.pinged(uint64(now()-queue()), 0)
 				for i := range uint64(over / gap) {
 					time.Sleep(gap / 2)
 					var b [pingLen]byte
@@ -154,7 +154,7 @@ func TestFlightShortestBesideQueue(t *testing.T) {
 						t.Fatalf("the first round trip is taken for %s, want %s", f.minRTT, first)
 					}
 					time.Sleep(gap / 2)
-					f.pinged(uint64(now()-queue()), (i+1)*minStride, now())
+					f.pinged(uint64(now()-queue()), (i+1)*minStride)
 				}
 				if f.minRTT < rtt || f.minRTT > rtt+gap {
 					t.Errorf("the shortest round trip is taken for %s, want %s", f.minRTT, rtt)
