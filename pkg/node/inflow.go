@@ -375,15 +375,6 @@ func (in *inflow) await(ctx context.Context, q queued) {
 	}
 }
 
-// isOver reports whether the link has ended, or does with its node: what that has no place
-// for then is lost with the link.
-func (l *link) isOver() bool {
-	if l.node.ctx.Err() != nil {
-		<-l.ctx.Done() // which follows
-	}
-	return l.ctx.Err() != nil
-}
-
 // fail says that q is lost: to who sends it if it is under way, else to where it has
 // come from.
 func (in *inflow) fail(q queued, why *DeliveryError) {

@@ -116,6 +116,15 @@ func (l *link) interrupt() {
 	_ = l.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
+// isOver reports whether the link has ended, or does with its node: what that has no place
+// for then is lost with the link.
+func (l *link) isOver() bool {
+	if l.node.ctx.Err() != nil {
+		<-l.ctx.Done() // which follows
+	}
+	return l.ctx.Err() != nil
+}
+
 // leaving reports whether it is this side that has ended the link: what senders were told
 // is sent is written then.
 func (l *link) leaving() bool {
