@@ -54,6 +54,7 @@ func (l *link) read(ready func(hello) error) error {
 	if err := ready(h); err != nil {
 		return err
 	}
+	close(l.heard)
 	defer l.endInflows()
 	var scratch [frameHead]byte
 	for {
@@ -202,7 +203,7 @@ func (in *inflow) finish(a *arrival) {
 func (in *inflow) message(h head) *Message {
 	from := *in.link.from.Load()
 	from.Carried = h.flags&flagCarried != 0
-	return &Message{Onward: in.onward, Return: in.back, From: from, id: h.id, kind: h.kind, hops: h.hops - 1, via: in.link}
+	return &Message{Onward: in.onward, Return: in.back, From: from, id: h.id, kind: h.kind, hops: h.hops - 1, via: in.link, under: in.link}
 }
 
 // spend takes n bytes of the sender's credit, unless they need none.

@@ -25,6 +25,8 @@ type link struct {
 	hello   hello                  // the other side has said; set before anything else comes
 	reached reached                // where this end's address was shown
 	parts   sync.WaitGroup         // of run
+	listens bool                   // says nothing before the other side has, and was taken
+	heard   chan struct{}          // closed then
 	done    chan struct{}          // closed when run has returned
 
 	ctx    context.Context // ends with the link
@@ -51,6 +53,9 @@ type link struct {
 	in    map[uint32]*inflow // the reader's; those that are not closed
 	quiet chan struct{}      // closed when the reader has ended
 	begun atomic.Int32       // inflows, until the other side was told that they are over
+
+	landing  sync.Mutex // guards replaced; no other is taken within
+	replaced bool       // nothing that has come by it takes its place any more
 }
 
 // maxUnsent is how many bytes of frames wait for the writer before senders do.
@@ -68,7 +73,7 @@ func (n *Node) newLink(ctx context.Context, nc net.Conn, what string, from Origi
 		node: n, address: ownAddress(what), nc: nc, alive: alive, born: time.Now(),
 		flows: map[string]*outflow{}, byNumber: map[uint32]*outflow{}, in: map[uint32]*inflow{},
 		room: make(chan struct{}), turnover: make(chan struct{}), wake: make(chan struct{}, 1),
-		account: n.budget.account(from), done: make(chan struct{}), quiet: make(chan struct{}),
+		account: n.budget.account(from), heard: make(chan struct{}), done: make(chan struct{}), quiet: make(chan struct{}),
 	}
 	l.from.Store(&from)
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
@@ -135,6 +140,38 @@ func (l *link) leaving() bool {
 // close ends the link.
 func (l *link) close(err error) { l.cancel(err) }
 
+// replace ends the link, whose place another one takes: of what has come by it, whatever
+// holds that up, nothing takes its place behind what comes by the other one.
+func (l *link) replace() {
+	l.cancel(errReplaced)
+	l.landing.Lock()
+	l.replaced = true
+	l.landing.Unlock()
+}
+
+// land reports whether m, which a link may have brought, may take its place: in a mailbox,
+// or among what goes on by another link. If so, the link cannot be replaced until landed is
+// called.
+func (m *Message) land() bool {
+	if m.under == nil {
+		return true
+	}
+	m.under.landing.Lock()
+	if m.under.replaced {
+		m.under.landing.Unlock()
+		return false
+	}
+	return true
+}
+
+// landed says that m has its place, and is not under way by its link any more.
+func (m *Message) landed() {
+	if m.under != nil {
+		m.under.landing.Unlock()
+		m.under = nil
+	}
+}
+
 // fail frees those who wait to send, and tells those whose messages the other side has
 // not said to be delivered. When this side has ended the link, it knows.
 func (l *link) fail() {
@@ -174,6 +211,9 @@ func (l *link) poke() {
 
 // write writes what the link's senders have put down, all of it at once.
 func (l *link) write() error {
+	if !l.mayWrite() {
+		return nil
+	}
 	for over := false; !over; {
 		select {
 		case <-l.wake:
@@ -213,6 +253,23 @@ func (l *link) write() error {
 		l.mu.Unlock()
 	}
 	return nil
+}
+
+// mayWrite waits until this side may speak. False: the link has ended before that.
+func (l *link) mayWrite() bool {
+	if !l.listens {
+		return true
+	}
+	select {
+	case <-l.heard:
+	case <-l.ctx.Done():
+	}
+	select {
+	case <-l.heard: // whichever was seen
+		return true
+	default:
+		return false
+	}
 }
 
 // awaitQuiet waits until the reader of a link that has ended has said what is delivered,

@@ -26,7 +26,7 @@ type mailbox struct {
 type waiter struct {
 	m    *Message
 	wait *waiting   // for this place; nil where no worker is held up
-	done chan error // buffered: nil once m is in
+	done chan error // buffered: nil once m is in, or why it never will be
 }
 
 func newMailbox(most, mostBytes int) *mailbox {
@@ -39,7 +39,12 @@ func (b *mailbox) roomLocked(m *Message) bool {
 	return b.held == 0 || b.held < b.most && b.bytes+m.size() <= b.mostBytes
 }
 
-func (b *mailbox) insertLocked(m *Message) {
+// insertLocked puts m in. The error: it has come by a link that was replaced.
+func (b *mailbox) insertLocked(m *Message) error {
+	if !m.land() {
+		return m.under.lost()
+	}
+	defer m.landed()
 	if b.queue == nil {
 		b.queue = make([]*Message, b.most)
 	}
@@ -50,6 +55,7 @@ func (b *mailbox) insertLocked(m *Message) {
 	case b.filled <- struct{}{}:
 	default:
 	}
+	return nil
 }
 
 // try puts m in if there is room for it and nobody waits.
@@ -66,8 +72,8 @@ func (b *mailbox) tryLocked(m *Message) (bool, error) {
 	if b.waiting.Len() > 0 || !b.roomLocked(m) {
 		return false, nil
 	}
-	b.insertLocked(m)
-	return true, nil
+	err := b.insertLocked(m)
+	return err == nil, err
 }
 
 // put puts m in, and waits for its turn until ctx, or the node, ends. wait, which may be
@@ -143,9 +149,9 @@ func (b *mailbox) admitLocked() {
 			return
 		}
 		b.waiting.Remove(e)
-		b.insertLocked(w.m)
+		err := b.insertLocked(w.m)
 		w.wait.end() // before the worker here can look for circles
-		w.done <- nil
+		w.done <- err
 	}
 }
 

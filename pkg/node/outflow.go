@@ -297,7 +297,8 @@ func (l *link) cut(f *outflow, err error) error {
 
 // piece puts down as much of rest, which m's body goes on with, as there is credit for,
 // and returns how much that was; -1 means that there is too little of either, or no room,
-// and what to wait for. An error: the other side does not want the message.
+// and what to wait for. An error: the other side does not want the message, or the link that
+// it has come by was replaced.
 func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -323,6 +324,12 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 	if credit < before || credit == 0 {
 		f.standLocked()
 		return -1, f.moved, nil
+	}
+	if !f.busy {
+		if !m.land() {
+			return -1, nil, m.under.lost()
+		}
+		defer m.landed()
 	}
 	n = min(len(rest), credit-before, maxData-before)
 	l.out = frame{frameData, before + n, f.number}.append(l.out)
@@ -425,8 +432,8 @@ func (l *link) try(m *Message) (bool, error) {
 	if !enough {
 		return false, nil
 	}
-	n, _, _ := l.piece(f, m, m.Body) // only the turn's holder takes credit away
-	return n >= 0, nil
+	n, _, err := l.piece(f, m, m.Body) // only the turn's holder takes credit away
+	return n >= 0, err
 }
 
 // answered takes what the other side says of a flow of this one's.

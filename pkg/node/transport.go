@@ -62,6 +62,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 // wait for its place, it may have to give way.
 func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 	l := n.newLink(n.ctx, nc, "conn", Origin{Outside: true}, n.cfg.Keepalive)
+	l.listens = true
 	defer context.AfterFunc(ctx, func() { l.close(errLinkClosed) })()
 	turn, done := n.turns.Begin(ctx)
 	done = sync.OnceFunc(done)
@@ -71,15 +72,10 @@ func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 			l.close(err)
 		}
 	})()
-	var before *link
-	_ = n.runLink(l, func(h hello) (err error) {
+	_ = n.runLink(l, func(h hello) error {
 		done()
-		before, err = n.succeed(l, h)
-		return err
+		return n.succeed(l, h)
 	}, func() {})
-	if before != nil {
-		<-before.done // who comes next waits for this one only
-	}
 	n.mu.Lock()
 	if n.series[l.hello.series] == l {
 		delete(n.series, l.hello.series)
@@ -90,32 +86,27 @@ func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 // errReplaced says that another conn of a series has come.
 var errReplaced = errors.New("the other node has made another conn in this one's stead")
 
-// succeed has l take the place of the conn of its series, which it returns and which is
-// over then: what has come by that, and waits, is lost, and comes not behind what comes by
-// l. The other node does so when it has given that conn up, and knows.
-func (n *Node) succeed(l *link, h hello) (before *link, err error) {
+// succeed has l take the place of the conn of its series, with which all is lost that has
+// come by that and waits. The other node does so when it has given that conn up, and knows.
+// It sends messages by l only when it has heard that l has its place ([link.mayWrite]): by
+// a conn that is taken here when one that was made after it has come and gone, nothing
+// comes.
+func (n *Node) succeed(l *link, h hello) error {
 	if h.series == ([16]byte{}) {
-		return nil, nil
+		return nil
 	}
 	n.mu.Lock()
-	before = n.series[h.series]
-	if before != nil && before.hello.attempt >= h.attempt {
-		n.mu.Unlock()
-		return nil, wireError("a conn of attempt %d has come after that of attempt %d", h.attempt, before.hello.attempt)
+	defer n.mu.Unlock()
+	before := n.series[h.series]
+	if before != nil {
+		if before.hello.attempt >= h.attempt {
+			return wireError("a conn of attempt %d has come after that of attempt %d", h.attempt, before.hello.attempt)
+		}
+		before.replace()
 	}
 	l.hello = h
 	n.series[h.series] = l
-	n.mu.Unlock()
-	if before == nil {
-		return nil, nil
-	}
-	before.close(errReplaced)
-	select {
-	case <-before.done:
-		return before, nil
-	case <-l.ctx.Done():
-		return before, context.Cause(l.ctx)
-	}
+	return nil
 }
 
 // runLink runs l, with a place on the node from when the other side has said that it
@@ -170,7 +161,7 @@ func (d *dialling) over() bool {
 }
 
 // transport returns the link to the node behind a transport's address, which it makes
-// if there is none. Without wait it returns nil where that would take time.
+// if there is none, or the one there was has ended. Without wait it returns nil where that would take time.
 func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, error) {
 	n.mu.Lock()
 	d := n.dials[a]
@@ -178,6 +169,9 @@ func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, erro
 		if n.closed {
 			n.mu.Unlock()
 			return nil, ErrClosed
+		}
+		if d != nil {
+			d.link.replace()
 		}
 		d = &dialling{made: make(chan struct{})}
 		n.dials[a] = d

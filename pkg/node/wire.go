@@ -8,7 +8,7 @@ import (
 )
 
 // Two nodes speak over a conn, or over a channel, in frames; each says first what it
-// speaks:
+// speaks, who has accepted a conn when the other side has:
 //
 //	hello      "CVND", version 1, three zero bytes; 16 bytes series, u64 attempt
 //	frame      u8 type, u24 length of what follows, u32 flow
