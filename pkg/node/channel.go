@@ -152,8 +152,10 @@ func (n *Node) originOf(peer channel.Peer) (Origin, error) {
 	if n.cfg.Attributes == nil {
 		return o, nil
 	}
-	var err error
-	o.Attributes, err = n.cfg.Attributes(peer)
+	err := n.ask("", func() (err error) {
+		o.Attributes, err = n.cfg.Attributes(peer)
+		return err
+	})
 	return o, err
 }
 
@@ -243,12 +245,13 @@ const (
 
 // A server accepts channels at an address.
 type server struct {
-	node  *Node
-	allow func(channel.Peer) error
-	table *channel.Table
-	hands chan struct{} // a slot for each handshake
-	turns turns.Turns   // of those
-	slots chan struct{} // for each path
+	node    *Node
+	address Address
+	allow   func(channel.Peer) error
+	table   *channel.Table
+	hands   chan struct{} // a slot for each handshake
+	turns   turns.Turns   // of those
+	slots   chan struct{} // for each path
 }
 
 // ServeChannels accepts channels at address, from peers that allow lets in; its error is
@@ -260,7 +263,7 @@ func (n *Node) ServeChannels(address Address, allow func(channel.Peer) error) er
 		return err
 	}
 	s := &server{
-		node: n, allow: allow, table: channel.NewTable(n.channelSettings(), channel.Limits{}),
+		node: n, address: address, allow: allow, table: channel.NewTable(n.channelSettings(), channel.Limits{}),
 		hands: make(chan struct{}, maxHandshakes), slots: make(chan struct{}, maxChannels),
 	}
 	return n.Start(address, s, Options{Allow: Anyone}) // who they are, a handshake says
@@ -336,5 +339,5 @@ func (s *server) denied(p channel.Peer) error {
 	if s.allow == nil {
 		return errors.New("nobody may open channels here")
 	}
-	return s.allow(p)
+	return s.node.ask(s.address, func() error { return s.allow(p) })
 }

@@ -48,7 +48,7 @@ func (h *hop) lead(m *Message) (*Message, error) {
 	// Answers reach only who waits for them; they go back by conns, and to no transport.
 	answers := m.kind != plain && (len(m.Onward) == 1 || !m.Onward[1].isTransport())
 	if m.From.Outside && !answers {
-		if err := allowed(h.Allow, m.From, h.address); err != nil {
+		if err := h.node.allowed(h.Allow, m.From, h.address); err != nil {
 			return nil, err
 		}
 	}

@@ -27,9 +27,9 @@ type Message struct {
 	id      uint64 // of a request and its reply, 0 of others
 	kind    kind
 	hops    uint8
+	vouched uint8    // addresses of the onward route that a hop or worker of this node has named
 	via     *link    // it has come by; nil from this node
 	under   *link    // via, until it has its place on this node or in what goes on; see land
-	vouched int      // addresses of the onward route that a hop or worker of this node has named
 	stream  *stream  // its body, where that goes on as it comes; else nil
 	request *pending // that it is, until it has left its sender; else nil
 	awaited *waiting // of the worker that asks it; nil: none, or not on this node

@@ -152,7 +152,7 @@ func TestSendsBesideHandle(t *testing.T) {
 // not the program.
 func TestPanicInRestart(t *testing.T) {
 	var panics atomic.Int64
-	n := newNode(t, Config{Trace: &Trace{WorkerPanicked: func(Address, any, []byte) { panics.Add(1) }}})
+	n := newNode(t, Config{Trace: &Trace{Panicked: func(Address, any, []byte) { panics.Add(1) }}})
 	bomb := WorkerFunc(func(context.Context, *Self, *Message) error { panic("bang") })
 	for name, restart := range map[Address]func() Worker{
 		"panics": func() Worker { panic("and again") },

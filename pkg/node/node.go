@@ -58,8 +58,10 @@ type Config struct {
 // A Trace is told what happens on a node, by funcs of which any may be nil. They
 // must not block.
 type Trace struct {
-	// WorkerPanicked has what a worker panicked with, and the stack.
-	WorkerPanicked func(address Address, value any, stack []byte)
+	// Panicked has what the worker at address panicked with, and the stack; or a func that
+	// says who may reach that address, or may do what at the node where it is empty: then
+	// nobody may.
+	Panicked func(address Address, value any, stack []byte)
 	// LinkUp and LinkDown say that another node can be reached by a conn or a channel,
 	// and why no more.
 	LinkUp   func(address Address, from Origin, remote net.Addr)
@@ -389,7 +391,7 @@ func (n *Node) transits(m *Message, to Address) error {
 	if n.cfg.Transit == nil {
 		return failure(code.WorkerDenied, "", "this node carries nothing from outside on to %s", quoted(to))
 	}
-	if err := n.cfg.Transit(m.From, to); err != nil {
+	if err := n.ask("", func() error { return n.cfg.Transit(m.From, to) }); err != nil {
 		return failure(code.WorkerDenied, "", "%s", bounded(err.Error()))
 	}
 	return nil
@@ -399,7 +401,7 @@ func (n *Node) transits(m *Message, to Address) error {
 func (m *Message) onTo() *Message {
 	n := *m
 	n.Onward = m.Onward[1:]
-	n.vouched = max(m.vouched-1, 0)
+	n.vouched = max(m.vouched, 1) - 1
 	return &n
 }
 
@@ -423,17 +425,7 @@ func (k *worker) admits(m *Message) error {
 	if !m.From.Outside || m.kind == failed && k.wrote.Load() {
 		return nil
 	}
-	return allowed(k.opt.Allow, m.From, k.address)
-}
-
-func allowed(allow func(Origin) error, from Origin, at Address) error {
-	if allow == nil {
-		return failure(code.WorkerDenied, at, "nothing from outside may reach this address")
-	}
-	if err := allow(from); err != nil {
-		return failure(code.WorkerDenied, at, "%s", bounded(err.Error()))
-	}
-	return nil
+	return k.node.allowed(k.opt.Allow, m.From, k.address)
 }
 
 // tell tells m's sender that it was lost.

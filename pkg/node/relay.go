@@ -78,7 +78,7 @@ type forwarder struct {
 // route: what comes back goes on by the links.
 func (f *forwarder) lead(m *Message) (*Message, error) {
 	if m.From.Outside { // also what says to be an answer: none goes this way
-		if err := allowed(f.relay.Allow, m.From, f.address); err != nil {
+		if err := f.relay.node.allowed(f.relay.Allow, m.From, f.address); err != nil {
 			return nil, err
 		}
 	}
@@ -101,7 +101,7 @@ func (r *relay) Handle(ctx context.Context, self *Self, m *Message) error {
 	if entry.isTransport() || len(m.Return) == 0 {
 		return errors.New("a registration says where on its node messages go on, and has a way back")
 	}
-	if err := r.may(m.From, name); err != nil {
+	if err := r.node.ask(self.Address(), func() error { return r.may(m.From, name) }); err != nil {
 		return failure(code.RegisterDenied, self.Address(), "%s", bounded(err.Error()))
 	}
 	if err := r.register(m, name, entry, g.End); err != nil {

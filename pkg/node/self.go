@@ -81,7 +81,7 @@ func passed(m *Message, at Address, more Route) (*Message, error) {
 	}
 	n := *m
 	n.hops--
-	n.vouched = len(more)
+	n.vouched = uint8(len(more)) // a route has MaxRoute at most
 	if len(more) > 0 {
 		n.Onward = more.Then(m.Onward...)
 	}

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -227,9 +226,7 @@ func (k *worker) handle(ctx context.Context, m *Message) (panicked bool, err *De
 // panicked notes a panic with p. It is called while that is recovered from.
 func (k *worker) panicked(p any) {
 	k.panics = append(k.panics, time.Now())
-	if f := k.node.trace.WorkerPanicked; f != nil {
-		f(k.address, p, debug.Stack())
-	}
+	k.node.panicked(k.address, p)
 }
 
 // again sees to it that the worker goes on after a panic, or returns why it does not.
