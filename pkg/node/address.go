@@ -20,7 +20,7 @@ const (
 
 // own begins the addresses that nodes give themselves: of links, channels and
 // whoever waits for an answer. They are random and 128 bits wide: who has one was
-// written to from there.
+// written to from there. Conns that take each other's place have the same one.
 const own = "~"
 
 // An Address is a place that messages go to: a worker's name, of 1 to 255 letters,

@@ -20,7 +20,7 @@
 // # Delivery
 //
 // Messages of one sender along one route arrive in order, each once or not at all, also
-// over conns that end and are made anew. What is lost is told to the sender where
+// over conns that end and are made anew, for as long as the nodes on the way run. What is lost is told to the sender where
 // anybody knows it ([DeliveryError]): as the error of a send or request, or to a worker
 // that is a [LossHandler]. When a conn ends, what was not said to be delivered is told as
 // lost, with [code.LinkLost], and may yet have been delivered. Channels lose nothing while

@@ -203,7 +203,11 @@ func (in *inflow) finish(a *arrival) {
 func (in *inflow) message(h head) *Message {
 	from := *in.link.from.Load()
 	from.Carried = h.flags&flagCarried != 0
-	return &Message{Onward: in.onward, Return: in.back, From: from, id: h.id, kind: h.kind, hops: h.hops - 1, via: in.link, under: in.link}
+	m := &Message{Onward: in.onward, Return: in.back, From: from, id: h.id, kind: h.kind, hops: h.hops - 1, via: in.link}
+	if h.kind == plain { // no other has an order, and who waits for an answer is not told that it is lost
+		m.under = in.link
+	}
+	return m
 }
 
 // spend takes n bytes of the sender's credit, unless they need none.

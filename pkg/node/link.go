@@ -23,7 +23,7 @@ type link struct {
 	account *account               // of the node's budget
 	says    hello                  // this side
 	hello   hello                  // the other side has said; set before anything else comes
-	reached reached                // where this end's address was shown
+	reached reached                // where this end's address was shown by what has come by the link
 	parts   sync.WaitGroup         // of run
 	listens bool                   // says nothing before the other side has, and was taken
 	heard   chan struct{}          // closed then
@@ -54,8 +54,7 @@ type link struct {
 	quiet chan struct{}      // closed when the reader has ended
 	begun atomic.Int32       // inflows, until the other side was told that they are over
 
-	landing  sync.Mutex // guards replaced; no other is taken within
-	replaced bool       // nothing that has come by it takes its place any more
+	succession
 }
 
 // maxUnsent is how many bytes of frames wait for the writer before senders do.
@@ -139,38 +138,6 @@ func (l *link) leaving() bool {
 
 // close ends the link.
 func (l *link) close(err error) { l.cancel(err) }
-
-// replace ends the link, whose place another one takes: of what has come by it, whatever
-// holds that up, nothing takes its place behind what comes by the other one.
-func (l *link) replace() {
-	l.cancel(errReplaced)
-	l.landing.Lock()
-	l.replaced = true
-	l.landing.Unlock()
-}
-
-// land reports whether m, which a link may have brought, may take its place: in a mailbox,
-// or among what goes on by another link. If so, the link cannot be replaced until landed is
-// called.
-func (m *Message) land() bool {
-	if m.under == nil {
-		return true
-	}
-	m.under.landing.Lock()
-	if m.under.replaced {
-		m.under.landing.Unlock()
-		return false
-	}
-	return true
-}
-
-// landed says that m has its place, and is not under way by its link any more.
-func (m *Message) landed() {
-	if m.under != nil {
-		m.under.landing.Unlock()
-		m.under = nil
-	}
-}
 
 // fail frees those who wait to send, and tells those whose messages the other side has
 // not said to be delivered. When this side has ended the link, it knows.

@@ -239,29 +239,30 @@ func startEcho(t testing.TB, n *Node) Route {
 func TestOrderOverConns(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name         string
-		middle, both bool
+		name    string
+		middles int
+		all     bool // conns end, and not the last one alone
 	}{
 		{name: "next door"},
-		{name: "two conns away", middle: true},
-		{name: "two conns away, both of which end", middle: true, both: true},
+		{name: "two conns away", middles: 1},
+		{name: "two conns away, both of which end", middles: 1, all: true},
+		{name: "four conns away, all of which end", middles: 3, all: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, addr := listening(t, Config{Keepalive: time.Second})
 			const count = 600
 			w := &numbered{count: count}
 			start(t, b, "sink", WorkerFunc(w.take(t)), Options{Allow: Anyone, Mailbox: 1})
-			far := newTap(t, addr)
-			taps := []*tap{far}
-			w.to = Route{far.addr(), "sink"}
-			if c.middle {
+			taps := []*tap{newTap(t, addr)}
+			w.to = Route{taps[0].addr(), "sink"}
+			for range c.middles {
 				m, middleAddr := listening(t, Config{Keepalive: time.Second})
-				if err := m.StartHop("on", Hop{Allow: Anyone, To: []Address{far.addr()}}); err != nil {
+				if err := m.StartHop("on", Hop{Allow: Anyone, To: w.to[:1:1]}); err != nil {
 					t.Fatal(err)
 				}
 				near := newTap(t, middleAddr)
 				w.to = append(Route{near.addr(), "on"}, w.to...)
-				if c.both {
+				if c.all {
 					taps = append(taps, near)
 				}
 			}
@@ -277,7 +278,7 @@ func TestOrderOverConns(t *testing.T) {
 			if cuts := w.cuts.Load(); cuts < count/80 || got < count/10 {
 				t.Errorf("%d of %d have come, by %d conns", got, count, cuts)
 			}
-			if !c.both {
+			if !c.all {
 				eventually(t, func() bool { return w.got.Load()+w.losses.Load() >= w.sent.Load() })
 			}
 		})

@@ -23,7 +23,6 @@ const closeTime = 100 * time.Millisecond
 type outflow struct {
 	key    string
 	number uint32
-	via    *link // its messages have come by; nil from this node
 	back   Route // of all its messages, as on this node
 	credit int
 	window int           // what may be sent and not delivered
@@ -96,13 +95,6 @@ func (l *link) flowLocked(m *Message) (*outflow, <-chan struct{}) {
 	switch {
 	case f != nil && !f.closed.IsZero():
 		return nil, l.turnover // what it has sent comes first
-	case f != nil && f.via != m.via:
-		// The sender's node has come by a new conn, to which the answers go. What it has
-		// sent by the old one comes first.
-		if f.users == 0 {
-			l.closeLocked(f)
-		}
-		return nil, l.turnover
 	case f == nil && len(l.flows) >= maxFlows:
 		l.closeOldestLocked()
 		return nil, l.turnover
@@ -124,7 +116,7 @@ func (l *link) openLocked(m *Message) *outflow {
 		l.last++
 	}
 	f := &outflow{
-		key: string(l.scratch), number: l.last, via: m.via, back: m.Return,
+		key: string(l.scratch), number: l.last, back: m.Return,
 		credit: startCredit, window: startCredit, moved: make(chan struct{}), turn: make(chan struct{}, 1),
 	}
 	f.turn <- struct{}{}
@@ -135,26 +127,12 @@ func (l *link) openLocked(m *Message) *outflow {
 }
 
 // appendKey appends what says whose messages m is one of, and along which route: also
-// when its sender's node has come by another conn in the meantime.
+// when its sender's node has come by another conn in the meantime, at the same address.
 func appendKey(b []byte, m *Message) []byte {
-	if m.via == nil {
-		return appendRoutes(append(b, 0), m.Onward, m.Return)
+	if m.via != nil {
+		b = append(b, m.via.address...)
 	}
-	whose := m.via.hello.series[:]
-	if m.via.hello.series == ([16]byte{}) {
-		whose = []byte(m.via.address)
-	}
-	b = append(append(b, byte(len(whose))), whose...)
-	for _, r := range [2]Route{m.Onward, m.Return} {
-		b = append(b, byte(len(r)))
-		for _, a := range r {
-			if a == m.via.address {
-				a = ""
-			}
-			b = append(append(b, byte(len(a))), a...)
-		}
-	}
-	return b
+	return appendRoutes(append(b, 0), m.Onward, m.Return)
 }
 
 // closeOldestLocked closes the flow that was quiet for longest, unless one is closing

@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"net"
 	"sync"
@@ -83,32 +81,6 @@ func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 	n.mu.Unlock()
 }
 
-// errReplaced says that another conn of a series has come.
-var errReplaced = errors.New("the other node has made another conn in this one's stead")
-
-// succeed has l take the place of the conn of its series, with which all is lost that has
-// come by that and waits. The other node does so when it has given that conn up, and knows.
-// It sends messages by l only when it has heard that l has its place ([link.mayWrite]): by
-// a conn that is taken here when one that was made after it has come and gone, nothing
-// comes.
-func (n *Node) succeed(l *link, h hello) error {
-	if h.series == ([16]byte{}) {
-		return nil
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	before := n.series[h.series]
-	if before != nil {
-		if before.hello.attempt >= h.attempt {
-			return wireError("a conn of attempt %d has come after that of attempt %d", h.attempt, before.hello.attempt)
-		}
-		before.replace()
-	}
-	l.hello = h
-	n.series[h.series] = l
-	return nil
-}
-
 // runLink runs l, with a place on the node from when the other side has said that it
 // is a node, which it has to do in time, and greet takes that. It calls ready then.
 func (n *Node) runLink(l *link, greet func(hello) error, ready func()) error {
@@ -117,26 +89,20 @@ func (n *Node) runLink(l *link, greet func(hello) error, ready func()) error {
 	})
 	defer late.Stop()
 	defer l.cancel(errLinkClosed)
-	up := false
 	err := l.run(func(h hello) error {
 		if err := greet(h); err != nil {
 			return err
 		}
 		late.Stop()
-		if err := n.add(l.address, l); err != nil {
+		if err := n.enter(l); err != nil {
 			return err
 		}
-		up = true
-		if f := n.trace.LinkUp; f != nil {
-			f(l.address, *l.from.Load(), l.nc.RemoteAddr())
-		}
+		l.tellUp()
 		ready()
 		return nil
 	})
 	n.remove(l.address, l)
-	if f := n.trace.LinkDown; f != nil && up {
-		f(l.address, err)
-	}
+	l.tellDown(err)
 	return err
 }
 
@@ -170,12 +136,14 @@ func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, erro
 			n.mu.Unlock()
 			return nil, ErrClosed
 		}
+		var before *link
 		if d != nil {
-			d.link.replace()
+			before = d.link
+			before.replace()
 		}
 		d = &dialling{made: make(chan struct{})}
 		n.dials[a] = d
-		n.running.Go(func() { n.dial(a, d) })
+		n.running.Go(func() { n.dial(a, d, before) })
 	}
 	n.mu.Unlock()
 	if !wait {
@@ -194,8 +162,9 @@ func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, erro
 	}
 }
 
-// dial makes the conn of d and keeps it until it ends.
-func (n *Node) dial(a Address, d *dialling) {
+// dial makes the conn of d, which takes the place of the one before unless that is nil, and
+// keeps it until it ends.
+func (n *Node) dial(a Address, d *dialling, before *link) {
 	over := func(err error) {
 		n.mu.Lock()
 		if n.dials[a] == d {
@@ -217,7 +186,8 @@ func (n *Node) dial(a Address, d *dialling) {
 		return
 	}
 	l := n.newLink(n.ctx, nc, "conn", Origin{Outside: true}, n.cfg.Keepalive)
-	l.says = n.nextOf(a)
+	l.says, l.address = n.nextOf(a), n.addressOf("to", string(a))
+	l.before = before
 	over(n.runLink(l, anybody, func() {
 		d.link = l
 		close(d.made)
@@ -226,7 +196,5 @@ func (n *Node) dial(a Address, d *dialling) {
 
 // nextOf returns what says that a conn is the next one to a.
 func (n *Node) nextOf(a Address) hello {
-	mac := hmac.New(sha256.New, n.secret[:])
-	_, _ = mac.Write([]byte(a)) // never fails
-	return hello{series: [16]byte(mac.Sum(nil)), attempt: n.attempts.Add(1)}
+	return hello{series: n.mac("series", string(a)), attempt: n.attempts.Add(1)}
 }
