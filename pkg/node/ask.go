@@ -20,7 +20,10 @@ func (n *Node) ask(at Address, f func() error) (err error) {
 			err = errPanicked
 		}
 	}()
-	return f()
+	if err = f(); err != nil {
+		_ = err.Error() // which is the program's, too
+	}
+	return err
 }
 
 // panicked tells of a panic with p. It is called while that is recovered from.

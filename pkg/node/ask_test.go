@@ -11,6 +11,11 @@ import (
 	"github.com/culvert-net/culvert/pkg/code"
 )
 
+// A wordless error panics where there is none.
+type wordless struct{ text string }
+
+func (w *wordless) Error() string { return w.text }
+
 // TestPanicInAsking: who makes a func panic that says who may, as one that looks at the peer
 // where there is none, is refused, and does not end the program; its owner is told.
 func TestPanicInAsking(t *testing.T) {
@@ -55,6 +60,10 @@ func TestPanicInAsking(t *testing.T) {
 	if err := b.ServeChannels("channels", func(channel.Peer) error { panic("nobody knows") }); err != nil {
 		t.Fatal(err)
 	}
+	start(t, b, "no-word", echo, Options{Allow: func(Origin) error {
+		var none *wordless
+		return none
+	}})
 	aLocal, _ := newLocal(t)
 	a := newNode(t, Config{Local: aLocal})
 	if _, err := a.Register(inTime(t), Route{addr, "relay"}, "alice"); err != nil {
@@ -70,6 +79,7 @@ func TestPanicInAsking(t *testing.T) {
 		at   Address
 	}{
 		{"a worker's Allow", request(Route{addr, "worker"}), code.WorkerDenied, "worker"},
+		{"the error of a worker's Allow", request(Route{addr, "no-word"}), code.WorkerDenied, "no-word"},
 		{"a hop's Allow", request(Route{addr, "hop", "echo"}), code.WorkerDenied, "hop"},
 		{"a relay's Allow", request(Route{addr, "alice", "echo"}), code.WorkerDenied, "alice"},
 		{"Transit", request(Route{addr, "tcp://127.0.0.1:1", "echo"}), code.WorkerDenied, ""},

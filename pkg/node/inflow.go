@@ -54,7 +54,9 @@ func (l *link) read(ready func(hello) error) error {
 	if err := ready(h); err != nil {
 		return err
 	}
-	close(l.heard)
+	if l.listens {
+		l.speak()
+	}
 	defer l.endInflows()
 	var scratch [frameHead]byte
 	for {

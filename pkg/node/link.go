@@ -26,7 +26,7 @@ type link struct {
 	reached reached                // where this end's address was shown by what has come by the link
 	parts   sync.WaitGroup         // of run
 	listens bool                   // says nothing before the other side has, and was taken
-	heard   chan struct{}          // closed then
+	spoken  chan struct{}          // closed when this side has said what it is
 	done    chan struct{}          // closed when run has returned
 
 	ctx    context.Context // ends with the link
@@ -72,7 +72,7 @@ func (n *Node) newLink(ctx context.Context, nc net.Conn, what string, from Origi
 		node: n, address: ownAddress(what), nc: nc, alive: alive, born: time.Now(),
 		flows: map[string]*outflow{}, byNumber: map[uint32]*outflow{}, in: map[uint32]*inflow{},
 		room: make(chan struct{}), turnover: make(chan struct{}), wake: make(chan struct{}, 1),
-		account: n.budget.account(from), heard: make(chan struct{}), done: make(chan struct{}), quiet: make(chan struct{}),
+		account: n.budget.account(from), spoken: make(chan struct{}), done: make(chan struct{}), quiet: make(chan struct{}),
 	}
 	l.from.Store(&from)
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
@@ -88,8 +88,9 @@ func (l *link) run(ready func(hello) error) error {
 	defer l.nc.Close()
 	unhook := context.AfterFunc(l.ctx, l.interrupt)
 	defer unhook()
-	l.out = l.says.append(l.out)
-	l.poke()
+	if !l.listens {
+		l.speak()
+	}
 	written := make(chan struct{})
 	l.parts.Go(func() {
 		defer close(written)
@@ -178,7 +179,7 @@ func (l *link) poke() {
 
 // write writes what the link's senders have put down, all of it at once.
 func (l *link) write() error {
-	if !l.mayWrite() {
+	if !l.maySpeak() {
 		return nil
 	}
 	for over := false; !over; {
@@ -222,17 +223,23 @@ func (l *link) write() error {
 	return nil
 }
 
-// mayWrite waits until this side may speak. False: the link has ended before that.
-func (l *link) mayWrite() bool {
-	if !l.listens {
-		return true
-	}
+// speak says what this side is, before whatever else waits to be said.
+func (l *link) speak() {
+	l.mu.Lock()
+	l.out = append(l.says.append(make([]byte, 0, helloSize+len(l.out))), l.out...)
+	l.mu.Unlock()
+	close(l.spoken)
+	l.poke()
+}
+
+// maySpeak waits until this side has spoken. False: the link has ended before that.
+func (l *link) maySpeak() bool {
 	select {
-	case <-l.heard:
+	case <-l.spoken:
 	case <-l.ctx.Done():
 	}
 	select {
-	case <-l.heard: // whichever was seen
+	case <-l.spoken: // whichever was seen
 		return true
 	default:
 		return false

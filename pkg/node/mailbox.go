@@ -44,7 +44,6 @@ func (b *mailbox) insertLocked(m *Message) error {
 	if !m.land() {
 		return m.under.lost()
 	}
-	defer m.landed()
 	if b.queue == nil {
 		b.queue = make([]*Message, b.most)
 	}

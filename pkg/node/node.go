@@ -63,7 +63,8 @@ type Trace struct {
 	// nobody may.
 	Panicked func(address Address, value any, stack []byte)
 	// LinkUp and LinkDown say that another node can be reached by a conn or a channel,
-	// and why no more.
+	// and why no more. Conns that take each other's place have one address: the end of one
+	// is told before the next one is said to be up.
 	LinkUp   func(address Address, from Origin, remote net.Addr)
 	LinkDown func(address Address, err error)
 	// Stalled says that a send or request of the worker at from, or of the node itself where

@@ -303,11 +303,8 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 		f.standLocked()
 		return -1, f.moved, nil
 	}
-	if !f.busy {
-		if !m.land() {
-			return -1, nil, m.under.lost()
-		}
-		defer m.landed()
+	if !f.busy && !m.land() {
+		return -1, nil, m.under.lost()
 	}
 	n = min(len(rest), credit-before, maxData-before)
 	l.out = frame{frameData, before + n, f.number}.append(l.out)

@@ -224,7 +224,7 @@ func (n *Node) expected(m *Message) error {
 func (n *Node) pendingLocked(m *Message) *pending {
 	p := n.pending[m.id]
 	// Where the answer has to come by a channel, this node may say that it does not.
-	if p == nil || m.id == 0 || m.kind == plain || p.only && p.via != m.via && m.via != nil {
+	if p == nil || m.id == 0 || m.kind == plain || p.only && m.via != nil && p.via.address != m.via.address {
 		return nil
 	}
 	return p

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/culvert-net/culvert/pkg/code"
 )
@@ -16,16 +17,17 @@ import (
 // order then, here and at all nodes behind, rests on this:
 //
 //   - The other node sends nothing by a conn before that has its place here ([Node.succeed],
-//     [link.mayWrite]): what is read late, when a later one has come and gone, brings nothing.
+//     [link.maySpeak]): what is read late, when a later one has come and gone, brings nothing.
 //   - From when one has its place, no message of those before gets to its own, whatever has
 //     held it up ([Message.land]).
-//   - All have one address on return routes ([Node.addressOf]): nodes behind see one sender
-//     and one route, and what goes on to them from one conn and from the next is one flow.
+//   - All have one address on return routes ([Node.addressOf]), at either end: nodes behind
+//     see one sender and one route, and what goes on to them from one conn and from the next
+//     is one flow. Where another node answers at the address, say one that was started anew,
+//     that is another one.
 
 // A succession is a link's part in that.
 type succession struct {
-	landing  sync.Mutex // guards replaced; no other is taken within
-	replaced bool       // no message that has come by the link gets to its place any more
+	replaced atomic.Bool // no message that has come by the link gets to its place any more
 
 	telling sync.Mutex // guards what follows; the trace is told within
 	before  *link      // whose end the trace is to be told of first; nil: none, or it was
@@ -61,13 +63,14 @@ func (n *Node) succeed(l *link, h hello) error {
 		before.replace()
 	}
 	l.hello, l.address = h, n.addressOf("from", string(h.series[:]))
+	l.says.series = n.mac("node", string(h.series[:]))
 	l.before = before
 	n.series[h.series] = l
 	return nil
 }
 
-// addressOf returns the address of this end of all conns to, or from, which nobody else can
-// guess.
+// addressOf returns the address of this end of all conns to, or from, another node, which
+// nobody else can guess.
 func (n *Node) addressOf(way, which string) Address {
 	b := n.mac(way, which)
 	return Address(own + "conn-" + strings.ToLower(encoding.EncodeToString(b[:])))
@@ -84,6 +87,9 @@ func (n *Node) mac(use, which string) [16]byte {
 func (n *Node) enter(l *link) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return context.Cause(l.ctx)
+	}
 	old := n.table[l.address]
 	if before, ok := old.(*link); ok && before.ctx.Err() != nil {
 		old = nil
@@ -102,35 +108,23 @@ func (n *Node) enter(l *link) error {
 // refused that it has brought: who has that in hand does not count it as delivered.
 func (l *link) replace() {
 	l.cancel(errReplaced)
-	l.landing.Lock()
-	l.replaced = true
-	l.landing.Unlock()
+	l.replaced.Store(true)
 }
 
-// land reports whether m, which a link may have brought, may take its place: in a mailbox,
-// or among what goes on by another link. If so, the link cannot be replaced until landed is
-// called.
+// land reports whether m, which a link may have brought, may take its place, in a mailbox or
+// among what goes on by another link; it is asked under that one's lock, and m has its place
+// before that is given up. What another link brings from when this one is replaced takes its
+// place under the same lock: behind m, or m is refused.
 func (m *Message) land() bool {
-	if m.under == nil {
-		return true
-	}
-	m.under.landing.Lock()
-	if m.under.replaced {
-		m.under.landing.Unlock()
+	if m.under != nil && m.under.replaced.Load() {
 		return false
 	}
+	m.under = nil
 	return true
 }
 
-// landed says that m has its place, and is not under way by its link any more.
-func (m *Message) landed() {
-	if m.under != nil {
-		m.under.landing.Unlock()
-		m.under = nil
-	}
-}
-
-// tellUp tells the trace that the link is up, behind the end of those that it succeeds.
+// tellUp tells the trace that the link is up, behind the end of those that it succeeds. It
+// may take as long as the program does to hear of that.
 func (l *link) tellUp() {
 	l.telling.Lock()
 	defer l.telling.Unlock()
@@ -144,7 +138,7 @@ func (l *link) tellUp() {
 	}
 }
 
-// tellDown tells the trace that the link is down, if it knows the link.
+// tellDown tells the trace that the link, which is over, is down, if it knows the link.
 func (l *link) tellDown(err error) {
 	l.telling.Lock()
 	defer l.telling.Unlock()

@@ -1,11 +1,16 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/culvert-net/culvert/pkg/code"
 )
 
 // A tally counts links that are up, of which none may be twice at a time.
@@ -65,5 +70,113 @@ func TestTraceOfSuccession(t *testing.T) {
 		}
 		links.want(t, 1, 7)
 		close(release)
+	})
+}
+
+// TestTraceOfAFailedDial: also where a conn could not be made in between, the trace hears of
+// the end of the one before it before it hears of the next one.
+func TestTraceOfAFailedDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &lines{}
+		defer x.close()
+		var links tally
+		a, b := x.node(t, "127.0.0.1:1", Config{Trace: links.trace(t)}), x.node(t, "127.0.0.1:2", Config{})
+		refuse := false
+		a.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if refuse {
+				return nil, errors.New("refused")
+			}
+			return x.dial(ctx, network, address)
+		}
+		const to = "tcp://127.0.0.1:2"
+		start(t, b, "echo", echo, Options{Allow: Anyone})
+		allow, held, release := holding()
+		start(t, a, "held", new(record), Options{Allow: allow})
+		start(t, b, "back", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
+			return self.Send(ctx, append(m.Return[:1:1], "held"), nil)
+		}), Options{Allow: Anyone})
+		if err := a.send(t.Context(), &Message{Onward: Route{to, "back"}, Return: a.inbox, hops: 9}, nil); err != nil {
+			t.Fatal(err)
+		}
+		<-held // what the conn has brought, and so its end
+		x.cut("127.0.0.1:2")
+		synctest.Wait()
+		_ = a.Send(t.Context(), Route{to, "echo"}, nil) // the writer sees that it has ended
+		synctest.Wait()
+		refuse = true
+		wantCode(t, a.Send(t.Context(), Route{to, "echo"}, nil), code.Unreachable)
+		refuse = false
+		wantEcho(t, a, Route{to, "echo"}, "again")
+		synctest.Wait()
+		links.want(t, 1, 3)
+		close(release)
+	})
+}
+
+// TestAsksOfATrace: what the trace is told of may send by the next conn, and wait for the
+// answer.
+func TestAsksOfATrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &lines{}
+		defer x.close()
+		const to = "tcp://127.0.0.1:2"
+		answers := make(chan error, 2)
+		var a *Node
+		ask := func() {
+			_, err := a.Request(t.Context(), Route{to, "echo"}, nil)
+			answers <- err
+		}
+		var asked bool
+		a = x.node(t, "127.0.0.1:1", Config{Trace: &Trace{
+			LinkUp: func(Address, Origin, net.Addr) {
+				if !asked {
+					ask()
+				}
+			},
+			LinkDown: func(Address, error) {
+				if !asked {
+					asked = true
+					ask()
+				}
+			},
+		}})
+		start(t, x.node(t, "127.0.0.1:2", Config{}), "echo", echo, Options{Allow: Anyone})
+		wantEcho(t, a, Route{to, "echo"}, "first")
+		if err := <-answers; err != nil {
+			t.Errorf("LinkUp: %v", err)
+		}
+		began := time.Now()
+		x.cut("127.0.0.1:2")
+		if err := <-answers; err != nil || time.Since(began) > 0 {
+			t.Errorf("LinkDown: %v, after %s", err, time.Since(began))
+		}
+	})
+}
+
+// TestAnotherNodeAtTheAddress: a conn that leads to another node than before, where the
+// transport's address does, has another address on return routes.
+func TestAnotherNodeAtTheAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &lines{}
+		defer x.close()
+		a, first := x.node(t, "127.0.0.1:1", Config{}), x.node(t, "127.0.0.1:2", Config{})
+		addressOf := func(n *Node) Address {
+			t.Helper()
+			start(t, n, "echo", echo, Options{Allow: Anyone})
+			wantEcho(t, a, Route{"tcp://127.0.0.1:2", "echo"}, "x")
+			return a.dialled()[0].address
+		}
+		was := addressOf(first)
+		x.cut("127.0.0.1:2")
+		synctest.Wait()
+		wantEcho(t, a, Route{"tcp://127.0.0.1:2", "echo"}, "x")
+		if is := a.dialled()[0].address; is != was {
+			t.Errorf("of the same node it was %s, and is %s", was, is)
+		}
+		_ = first.Close()
+		synctest.Wait()
+		if is := addressOf(x.node(t, "127.0.0.1:2", Config{})); is == was {
+			t.Error("it is the same for another node")
+		}
 	})
 }

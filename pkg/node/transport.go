@@ -70,10 +70,10 @@ func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 			l.close(err)
 		}
 	})()
-	_ = n.runLink(l, func(h hello) error {
+	l.tellDown(n.runLink(l, func(h hello) error {
 		done()
 		return n.succeed(l, h)
-	}, func() {})
+	}, func() {}))
 	n.mu.Lock()
 	if n.series[l.hello.series] == l {
 		delete(n.series, l.hello.series)
@@ -82,13 +82,15 @@ func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 }
 
 // runLink runs l, with a place on the node from when the other side has said that it
-// is a node, which it has to do in time, and greet takes that. It calls ready then.
+// is a node, which it has to do in time, and greet takes that. It calls ready then. The
+// caller calls tellDown.
 func (n *Node) runLink(l *link, greet func(hello) error, ready func()) error {
 	late := time.AfterFunc(connectTime, func() {
 		l.close(failure(code.Timeout, "", "what answers has not said within %s that it is a node", connectTime))
 	})
 	defer late.Stop()
 	defer l.cancel(errLinkClosed)
+	var telling sync.WaitGroup // nothing of the link's waits for the program to hear of it
 	err := l.run(func(h hello) error {
 		if err := greet(h); err != nil {
 			return err
@@ -97,12 +99,12 @@ func (n *Node) runLink(l *link, greet func(hello) error, ready func()) error {
 		if err := n.enter(l); err != nil {
 			return err
 		}
-		l.tellUp()
+		telling.Go(l.tellUp)
 		ready()
 		return nil
 	})
 	n.remove(l.address, l)
-	l.tellDown(err)
+	telling.Wait()
 	return err
 }
 
@@ -111,16 +113,17 @@ func anybody(hello) error { return nil }
 
 // A dialling is the one conn that the node has, or makes, to a transport's address.
 type dialling struct {
-	made chan struct{} // closed when link or err is set
-	link *link
-	err  error
+	before *link         // whose place its conn takes; nil: none
+	made   chan struct{} // closed when link or err is set
+	link   *link
+	err    error
 }
 
-// over reports whether the conn was made and has ended.
+// over reports whether the conn could not be made, or has ended.
 func (d *dialling) over() bool {
 	select {
 	case <-d.made:
-		return d.link != nil && d.link.ctx.Err() != nil
+		return d.link == nil || d.link.ctx.Err() != nil
 	default:
 		return false
 	}
@@ -136,14 +139,9 @@ func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, erro
 			n.mu.Unlock()
 			return nil, ErrClosed
 		}
-		var before *link
-		if d != nil {
-			before = d.link
-			before.replace()
-		}
-		d = &dialling{made: make(chan struct{})}
+		d = d.next()
 		n.dials[a] = d
-		n.running.Go(func() { n.dial(a, d, before) })
+		n.running.Go(func() { n.dial(a, d) })
 	}
 	n.mu.Unlock()
 	if !wait {
@@ -162,36 +160,58 @@ func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, erro
 	}
 }
 
-// dial makes the conn of d, which takes the place of the one before unless that is nil, and
-// keeps it until it ends.
-func (n *Node) dial(a Address, d *dialling, before *link) {
-	over := func(err error) {
-		n.mu.Lock()
-		if n.dials[a] == d {
-			delete(n.dials, a)
-		}
-		n.mu.Unlock()
-		if d.link == nil && d.err == nil {
-			why := asDelivery(err, code.Unreachable, "")
-			d.err = failure(why.Code, "", "no conn to %s: %s", a, why.Reason)
-			close(d.made)
-		}
+// next returns what comes after d, which is over, or nil.
+func (d *dialling) next() *dialling {
+	next := &dialling{made: make(chan struct{})}
+	switch {
+	case d == nil:
+	case d.link == nil:
+		next.before = d.before
+	default:
+		d.link.replace()
+		next.before = d.link
 	}
+	return next
+}
+
+// dial makes the conn of d and keeps it until it ends. Who waits for it hears before the
+// trace does, which may be what waits.
+func (n *Node) dial(a Address, d *dialling) {
+	l, err := n.keepDialled(a, d)
+	if d.link == nil {
+		why := asDelivery(err, code.Unreachable, "")
+		d.err = failure(why.Code, "", "no conn to %s: %s", a, why.Reason)
+		close(d.made)
+	}
+	if l != nil {
+		l.tellDown(err)
+	}
+	n.mu.Lock()
+	if n.dials[a] == d {
+		delete(n.dials, a)
+	}
+	n.mu.Unlock()
+}
+
+// keepDialled returns the link whose end the trace is to hear of, nil for none, and why it,
+// or the attempt to make one, is over.
+func (n *Node) keepDialled(a Address, d *dialling) (*link, error) {
 	ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Patience)
 	defer cancel()
 	network, address := a.transport()
 	nc, err := n.cfg.Dial(ctx, network, address)
 	if err != nil {
-		over(err)
-		return
+		return d.before, err
 	}
 	l := n.newLink(n.ctx, nc, "conn", Origin{Outside: true}, n.cfg.Keepalive)
-	l.says, l.address = n.nextOf(a), n.addressOf("to", string(a))
-	l.before = before
-	over(n.runLink(l, anybody, func() {
-		d.link = l
+	l.says, l.before = n.nextOf(a), d.before
+	return l, n.runLink(l, func(h hello) error {
+		l.address = n.addressOf("to", string(a)+"\x00"+string(h.series[:]))
+		return nil
+	}, func() {
+		d.link, d.before = l, nil
 		close(d.made)
-	}))
+	})
 }
 
 // nextOf returns what says that a conn is the next one to a.

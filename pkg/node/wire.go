@@ -59,9 +59,10 @@ var preamble = [8]byte{'C', 'V', 'N', 'D', 1}
 
 // A hello is what each side of a link says first. The one that has made the conn
 // names the series that it is one of: at most one conn of a series is alive, the one
-// of the highest attempt. Zeros are no series.
+// of the highest attempt. Zeros are no series. The other one names what it calls itself
+// in that series, as long as it runs.
 type hello struct {
-	series  [16]byte // random: who knows it is the node that made it, or the one it is for
+	series  [16]byte // random: who knows it is one of the two nodes, or reads on the way
 	attempt uint64
 }
 
