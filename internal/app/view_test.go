@@ -50,10 +50,11 @@ func TestLiveStreams(t *testing.T) {
 	wantEcho(t, client, "hello")
 	var in InletStatus
 	var out OutletStatus
-	eventually(t, "both ends have counted it", func() bool {
+	eventually(t, "both ends have counted it, both ways", func() bool {
 		statusAt(t, sys.inlet.Endpoints().AdminAddr(), "/status", &in)
 		statusAt(t, sys.outlet.Endpoints().AdminAddr(), "/status", &out)
-		return in.Totals.BytesToClient == 5 && out.Totals.BytesToClient == 5
+		i, o := in.Totals, out.Totals
+		return i.BytesToClient == 5 && i.BytesToService == 5 && o.BytesToClient == 5 && o.BytesToService == 5
 	})
 	want := TotalsStatus{StreamsActive: 1, StreamsOpened: 1, BytesToService: 5, BytesToClient: 5}
 	if in.Totals != want || out.Totals != want {
@@ -220,8 +221,9 @@ func TestHistoriesOfProcesses(t *testing.T) {
 	t.Parallel()
 	sys := startSystem(t, withAdmin())
 	wantEcho(t, sys.dial(t), "hello")
-	eventually(t, "both ends have counted it", func() bool {
-		return sys.inlet.Status().Totals.BytesToClient == 5 && sys.outlet.Status().Totals.BytesToClient == 5
+	eventually(t, "both ends have counted it, both ways", func() bool {
+		in, out := sys.inlet.Status().Totals, sys.outlet.Status().Totals
+		return in.BytesToClient == 5 && in.BytesToService == 5 && out.BytesToClient == 5 && out.BytesToService == 5
 	})
 	for _, tt := range []struct {
 		role string
