@@ -218,7 +218,7 @@ func (n *Node) keepChannel(ch *channel.Channel, l *link, ready func()) error {
 	var keeping sync.WaitGroup
 	keeping.Go(func() { _ = ch.Run(keep) }) // the link says why it has ended
 	err := n.runLink(l, anybody, ready)
-	l.tellDown(err)
+	l.tellDown()
 	stop()
 	keeping.Wait()
 	return err

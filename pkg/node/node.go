@@ -56,7 +56,7 @@ type Config struct {
 }
 
 // A Trace is told what happens on a node, by funcs of which any may be nil. They
-// must not block.
+// must not wait for anything, but for what LinkUp and LinkDown may.
 type Trace struct {
 	// Panicked has what the worker at address panicked with, and the stack; or a func that
 	// says who may reach that address, or may do what at the node where it is empty: then
@@ -64,7 +64,10 @@ type Trace struct {
 	Panicked func(address Address, value any, stack []byte)
 	// LinkUp and LinkDown say that another node can be reached by a conn or a channel,
 	// and why no more. Conns that take each other's place have one address: the end of one
-	// is told before the next one is said to be up.
+	// is told before the next one is said to be up. Nothing that comes or goes waits for either:
+	// LinkUp may be told when messages of the link were handled already. They may send and
+	// ask, also by the next conn; what is not for within them is [Node.Close], and
+	// [Channel.Close] of the channel that they are told of, both of which wait for them.
 	LinkUp   func(address Address, from Origin, remote net.Addr)
 	LinkDown func(address Address, err error)
 	// Stalled says that a send or request of the worker at from, or of the node itself where

@@ -204,6 +204,7 @@ func TestMuchToSend(t *testing.T) {
 	}), Options{Allow: Anyone})
 	s := newStranger(t, addr)
 	l := b.lookup(<-links).(*link)
+	eventually(t, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.spare != nil }) // its hello is written
 	for range 2 {
 		l.mu.Lock()
 		l.out = append(l.out, make([]byte, 16<<20)...) // more than what is under way on the conn

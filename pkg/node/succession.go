@@ -138,20 +138,21 @@ func (l *link) tellUp() {
 	}
 }
 
-// tellDown tells the trace that the link, which is over, is down, if it knows the link.
-func (l *link) tellDown(err error) {
+// tellDown tells the trace that the link, which is over, is down, and why, if it knows the
+// link.
+func (l *link) tellDown() {
 	l.telling.Lock()
 	defer l.telling.Unlock()
 	l.beforeDownLocked()
 	if f := l.node.trace.LinkDown; f != nil && l.told == up {
-		f(l.address, err)
+		f(l.address, context.Cause(l.ctx))
 	}
 	l.told = down
 }
 
 func (l *link) beforeDownLocked() {
 	if l.before != nil {
-		l.before.tellDown(context.Cause(l.before.ctx))
+		l.before.tellDown()
 		l.before = nil
 	}
 }

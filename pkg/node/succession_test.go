@@ -15,9 +15,10 @@ import (
 
 // A tally counts links that are up, of which none may be twice at a time.
 type tally struct {
-	mu  sync.Mutex
-	ups map[Address]int
-	all int // calls
+	mu   sync.Mutex
+	ups  map[Address]int
+	all  int   // calls
+	last error // that one was down for
 }
 
 func (y *tally) trace(t *testing.T) *Trace {
@@ -31,8 +32,13 @@ func (y *tally) trace(t *testing.T) *Trace {
 		}
 	}
 	return &Trace{
-		LinkUp:   func(a Address, _ Origin, _ net.Addr) { count(a, 1) },
-		LinkDown: func(a Address, _ error) { count(a, -1) },
+		LinkUp: func(a Address, _ Origin, _ net.Addr) { count(a, 1) },
+		LinkDown: func(a Address, err error) {
+			count(a, -1)
+			y.mu.Lock()
+			defer y.mu.Unlock()
+			y.last = err
+		},
 	}
 }
 
@@ -56,6 +62,7 @@ func TestTraceOfSuccession(t *testing.T) {
 		var parts sync.WaitGroup
 		defer parts.Wait()
 		defer b.Close()
+		defer close(release)
 		for attempt := range uint64(4) {
 			near, far := net.Pipe()
 			parts.Go(func() { b.serveConn(b.ctx, far) })
@@ -69,7 +76,6 @@ func TestTraceOfSuccession(t *testing.T) {
 			synctest.Wait()
 		}
 		links.want(t, 1, 7)
-		close(release)
 	})
 }
 
@@ -81,16 +87,17 @@ func TestTraceOfAFailedDial(t *testing.T) {
 		defer x.close()
 		var links tally
 		a, b := x.node(t, "127.0.0.1:1", Config{Trace: links.trace(t)}), x.node(t, "127.0.0.1:2", Config{})
-		refuse := false
+		refuse, errRefused := false, errors.New("refused")
 		a.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if refuse {
-				return nil, errors.New("refused")
+				return nil, errRefused
 			}
 			return x.dial(ctx, network, address)
 		}
 		const to = "tcp://127.0.0.1:2"
 		start(t, b, "echo", echo, Options{Allow: Anyone})
 		allow, held, release := holding()
+		defer close(release)
 		start(t, a, "held", new(record), Options{Allow: allow})
 		start(t, b, "back", WorkerFunc(func(ctx context.Context, self *Self, m *Message) error {
 			return self.Send(ctx, append(m.Return[:1:1], "held"), nil)
@@ -109,12 +116,15 @@ func TestTraceOfAFailedDial(t *testing.T) {
 		wantEcho(t, a, Route{to, "echo"}, "again")
 		synctest.Wait()
 		links.want(t, 1, 3)
-		close(release)
+		if errors.Is(links.last, errRefused) || links.last == nil {
+			t.Errorf("it has ended as %v", links.last)
+		}
 	})
 }
 
 // TestAsksOfATrace: what the trace is told of may send by the next conn, and wait for the
-// answer.
+// answer. Where the next one waits for that it does so for a mutex, and the clock here stands:
+// the test ends then by its time in the world.
 func TestAsksOfATrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := &lines{}
@@ -179,4 +189,18 @@ func TestAnotherNodeAtTheAddress(t *testing.T) {
 			t.Error("it is the same for another node")
 		}
 	})
+}
+
+// TestAnswerByASuccessor: an answer that has to come by a conn is taken from the one that has
+// its place, and from no other.
+func TestAnswerByASuccessor(t *testing.T) {
+	n := newNode(t, Config{})
+	p := &pending{answer: make(chan *Message, 1), via: &link{address: "~conn-a"}, only: true}
+	id := n.await(p)
+	for via, want := range map[*link]bool{{address: "~conn-a"}: true, {address: "~conn-b"}: false, nil: true} {
+		err := n.expected(&Message{Onward: Route{"x"}, id: id, kind: reply, via: via})
+		if got := err == nil; got != want {
+			t.Errorf("by %+v: %v", via, err)
+		}
+	}
 }

@@ -70,10 +70,11 @@ func (n *Node) serveConn(ctx context.Context, nc net.Conn) {
 			l.close(err)
 		}
 	})()
-	l.tellDown(n.runLink(l, func(h hello) error {
+	_ = n.runLink(l, func(h hello) error {
 		done()
 		return n.succeed(l, h)
-	}, func() {}))
+	}, func() {})
+	l.tellDown()
 	n.mu.Lock()
 	if n.series[l.hello.series] == l {
 		delete(n.series, l.hello.series)
@@ -184,7 +185,7 @@ func (n *Node) dial(a Address, d *dialling) {
 		close(d.made)
 	}
 	if l != nil {
-		l.tellDown(err)
+		l.tellDown()
 	}
 	n.mu.Lock()
 	if n.dials[a] == d {
