@@ -40,6 +40,9 @@ func withAdmin() setup {
 	}
 }
 
+// carried reports whether n bytes are counted each way.
+func carried(t TotalsStatus, n int64) bool { return t.BytesToService == n && t.BytesToClient == n }
+
 // While a stream runs, and not only at its end, both ends and the relay between them
 // show what it has carried so far: in /status and in /metrics, and the same.
 func TestLiveStreams(t *testing.T) {
@@ -53,8 +56,7 @@ func TestLiveStreams(t *testing.T) {
 	eventually(t, "both ends have counted it, both ways", func() bool {
 		statusAt(t, sys.inlet.Endpoints().AdminAddr(), "/status", &in)
 		statusAt(t, sys.outlet.Endpoints().AdminAddr(), "/status", &out)
-		i, o := in.Totals, out.Totals
-		return i.BytesToClient == 5 && i.BytesToService == 5 && o.BytesToClient == 5 && o.BytesToService == 5
+		return carried(in.Totals, 5) && carried(out.Totals, 5)
 	})
 	want := TotalsStatus{StreamsActive: 1, StreamsOpened: 1, BytesToService: 5, BytesToClient: 5}
 	if in.Totals != want || out.Totals != want {
@@ -222,8 +224,7 @@ func TestHistoriesOfProcesses(t *testing.T) {
 	sys := startSystem(t, withAdmin())
 	wantEcho(t, sys.dial(t), "hello")
 	eventually(t, "both ends have counted it, both ways", func() bool {
-		in, out := sys.inlet.Status().Totals, sys.outlet.Status().Totals
-		return in.BytesToClient == 5 && in.BytesToService == 5 && out.BytesToClient == 5 && out.BytesToService == 5
+		return carried(sys.inlet.Status().Totals, 5) && carried(sys.outlet.Status().Totals, 5)
 	})
 	for _, tt := range []struct {
 		role string

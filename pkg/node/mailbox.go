@@ -41,8 +41,8 @@ func (b *mailbox) roomLocked(m *Message) bool {
 
 // insertLocked puts m in. The error: it has come by a link that was replaced.
 func (b *mailbox) insertLocked(m *Message) error {
-	if !m.land() {
-		return m.under.lost()
+	if err := m.land(); err != nil {
+		return err
 	}
 	if b.queue == nil {
 		b.queue = make([]*Message, b.most)

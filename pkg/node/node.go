@@ -395,10 +395,7 @@ func (n *Node) transits(m *Message, to Address) error {
 	if n.cfg.Transit == nil {
 		return failure(code.WorkerDenied, "", "this node carries nothing from outside on to %s", quoted(to))
 	}
-	if err := n.ask("", func() error { return n.cfg.Transit(m.From, to) }); err != nil {
-		return failure(code.WorkerDenied, "", "%s", bounded(err.Error()))
-	}
-	return nil
+	return n.allowed(func(from Origin) error { return n.cfg.Transit(from, to) }, m.From, "")
 }
 
 // onTo returns m without the address that it has reached.
@@ -467,6 +464,11 @@ var encoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 func ownAddress(what string) Address {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
+	return ownAddressOf(what, b)
+}
+
+// ownAddressOf returns the address of the node's own that b stands for.
+func ownAddressOf(what string, b [16]byte) Address {
 	return Address(own + what + "-" + strings.ToLower(encoding.EncodeToString(b[:])))
 }
 

@@ -63,6 +63,19 @@ func (g *gated) Handle(ctx context.Context, self *Self, m *Message) error {
 	return g.record.Handle(ctx, self, m)
 }
 
+// attempt makes the conn of a series that has this number to n, and says something by it; what
+// it begins is in parts.
+func attempt(n *Node, parts *sync.WaitGroup, number uint64, onward Route, text string) {
+	near, far := net.Pipe()
+	parts.Go(func() { n.serveConn(n.ctx, far) })
+	parts.Go(func() { _, _ = io.Copy(io.Discard, near) })
+	parts.Go(func() {
+		s := &stranger{Conn: near}
+		_, _ = s.Write(hello{series: [16]byte{1}, attempt: number}.append(nil))
+		_, _ = s.put(onward, nil, head{hops: 9}, text)
+	})
+}
+
 // TestNothingFromALateConn: a conn whose bytes come late, when the conn that was made after
 // it is over already, brings nothing.
 func TestNothingFromALateConn(t *testing.T) {
@@ -131,21 +144,11 @@ func TestNothingFromTheConnBeforeTheLast(t *testing.T) {
 		var got record
 		allow, held, release := holding()
 		start(t, b, "sink", &got, Options{Allow: allow})
-		conn := func(attempt uint64, text string) {
-			near, far := net.Pipe()
-			parts.Go(func() { b.serveConn(b.ctx, far) })
-			parts.Go(func() { _, _ = io.Copy(io.Discard, near) })
-			parts.Go(func() {
-				s := &stranger{Conn: near}
-				_, _ = s.Write(hello{series: [16]byte{1}, attempt: attempt}.append(nil))
-				_, _ = s.put(Route{"sink"}, nil, head{hops: 9}, text)
-			})
-		}
-		conn(1, "first")
+		attempt(b, &parts, 1, Route{"sink"}, "first")
 		<-held
-		conn(2, "second")
+		attempt(b, &parts, 2, Route{"sink"}, "second")
 		synctest.Wait()
-		conn(3, "third")
+		attempt(b, &parts, 3, Route{"sink"}, "third")
 		synctest.Wait()
 		close(release)
 		synctest.Wait()
@@ -211,19 +214,10 @@ func TestNothingGoesOnFromTheConnBefore(t *testing.T) {
 		if err := m.StartHop("on", Hop{Allow: allow, To: []Address{next}}); err != nil {
 			t.Fatal(err)
 		}
-		conn := func(attempt uint64, text string) {
-			near, far := net.Pipe()
-			x.parts.Go(func() { m.serveConn(m.ctx, far) })
-			x.parts.Go(func() { _, _ = io.Copy(io.Discard, near) })
-			x.parts.Go(func() {
-				s := &stranger{Conn: near}
-				_, _ = s.Write(hello{series: [16]byte{1}, attempt: attempt}.append(nil))
-				_, _ = s.put(Route{"on", next, "sink"}, nil, head{hops: 9}, text)
-			})
-		}
-		conn(1, "first")
+		to := Route{"on", next, "sink"}
+		attempt(m, &x.parts, 1, to, "first")
 		<-held
-		conn(2, "second")
+		attempt(m, &x.parts, 2, to, "second")
 		synctest.Wait()
 		// A new conn to the next node, with no flow that says whose message was the last.
 		x.cut("127.0.0.1:2")
@@ -326,20 +320,10 @@ func holdConn(t *testing.T, n *Node, ends <-chan net.Conn, do func()) *held {
 	t.Helper()
 	go do()
 	h := &held{stranger: &stranger{Conn: <-ends}}
-	if _, err := readHello(h); err != nil {
-		t.Fatal(err)
-	}
 	h.write(t, hello{}.append(nil))
 	for read := false; !read; {
-		var scratch [frameHead]byte
-		f, err := readFrame(h, &scratch)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := make([]byte, f.length)
-		if _, err := io.ReadFull(h, b); err != nil {
-			t.Fatal(err)
-		}
+		var err error
+		f, b := h.next(t)
 		switch f.typ {
 		case frameOpen:
 			_, h.back, err = parseRoutes(b)
@@ -353,17 +337,14 @@ func holdConn(t *testing.T, n *Node, ends <-chan net.Conn, do func()) *held {
 			t.Fatal(err)
 		}
 	}
+	_ = h.SetReadDeadline(time.Time{}) // next's
 	h.add(Route{"busy"}, head{hops: 9}, "x")
 	return h
 }
 
 // add adds a message to what is sent at once.
 func (h *held) add(onward Route, of head, body string) {
-	h.flows++
-	routes := appendRoutes(nil, onward, nil)
-	b := append(frame{frameOpen, len(routes), h.flows}.append(h.all), routes...)
-	of.length = len(body)
-	h.all = append(of.append(frame{frameData, messageHead + len(body), h.flows}.append(b)), body...)
+	h.all = h.frames(h.all, onward, nil, of, body)
 }
 
 // TestWordsFromTheConnBefore: an answer, or word of a loss, that a conn has brought is taken

@@ -303,8 +303,10 @@ func (l *link) piece(f *outflow, m *Message, rest []byte) (n int, moved <-chan s
 		f.standLocked()
 		return -1, f.moved, nil
 	}
-	if !f.busy && !m.land() {
-		return -1, nil, m.under.lost()
+	if !f.busy {
+		if err := m.land(); err != nil {
+			return -1, nil, err
+		}
 	}
 	n = min(len(rest), credit-before, maxData-before)
 	l.out = frame{frameData, before + n, f.number}.append(l.out)

@@ -135,7 +135,6 @@ func (n *Node) Request(ctx context.Context, onward Route, body []byte) (*Message
 type pending struct {
 	answer chan *Message // buffered
 	via    *link         // the answer has to come by; nil: any way
-	only   bool          // via counts
 	by     *link         // the request has left by; nil: by none. Of who sends it
 
 	awaited atomic.Pointer[waiting] // of the worker that asks
@@ -151,7 +150,7 @@ func (n *Node) request(ctx context.Context, by *worker, back, onward Route, body
 	defer cancel()
 	p := &pending{answer: make(chan *Message, 1)}
 	if len(onward) > 0 {
-		p.via, p.only = n.lookup(onward[0]).(*link)
+		p.via, _ = n.lookup(onward[0]).(*link)
 	}
 	id := n.await(p)
 	defer n.forget(id)
@@ -224,7 +223,7 @@ func (n *Node) expected(m *Message) error {
 func (n *Node) pendingLocked(m *Message) *pending {
 	p := n.pending[m.id]
 	// Where the answer has to come by a channel, this node may say that it does not.
-	if p == nil || m.id == 0 || m.kind == plain || p.only && m.via != nil && p.via.address != m.via.address {
+	if p == nil || m.id == 0 || m.kind == plain || p.via != nil && m.via != nil && p.via.address != m.via.address {
 		return nil
 	}
 	return p

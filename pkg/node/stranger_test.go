@@ -37,13 +37,17 @@ func (s *stranger) write(t testing.TB, b []byte) {
 
 // put sends a small message in a flow of its own, whose number it returns.
 func (s *stranger) put(onward, back Route, h head, body string) (uint32, error) {
+	_, err := s.Write(s.frames(nil, onward, back, h, body))
+	return s.flows, err
+}
+
+// frames appends what put sends.
+func (s *stranger) frames(b []byte, onward, back Route, h head, body string) []byte {
 	s.flows++
 	routes := appendRoutes(nil, onward, back)
-	b := append(frame{frameOpen, len(routes), s.flows}.append(nil), routes...)
+	b = append(frame{frameOpen, len(routes), s.flows}.append(b), routes...)
 	h.length = len(body)
-	b = h.append(frame{frameData, messageHead + len(body), s.flows}.append(b))
-	_, err := s.Write(append(b, body...))
-	return s.flows, err
+	return append(h.append(frame{frameData, messageHead + len(body), s.flows}.append(b)), body...)
 }
 
 func (s *stranger) send(t testing.TB, onward, back Route, h head, body string) {

@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -72,8 +71,7 @@ func (n *Node) succeed(l *link, h hello) error {
 // addressOf returns the address of this end of all conns to, or from, another node, which
 // nobody else can guess.
 func (n *Node) addressOf(way, which string) Address {
-	b := n.mac(way, which)
-	return Address(own + "conn-" + strings.ToLower(encoding.EncodeToString(b[:])))
+	return ownAddressOf("conn", n.mac(way, which))
 }
 
 // mac returns what only this node can make of a few words, the first of a few.
@@ -111,16 +109,16 @@ func (l *link) replace() {
 	l.replaced.Store(true)
 }
 
-// land reports whether m, which a link may have brought, may take its place, in a mailbox or
+// land says why m, which a link may have brought, may not take its place, in a mailbox or
 // among what goes on by another link; it is asked under that one's lock, and m has its place
 // before that is given up. What another link brings from when this one is replaced takes its
 // place under the same lock: behind m, or m is refused.
-func (m *Message) land() bool {
+func (m *Message) land() error {
 	if m.under != nil && m.under.replaced.Load() {
-		return false
+		return m.under.lost()
 	}
 	m.under = nil
-	return true
+	return nil
 }
 
 // tellUp tells the trace that the link is up, behind the end of those that it succeeds. It

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -63,14 +62,9 @@ func TestTraceOfSuccession(t *testing.T) {
 		defer parts.Wait()
 		defer b.Close()
 		defer close(release)
-		for attempt := range uint64(4) {
-			near, far := net.Pipe()
-			parts.Go(func() { b.serveConn(b.ctx, far) })
-			parts.Go(func() { _, _ = io.Copy(io.Discard, near) })
-			s := &stranger{Conn: near}
-			s.write(t, hello{series: [16]byte{1}, attempt: attempt + 1}.append(nil))
-			s.send(t, Route{"sink"}, nil, head{hops: 9}, "x")
-			if attempt == 0 {
+		for i := range uint64(4) {
+			attempt(b, &parts, i+1, Route{"sink"}, "x")
+			if i == 0 {
 				<-held
 			}
 			synctest.Wait()
@@ -195,7 +189,7 @@ func TestAnotherNodeAtTheAddress(t *testing.T) {
 // its place, and from no other.
 func TestAnswerByASuccessor(t *testing.T) {
 	n := newNode(t, Config{})
-	p := &pending{answer: make(chan *Message, 1), via: &link{address: "~conn-a"}, only: true}
+	p := &pending{answer: make(chan *Message, 1), via: &link{address: "~conn-a"}}
 	id := n.await(p)
 	for via, want := range map[*link]bool{{address: "~conn-a"}: true, {address: "~conn-b"}: false, nil: true} {
 		err := n.expected(&Message{Onward: Route{"x"}, id: id, kind: reply, via: via})

@@ -131,7 +131,8 @@ func (d *dialling) over() bool {
 }
 
 // transport returns the link to the node behind a transport's address, which it makes
-// if there is none, or the one there was has ended. Without wait it returns nil where that would take time.
+// if there is none, or the one there was has ended. Without wait it returns nil where that
+// would take time.
 func (n *Node) transport(ctx context.Context, a Address, wait bool) (*link, error) {
 	n.mu.Lock()
 	d := n.dials[a]

@@ -32,10 +32,9 @@ func (f WorkerFunc) Handle(ctx context.Context, self *Self, m *Message) error { 
 // sent: err is what happened, and where. A worker that is one is made anew as one
 // ([Options.Restart]). HandleLoss is called in turn with Handle, once for each message
 // that is known to be lost or, where a conn has ended, may be: of that it is called again
-// if it is known then. But words that find no room
-// in the mailbox are given up when that has not moved for a second, or more than 1,024
-// wait. Where a conn has ended, the words of what was sent along one route have that second
-// together. From other nodes it is a hint, as good as the way that the message was sent
+// if it is known then. But words that find no room in the mailbox are given up when that
+// has not moved for a second, or more than 1,024 wait. Where a conn has ended, the words of
+// what was sent along one route have that second together. From other nodes it is a hint, as good as the way that the message was sent
 // along: whoever is on it can say such a thing.
 type LossHandler interface {
 	HandleLoss(ctx context.Context, self *Self, err *DeliveryError)
